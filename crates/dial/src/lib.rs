@@ -1,0 +1,1 @@
+//! Shell: reaches a relay over TCP, TLS, HTTP upgrade or WebSocket.

@@ -1,0 +1,1 @@
+//! Shell: the HTTP front, relay sessions, STUN answers.

@@ -1,0 +1,1 @@
+//! Userspace TCP, UDP and ICMP over IPv6. Sans-IO.

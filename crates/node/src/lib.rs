@@ -1,0 +1,1 @@
+//! Shell: the data thread, its sockets, timers and loop.

@@ -1,0 +1,1 @@
+//! DERP sessions: client, server, router. Sans-IO.

@@ -1,0 +1,1 @@
+//! Tests only: a simulated network under a virtual clock.

@@ -1,0 +1,1 @@
+//! The measuring protocol of port 3, both roles. Sans-IO.

@@ -1,0 +1,1 @@
+//! WireGuard sessions of one node, sans-IO.
