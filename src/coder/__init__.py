@@ -1,0 +1,1 @@
+"""Remote workspaces over an encrypted network of your own."""
