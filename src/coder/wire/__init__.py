@@ -1,0 +1,5 @@
+"""Codecs of the control plane: yamux, dRPC, protobuf and the DERP map's JSON.
+
+Bytes in, values out, and back; no socket, no task, no clock. It knows what messages look like, never what they should
+lead to. Everything above may import it.
+"""
