@@ -1,0 +1,14 @@
+"""Alembic's entry: runs the steps on the connection the store hands over."""
+
+from alembic import context
+
+from coder.db.models import Base
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Base.metadata,
+    transactional_ddl=True,
+    render_as_batch=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,240 @@
+"""The tables. Times are UTC; secrets are stored as hashes only."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    JSON,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An aware UTC time; SQLite itself keeps no zone."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Strip the zone after converting to UTC."""
+        return value.astimezone(UTC).replace(tzinfo=None) if value else None
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Put the zone back."""
+        return value.replace(tzinfo=UTC) if value else None
+
+
+class Base(DeclarativeBase):
+    """Root of the tables."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: UtcTime(), dict[str, Any]: JSON()}  # noqa: RUF012  SQLAlchemy's own way
+
+
+class SiteSetting(Base):
+    """One fact about the deployment, e.g. its id."""
+
+    __tablename__ = "site_settings"
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[str]
+
+
+class CryptoKey(Base):
+    """A signing key. `feature` says what for; the highest sequence signs, all of them verify."""
+
+    __tablename__ = "crypto_keys"
+    feature: Mapped[str] = mapped_column(String(64), primary_key=True)
+    sequence: Mapped[int] = mapped_column(primary_key=True)
+    secret: Mapped[bytes]
+    created_at: Mapped[datetime]
+
+
+class Organization(Base):
+    """A group of users and workspaces; one exists."""
+
+    __tablename__ = "organizations"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    display_name: Mapped[str]
+    is_default: Mapped[bool]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class User(Base):
+    """A person. Names and addresses are unique whatever their case."""
+
+    __tablename__ = "users"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    organization_id: Mapped[UUID] = mapped_column(ForeignKey("organizations.id"))
+    username: Mapped[str] = mapped_column(String(64))
+    email: Mapped[str] = mapped_column(String(254))
+    name: Mapped[str]
+    password_hash: Mapped[str]
+    role: Mapped[str] = mapped_column(String(16))
+    status: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    last_seen_at: Mapped[datetime]
+
+    __table_args__ = (
+        Index("uq_users_username_lower", text("lower(username)"), unique=True),
+        Index("uq_users_email_lower", text("lower(email)"), unique=True),
+    )
+
+
+class ApiKey(Base):
+    """A login's session (no token name) or a token."""
+
+    __tablename__ = "api_keys"
+    id: Mapped[str] = mapped_column(String(10), primary_key=True)
+    hashed_secret: Mapped[bytes]
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    login_type: Mapped[str] = mapped_column(String(16))
+    scope: Mapped[str] = mapped_column(String(32))
+    token_name: Mapped[str | None] = mapped_column(String(64))
+    lifetime_seconds: Mapped[int]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    last_used: Mapped[datetime]
+    expires_at: Mapped[datetime]
+
+    user: Mapped[User] = relationship(lazy="raise")
+
+    __table_args__ = (UniqueConstraint("user_id", "token_name"),)
+
+
+class Template(Base):
+    """What a workspace is made of. `machine` is the only one: the user brings the machine."""
+
+    __tablename__ = "templates"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    organization_id: Mapped[UUID] = mapped_column(ForeignKey("organizations.id"))
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    display_name: Mapped[str]
+    active_version_id: Mapped[UUID]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class TemplateVersion(Base):
+    """One version of a template."""
+
+    __tablename__ = "template_versions"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    template_id: Mapped[UUID] = mapped_column(ForeignKey("templates.id"))
+    name: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+    template: Mapped[Template] = relationship(lazy="raise")
+
+
+class Workspace(Base):
+    """A named place of work. Deleted ones stay, so that their last state can be shown."""
+
+    __tablename__ = "workspaces"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    owner_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
+    organization_id: Mapped[UUID] = mapped_column(ForeignKey("organizations.id"))
+    template_id: Mapped[UUID] = mapped_column(ForeignKey("templates.id"))
+    name: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    last_used_at: Mapped[datetime]
+    deleted_at: Mapped[datetime | None]
+
+    owner: Mapped[User] = relationship(lazy="raise")
+    organization: Mapped[Organization] = relationship(lazy="raise")
+    template: Mapped[Template] = relationship(lazy="raise")
+    builds: Mapped[list["WorkspaceBuild"]] = relationship(
+        back_populates="workspace", order_by="WorkspaceBuild.number", lazy="raise"
+    )
+
+    __table_args__ = (
+        Index(
+            "uq_workspaces_owner_name_live",
+            "owner_id",
+            text("lower(name)"),
+            unique=True,
+            sqlite_where=text("deleted_at IS NULL"),
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
+    )
+
+    @property
+    def latest_build(self) -> "WorkspaceBuild":
+        """The build that describes the workspace now."""
+        return self.builds[-1]
+
+
+class WorkspaceBuild(Base):
+    """One start, stop or delete. Without provisioners a build is complete when it is made."""
+
+    __tablename__ = "workspace_builds"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    workspace_id: Mapped[UUID] = mapped_column(ForeignKey("workspaces.id"), index=True)
+    template_version_id: Mapped[UUID] = mapped_column(ForeignKey("template_versions.id"))
+    initiator_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
+    number: Mapped[int]
+    transition: Mapped[str] = mapped_column(String(16))
+    job_id: Mapped[UUID]
+    resource_id: Mapped[UUID]
+    created_at: Mapped[datetime]
+    completed_at: Mapped[datetime]
+
+    workspace: Mapped[Workspace] = relationship(back_populates="builds", lazy="raise")
+    template_version: Mapped[TemplateVersion] = relationship(lazy="raise")
+    initiator: Mapped[User] = relationship(lazy="raise")
+    agents: Mapped[list["WorkspaceAgent"]] = relationship(
+        back_populates="build", order_by="WorkspaceAgent.name", lazy="raise"
+    )
+
+    __table_args__ = (UniqueConstraint("workspace_id", "number"),)
+
+
+class WorkspaceAgent(Base):
+    """The process on the workspace's machine."""
+
+    __tablename__ = "workspace_agents"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    build_id: Mapped[UUID] = mapped_column(ForeignKey("workspace_builds.id"), index=True)
+    name: Mapped[str] = mapped_column(String(64))
+    token_hash: Mapped[bytes] = mapped_column(unique=True)
+    architecture: Mapped[str] = mapped_column(String(16))
+    operating_system: Mapped[str] = mapped_column(String(16))
+    directory: Mapped[str]
+    connection_timeout_seconds: Mapped[int]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    first_connected_at: Mapped[datetime | None]
+    last_connected_at: Mapped[datetime | None]
+    disconnected_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    ready_at: Mapped[datetime | None]
+    lifecycle_state: Mapped[str] = mapped_column(String(24))
+    version: Mapped[str]
+    api_version: Mapped[str] = mapped_column(String(16))
+    expanded_directory: Mapped[str]
+    subsystems: Mapped[str]
+    logs_length: Mapped[int]
+    logs_overflowed: Mapped[bool]
+
+    build: Mapped[WorkspaceBuild] = relationship(back_populates="agents", lazy="raise")

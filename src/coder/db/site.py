@@ -1,0 +1,93 @@
+"""The deployment itself: its id, its keys, and the rows every deployment has."""
+
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import joinedload
+
+from coder.db.models import CryptoKey, Organization, SiteSetting, Template, TemplateVersion
+
+RESUME = "tailnet_resume"
+"""Feature name of the keys that sign resume tokens."""
+
+_DEPLOYMENT_ID = "deployment_id"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What every deployment has, made at its first start."""
+
+    deployment_id: UUID
+    organization: Organization
+    template: Template
+    template_version: TemplateVersion
+    resume_key: CryptoKey
+
+
+async def ensure(session: AsyncSession, now: datetime) -> Site:
+    """Return the deployment's own rows, making those that are missing."""
+    organization = await _organization(session, now)
+    version = await _machine_template(session, organization.id, now)
+    return Site(
+        deployment_id=await _deployment_id(session),
+        organization=organization,
+        template=version.template,
+        template_version=version,
+        resume_key=await _resume_key(session, now),
+    )
+
+
+async def _deployment_id(session: AsyncSession) -> UUID:
+    row = await session.get(SiteSetting, _DEPLOYMENT_ID)
+    if row is None:
+        row = SiteSetting(key=_DEPLOYMENT_ID, value=str(uuid4()))
+        session.add(row)
+    return UUID(row.value)
+
+
+async def _organization(session: AsyncSession, now: datetime) -> Organization:
+    found = await session.scalar(select(Organization).where(Organization.is_default))
+    if found is None:
+        found = Organization(
+            id=uuid4(), name="coder", display_name="Coder", is_default=True, created_at=now, updated_at=now
+        )
+        session.add(found)
+        await session.flush()
+    return found
+
+
+async def _machine_template(session: AsyncSession, organization_id: UUID, now: datetime) -> TemplateVersion:
+    query = select(TemplateVersion).join(Template, Template.active_version_id == TemplateVersion.id)
+    query = query.where(Template.name == "machine").options(joinedload(TemplateVersion.template))
+    found = await session.scalar(query)
+    if found is None:
+        template = Template(
+            id=uuid4(),
+            organization_id=organization_id,
+            name="machine",
+            display_name="Machine",
+            active_version_id=uuid4(),
+            created_at=now,
+            updated_at=now,
+        )
+        session.add(template)
+        await session.flush()
+        found = TemplateVersion(
+            id=template.active_version_id, template=template, name="v1", created_at=now, updated_at=now
+        )
+        session.add(found)
+        await session.flush()
+    return found
+
+
+async def _resume_key(session: AsyncSession, now: datetime) -> CryptoKey:
+    query = select(CryptoKey).where(CryptoKey.feature == RESUME).order_by(CryptoKey.sequence.desc())
+    found = await session.scalar(query)
+    if found is None:
+        found = CryptoKey(feature=RESUME, sequence=1, secret=secrets.token_bytes(64), created_at=now)
+        session.add(found)
+    return found

@@ -1,0 +1,180 @@
+"""Workspaces and their builds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Select, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import joinedload, selectinload
+
+from coder.db.models import Organization, Template, TemplateVersion, User, Workspace, WorkspaceAgent, WorkspaceBuild
+
+START, DELETE = "start", "delete"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """Conditions a listed workspace meets. None: any."""
+
+    id: UUID | None = None
+    owner: str | None = None
+    owner_id: UUID | None = None
+    name: str | None = None
+    template: str | None = None
+    organization: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What is known beforehand of a machine that a user brings."""
+
+    agent_name: str
+    token_hash: bytes
+    architecture: str
+    operating_system: str
+    directory: str
+    connection_timeout_seconds: int
+
+
+def _complete(query: Select[Workspace]) -> Select[Workspace]:
+    build = selectinload(Workspace.builds)
+    return query.options(
+        joinedload(Workspace.owner),
+        joinedload(Workspace.organization),
+        joinedload(Workspace.template),
+        build.selectinload(WorkspaceBuild.agents),
+        build.joinedload(WorkspaceBuild.template_version),
+        build.joinedload(WorkspaceBuild.initiator),
+    ).execution_options(populate_existing=True)
+
+
+async def get(session: AsyncSession, workspace_id: UUID) -> Workspace | None:
+    """Return a workspace with everything that is shown of it, deleted or not."""
+    return await session.scalar(_complete(select(Workspace).where(Workspace.id == workspace_id)))
+
+
+async def by_name(session: AsyncSession, owner_id: UUID, name: str, *, deleted: bool = False) -> Workspace | None:
+    """Return an owner's workspace by name, whatever its case; with `deleted`, the last deleted one if none lives."""
+    query = select(Workspace).where(Workspace.owner_id == owner_id, func.lower(Workspace.name) == name.lower())
+    if not deleted:
+        query = query.where(Workspace.deleted_at.is_(None))
+    query = query.order_by(Workspace.deleted_at.is_(None).desc(), Workspace.deleted_at.desc()).limit(1)
+    return await session.scalar(_complete(query))
+
+
+async def search(session: AsyncSession, wanted: Search) -> Sequence[Workspace]:
+    """Return the living workspaces that meet all conditions, by owner and name."""
+    query = select(Workspace).join(Workspace.owner).where(Workspace.deleted_at.is_(None))
+    for condition in _conditions(wanted):
+        query = query.where(condition)
+    query = query.order_by(func.lower(User.username), func.lower(Workspace.name))
+    return (await session.scalars(_complete(query))).all()
+
+
+def _conditions(wanted: Search) -> list[Any]:
+    found: list[Any] = []
+    if wanted.id:
+        found.append(Workspace.id == wanted.id)
+    if wanted.owner_id:
+        found.append(Workspace.owner_id == wanted.owner_id)
+    if wanted.owner is not None:
+        found.append(func.lower(User.username) == wanted.owner.lower())
+    if wanted.name is not None:
+        found.append(func.lower(Workspace.name).contains(wanted.name.lower(), autoescape=True))
+    if wanted.template is not None:
+        found.append(Workspace.template.has(func.lower(Template.name) == wanted.template.lower()))
+    if wanted.organization is not None:
+        found.append(Workspace.organization.has(func.lower(Organization.name) == wanted.organization.lower()))
+    return found
+
+
+async def create(
+    session: AsyncSession, *, owner: User, version: TemplateVersion, name: str, machine: Machine, now: datetime
+) -> UUID:
+    """Add a workspace with one build and one agent. Raises IntegrityError when the owner has one of that name."""
+    workspace = Workspace(
+        id=uuid4(),
+        owner_id=owner.id,
+        organization_id=owner.organization_id,
+        template_id=version.template_id,
+        name=name,
+        created_at=now,
+        updated_at=now,
+        last_used_at=now,
+    )
+    session.add(workspace)
+    await session.flush()
+    build_id = await add_build(session, workspace.id, version.id, owner.id, START, now)
+    session.add(
+        WorkspaceAgent(
+            id=uuid4(),
+            build_id=build_id,
+            name=machine.agent_name,
+            token_hash=machine.token_hash,
+            architecture=machine.architecture,
+            operating_system=machine.operating_system,
+            directory=machine.directory,
+            connection_timeout_seconds=machine.connection_timeout_seconds,
+            created_at=now,
+            updated_at=now,
+            lifecycle_state="created",
+            version="",
+            api_version="",
+            expanded_directory="",
+            subsystems="",
+            logs_length=0,
+            logs_overflowed=False,
+        )
+    )
+    await session.flush()
+    return workspace.id
+
+
+async def add_build(  # noqa: PLR0917
+    session: AsyncSession, workspace_id: UUID, version_id: UUID, initiator_id: UUID, transition: str, now: datetime
+) -> UUID:
+    """Add the next build of a workspace and return its id."""
+    last = await session.scalar(
+        select(func.max(WorkspaceBuild.number)).where(WorkspaceBuild.workspace_id == workspace_id)
+    )
+    build = WorkspaceBuild(
+        id=uuid4(),
+        workspace_id=workspace_id,
+        template_version_id=version_id,
+        initiator_id=initiator_id,
+        number=(last or 0) + 1,
+        transition=transition,
+        job_id=uuid4(),
+        resource_id=uuid4(),
+        created_at=now,
+        completed_at=now,
+    )
+    session.add(build)
+    await session.flush()
+    return build.id
+
+
+async def get_build(session: AsyncSession, build_id: UUID) -> Workspace | None:
+    """Return the workspace that a build belongs to, with all its builds."""
+    query = select(Workspace).where(Workspace.builds.any(WorkspaceBuild.id == build_id))
+    return await session.scalar(_complete(query))
+
+
+async def delete(session: AsyncSession, workspace: Workspace, initiator_id: UUID, now: datetime) -> None:
+    """Delete a workspace: its name is free again, its agent's token is worth nothing."""
+    version_id = workspace.latest_build.template_version_id
+    await add_build(session, workspace.id, version_id, initiator_id, DELETE, now)
+    await session.execute(update(Workspace).where(Workspace.id == workspace.id).values(deleted_at=now, updated_at=now))
+
+
+async def rename(session: AsyncSession, workspace_id: UUID, name: str, now: datetime) -> None:
+    """Give a workspace another name. Raises IntegrityError when the owner has one of that name."""
+    await session.execute(update(Workspace).where(Workspace.id == workspace_id).values(name=name, updated_at=now))
+
+
+async def used(session: AsyncSession, workspace_id: UUID, now: datetime) -> None:
+    """Note that a workspace is in use."""
+    await session.execute(update(Workspace).where(Workspace.id == workspace_id).values(last_used_at=now))
