@@ -1,0 +1,165 @@
+//! Two stacks in one thread, joined by a copy: what does TCP itself cost?
+//!
+//! `cargo run --release -p netstack --example stack_bench [seconds]` prints Gbit/s and CPU-seconds per Gbit of each end;
+//! with `idle` as argument, the memory of a thousand idle connections.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+use std::net::Ipv6Addr;
+use std::time::{Duration, Instant};
+
+use netstack::{Config, Event, Flow, Sink, Stack};
+
+const CLIENT: &str = "fd7a:115c:a1e0::1";
+const SERVER: &str = "fd7a:115c:a1e0::2";
+/// As many packets as one UDP message with segmentation offload carries, twice.
+const BURST: usize = 2 * 48;
+const STRIDE: usize = 1328;
+
+/// A batch of packets on a link, each with room for what encryption adds.
+struct Link {
+    bytes: Vec<u8>,
+    lengths: Vec<usize>,
+    open: usize,
+}
+
+impl Link {
+    fn new() -> Self {
+        Self { bytes: vec![0; BURST * STRIDE], lengths: Vec::new(), open: 0 }
+    }
+
+    fn packets(&self) -> impl Iterator<Item = &[u8]> {
+        self.lengths.iter().enumerate().map(|(index, &len)| &self.bytes[index * STRIDE + 16..][..len])
+    }
+}
+
+impl Sink for Link {
+    fn buffer(&mut self, _: &Ipv6Addr, len: usize) -> Option<&mut [u8]> {
+        self.open = len;
+        let at = self.lengths.len() * STRIDE + 16;
+        self.bytes.get_mut(at..at + len)
+    }
+
+    fn commit(&mut self) {
+        self.lengths.push(self.open);
+    }
+}
+
+fn cpu() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a live timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+fn resident() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+struct Pair {
+    client: Stack,
+    server: Stack,
+    link: Link,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let now = Instant::now();
+        let stack = |address: &str, seed| Stack::new(Config::new(vec![address.parse().unwrap()]), seed, now);
+        Self { client: stack(CLIENT, 1), server: stack(SERVER, 2), link: Link::new() }
+    }
+
+    fn forward(&mut self, now: Instant) {
+        self.link.lengths.clear();
+        self.client.poll(now, &mut self.link);
+        self.link.packets().for_each(|packet| self.server.inject(now, packet));
+    }
+
+    fn back(&mut self, now: Instant) {
+        self.link.lengths.clear();
+        self.server.poll(now, &mut self.link);
+        self.link.packets().for_each(|packet| self.client.inject(now, packet));
+    }
+
+    fn connect(&mut self, port: u16) -> (Flow, Flow) {
+        let flow = self.client.connect(Instant::now(), format!("[{SERVER}]:{port}").parse().unwrap()).unwrap();
+        let mut accepted = None;
+        for _ in 0..4 {
+            let now = Instant::now();
+            self.forward(now);
+            while let Some(event) = self.server.next_event() {
+                if let Event::Incoming { id, .. } = event {
+                    accepted = self.server.accept(now, id);
+                }
+            }
+            self.back(now);
+        }
+        while self.client.next_event().is_some() {}
+        (flow, accepted.unwrap())
+    }
+}
+
+fn idle() {
+    let mut pair = Pair::new();
+    let before = resident();
+    for port in 1..=1000 {
+        let (out, into) = pair.connect(port);
+        pair.client.send(Instant::now(), out, |room| room[..100].len());
+        pair.forward(Instant::now());
+        pair.server.recv(into, |data| data.len());
+        pair.back(Instant::now());
+    }
+    println!("resident per idle connection end: {} bytes", (resident() - before) / 2000);
+}
+
+fn bulk(seconds: f64) {
+    let mut pair = Pair::new();
+    let (out, into) = pair.connect(3);
+    let data = vec![0x5a; 64 << 10];
+    let (mut carried, mut sending, mut receiving) = (0usize, Duration::ZERO, Duration::ZERO);
+    let start = Instant::now();
+    while start.elapsed().as_secs_f64() < seconds {
+        let now = Instant::now();
+        let t0 = cpu();
+        while pair.client.send_queue(out) < 1 << 20 {
+            pair.client.send(now, out, |room| {
+                let len = room.len().min(data.len());
+                room[..len].copy_from_slice(&data[..len]);
+                len
+            });
+        }
+        pair.link.lengths.clear();
+        pair.client.poll(now, &mut pair.link);
+        let t1 = cpu();
+        pair.link.packets().for_each(|packet| pair.server.inject(now, packet));
+        loop {
+            let taken = pair.server.recv(into, |data| data.len());
+            carried += taken;
+            if taken == 0 {
+                break;
+            }
+        }
+        while pair.server.next_event().is_some() {}
+        pair.link.lengths.clear();
+        pair.server.poll(now, &mut pair.link);
+        let t2 = cpu();
+        pair.link.packets().for_each(|packet| pair.client.inject(now, packet));
+        while pair.client.next_event().is_some() {}
+        sending += t1 - t0 + (cpu() - t2);
+        receiving += t2 - t1;
+    }
+    let gbit = carried as f64 * 8e-9;
+    println!(
+        "{:.2} Gbit/s, CPU-s per Gbit: sender {:.4}, receiver {:.4}",
+        gbit / start.elapsed().as_secs_f64(),
+        sending.as_secs_f64() / gbit,
+        receiving.as_secs_f64() / gbit
+    );
+}
+
+fn main() {
+    match std::env::args().nth(1).as_deref() {
+        Some("idle") => idle(),
+        seconds => bulk(seconds.and_then(|text| text.parse().ok()).unwrap_or(2.0)),
+    }
+}
