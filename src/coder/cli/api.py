@@ -1,0 +1,248 @@
+"""The REST API as the commands use it: blocking, one connection, kept open between calls.
+
+On the standard library's `http.client`, not the project's usual HTTP client: the start-up time of `ping` and `ssh` is
+felt at every call, and here the usual one took 14 ms to import and 30 to 60 ms to make a client, against 7 ms. An
+`Api` is for one thread at a time; `asyncio` callers run it in a worker thread.
+"""
+
+import base64
+import http.client
+import json
+import os
+import socket
+import ssl
+import sys
+from collections.abc import Mapping
+from email.message import Message
+from typing import Any, Self
+from urllib.parse import quote, unquote, urlencode, urlsplit
+
+from coder import __version__
+from coder.cli import errors
+from coder.cli.errors import ApiError
+from coder.ids import Secret
+
+MAX_BODY = 32 << 20
+"""Bytes of an answer we are willing to hold."""
+
+TOKEN_HEADER = "Coder-Session-Token"  # noqa: S105
+BUILD_HEADER = "X-Coder-Build-Version"
+
+Json = Any
+
+
+class Api:
+    """One server, optionally as one user.
+
+    `timeout` is seconds for each step of a call. Every method raises `ApiError` when the server refuses,
+    `NotSignedIn` on 401 with a token, and `Unreachable` when there is no server to talk to.
+    """
+
+    def __init__(
+        self, url: str, *, token: Secret | None = None, headers: Mapping[str, str] | None = None, timeout: float = 30.0
+    ) -> None:
+        self.url = url
+        self._parts = urlsplit(url)
+        self._token = token
+        self._headers = dict(headers or {})
+        self._timeout = timeout
+        self._connection: http.client.HTTPConnection | None = None
+
+    def __repr__(self) -> str:
+        return f"Api({self.url!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def signed_in(self, token: Secret) -> "Api":
+        """Return a client of the same server with this token."""
+        return Api(self.url, token=token, headers=self._headers, timeout=self._timeout)
+
+    # Users and sessions
+
+    def has_first_user(self) -> bool:
+        """Whether somebody has set this server up already. Raises Unreachable when it is not one of ours."""
+        status, headers, body = self._exchange("GET", "/api/v2/users/first")
+        if status == http.client.NOT_FOUND and headers.get(BUILD_HEADER):
+            return False
+        self._parse(status, headers, body)
+        return True
+
+    def create_first_user(self, *, email: str, username: str, name: str, password: str, trial: bool) -> None:
+        """Make the server's first user, its owner."""
+        body = {"email": email, "username": username, "name": name, "password": password, "trial": trial}
+        self.call("POST", "/api/v2/users/first", body)
+
+    def sign_in(self, email: str, password: str) -> Secret:
+        """Return a new session token."""
+        answer = self.call("POST", "/api/v2/users/login", {"email": email, "password": password})
+        return self._secret(answer, "session_token")
+
+    def sign_out(self) -> None:
+        """End the session on the server."""
+        self.call("POST", "/api/v2/users/logout")
+
+    def new_key(self) -> Secret:
+        """Return a session key of our own, so that the one we were given may be revoked without us."""
+        return self._secret(self.call("POST", "/api/v2/users/me/keys"), "key")
+
+    def me(self) -> Json:
+        """Return the user this token belongs to."""
+        return self.call("GET", "/api/v2/users/me")
+
+    # Workspaces
+
+    def workspaces(self, query: str) -> list[Json]:
+        """Return the workspaces a search finds."""
+        found = self.call("GET", "/api/v2/workspaces?" + urlencode({"q": query})).get("workspaces")
+        if not isinstance(found, list):
+            raise errors.bad_answer(self.url)
+        return found
+
+    def workspace(self, owner: str, name: str) -> Json:
+        """Return one workspace by name."""
+        return self.call(
+            "GET", f"/api/v2/users/{quote(owner, safe='')}/workspace/{quote(name, safe='')}?include_deleted=false"
+        )
+
+    def create_workspace(self, name: str) -> tuple[Json, Secret]:
+        """Make a workspace of one's own; return it and its agent's token, which is told only this once."""
+        made = self.call("POST", "/api/v2/users/me/workspaces", {"name": name})
+        token = self._secret(made, "agent_token")
+        del made["agent_token"]
+        return made, token
+
+    def delete_workspace(self, workspace: str) -> None:
+        """Delete a workspace by id, in the way every server of this API knows."""
+        self.call("POST", f"/api/v2/workspaces/{workspace}/builds", {"transition": "delete"})
+
+    def connection_info(self, agent: str) -> Json:
+        """Return the relay map and the rules for connecting to an agent."""
+        return self.call("GET", f"/api/v2/workspaceagents/{agent}/connection")
+
+    def agent(self, agent: str) -> Json:
+        """Return an agent's state."""
+        return self.call("GET", f"/api/v2/workspaceagents/{agent}")
+
+    def listening_ports(self, agent: str) -> list[Json]:
+        """Return what listens in the workspace."""
+        return list(self.call("GET", f"/api/v2/workspaceagents/{agent}/listening-ports").get("ports") or [])
+
+    # Exchange
+
+    def call(self, method: str, path: str, body: Json = None) -> Json:
+        """Send one request; return the decoded answer, {} when it has no body."""
+        return self._parse(*self._exchange(method, path, body))
+
+    def _exchange(self, method: str, path: str, body: Json = None) -> tuple[int, Message, bytes]:
+        """Send on the open connection; when the server had closed that one meanwhile, once more on a new one."""
+        reused = self._connection is not None
+        try:
+            return self._once(method, path, body)
+        except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError) as error:
+            self.close()
+            if not reused:
+                raise errors.unreachable(self.url, "it closed the connection") from error
+            return self._exchange(method, path, body)
+        except BaseException as error:
+            self.close()
+            _raise_unreachable(self.url, error)
+            raise
+
+    def _once(self, method: str, path: str, body: Json) -> tuple[int, Message, bytes]:
+        if self._connection is None:
+            self._connection = _connect(self._parts.scheme, self._parts.hostname or "", self._parts.port, self._timeout)
+        headers = {"Accept": "application/json", "User-Agent": f"coder/{__version__}", **self._headers}
+        if self._token is not None:
+            headers[TOKEN_HEADER] = self._token.reveal()
+        payload = None
+        if body is not None:
+            payload = json.dumps(body).encode()
+            headers["Content-Type"] = "application/json"
+        self._connection.request(method, self._parts.path.rstrip("/") + path, body=payload, headers=headers)
+        response = self._connection.getresponse()
+        data = response.read(MAX_BODY + 1)
+        if len(data) > MAX_BODY:
+            raise errors.bad_answer(self.url)
+        return response.status, response.headers, data
+
+    def _secret(self, answer: Json, key: str) -> Secret:
+        value = answer.get(key) if isinstance(answer, dict) else None
+        if not isinstance(value, str) or not value:
+            raise errors.bad_answer(self.url)
+        return Secret(value)
+
+    def _parse(self, status: int, headers: Message, body: bytes) -> Json:
+        is_json = (headers.get("Content-Type") or "").partition(";")[0].strip().lower() == "application/json"
+        value: Json = {}
+        if is_json and body:
+            try:
+                value = json.loads(body)
+            except ValueError:
+                raise errors.bad_answer(self.url) from None
+        if status < 300:
+            if body and not is_json:
+                raise errors.bad_answer(self.url)
+            return value
+        if status == http.client.UNAUTHORIZED and self._token is not None:
+            raise errors.session_invalid(self.url)
+        raise ApiError.from_answer(self.url, status, value if isinstance(value, dict) else {})
+
+
+def _connect(scheme: str, host: str, port: int | None, timeout: float) -> http.client.HTTPConnection:
+    """Prepare a connection, tunnelled through a proxy when environment or system name one."""
+    at, at_port, proxy = _proxy(scheme, host) or (host, port, None)
+    if scheme == "http":
+        connection = http.client.HTTPConnection(at, at_port, timeout=timeout)
+    else:
+        import truststore
+
+        context = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        connection = http.client.HTTPSConnection(at, at_port, timeout=timeout, context=context)
+    if proxy is not None:
+        connection.set_tunnel(host, port or connection.default_port, headers=proxy)
+    return connection
+
+
+def _proxy(scheme: str, host: str) -> tuple[str, int, dict[str, str]] | None:
+    """Return host, port and headers of the proxy to use, if any."""
+    if sys.platform == "linux" and not any(name.lower().endswith("_proxy") for name in os.environ):
+        return None  # spares the import below
+    from urllib.request import getproxies, proxy_bypass
+
+    address = getproxies().get(scheme)
+    if not address or proxy_bypass(host):
+        return None
+    parts = urlsplit(address if "://" in address else f"http://{address}")
+    headers = {}
+    if parts.username is not None:
+        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+        headers["Proxy-Authorization"] = f"Basic {base64.b64encode(login).decode()}"
+    return parts.hostname or "", parts.port or http.client.HTTP_PORT, headers
+
+
+def _raise_unreachable(url: str, error: BaseException) -> None:
+    """Say in our words what kept us from the server; return for anything that is no such thing."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        raise errors.certificate_refused(url, error.verify_message) from error
+    if isinstance(error, ssl.SSLError):
+        raise errors.unreachable(url, "it does not speak TLS on that port") from error
+    if isinstance(error, socket.gaierror):
+        raise errors.no_such_host(url) from error
+    if isinstance(error, TimeoutError):
+        raise errors.unreachable(url, "it did not answer in time") from error
+    if isinstance(error, ConnectionRefusedError):
+        raise errors.unreachable(url, "nothing listens there") from error
+    if isinstance(error, http.client.HTTPException):
+        raise errors.bad_answer(url) from error
+    if isinstance(error, OSError):
+        raise errors.unreachable(url, (error.strerror or str(error)).lower()) from error

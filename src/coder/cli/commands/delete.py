@@ -1,0 +1,23 @@
+"""`coder delete`."""
+
+import click
+
+from coder.cli import output, workspaces
+from coder.cli.context import Globals
+
+
+@click.command("delete")
+@click.argument("workspace")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def command(flags: Globals, *, workspace: str, yes: bool) -> None:
+    """Delete a workspace. Its machine stays; only its access to this server ends."""
+    target = workspaces.Target.parse(workspace)
+    with flags.api() as api:
+        found = workspaces.find(api, target)
+        if not yes:
+            if not flags.interactive:
+                raise click.UsageError("Nobody is there to confirm; pass --yes to delete.")
+            click.confirm(f"Delete workspace {target.name!r} for good?", abort=True, err=True)
+        api.delete_workspace(found["id"])
+    output.out(f"The workspace {target.name!r} has been deleted.")

@@ -1,0 +1,120 @@
+"""What the global flags come to: which server, as whom, and how to behave. Flags win over environment and files."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from coder.cli import errors
+from coder.cli.store import ConfigDir, default_dir
+from coder.ids import Secret
+
+if TYPE_CHECKING:
+    from coder.cli.api import Api
+
+
+class HeaderPair(click.ParamType[tuple[str, str]]):
+    """`key=value`; several in one environment variable are separated by commas."""
+
+    name = "key=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Split at the first equals sign. The message never repeats the value: it may be a credential."""
+        if isinstance(value, tuple):
+            return value
+        key, equals, text = value.partition("=")
+        if not equals or not key.strip() or any(sign in value for sign in "\r\n\0"):
+            self.fail("a header is written key=value", param, ctx)
+        return key.strip(), text.strip()
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        """Split the variable's text at commas."""
+        return [part for part in rv.split(",") if part.strip()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Globals:
+    """The global flags, resolved. `headers` are kept out of the repr, for they may hold credentials."""
+
+    url: str | None
+    url_source: str
+    """`flag`, `environment` or `config`."""
+    token: Secret | None = field(repr=False)
+    token_source: str
+    config: ConfigDir
+    headers: Mapping[str, str] = field(repr=False)
+    disable_direct: bool
+    verbose: bool
+    force_tty: bool
+    no_color: bool
+
+    @classmethod
+    def from_flags(cls, *, sources: Mapping[str, str], **flags: Any) -> "Globals":
+        """Fill in what flags and environment left open from the config directory."""
+        config = ConfigDir(Path(flags["global_config"]).expanduser() if flags["global_config"] else default_dir())
+        url, token = flags["url"], flags["token"]
+        return cls(
+            url=url or config.read("url"),
+            url_source=sources["url"] if url else "config",
+            token=_secret(token or config.read("session")),
+            token_source=sources["token"] if token else "config",
+            config=config,
+            headers=dict(flags["headers"]),
+            disable_direct=flags["disable_direct_connections"],
+            verbose=flags["verbose"],
+            force_tty=flags["force_tty"],
+            no_color=flags["no_color"] or bool(os.environ.get("NO_COLOR")),
+        )
+
+    @property
+    def fresh_token(self) -> Secret | None:
+        """The token given for this call, as opposed to the one kept from an earlier login."""
+        return None if self.token_source == "config" else self.token  # noqa: S105 - a place, not a token
+
+    @property
+    def interactive(self) -> bool:
+        """Whether someone is there to answer a question."""
+        return self.force_tty or sys.stdin.isatty()
+
+    @property
+    def watched(self) -> bool:
+        """Whether stderr is a terminal, where a line may be rewritten."""
+        return self.force_tty or sys.stderr.isatty()
+
+    @property
+    def colour(self) -> bool:
+        """Whether stderr may be coloured."""
+        return self.watched and not self.no_color
+
+    def api(self) -> "Api":
+        """Return a client signed in to the server. Raises NotSignedIn when there is no server or no session."""
+        from coder.cli.api import Api
+
+        if self.url is None or self.token is None:
+            raise errors.not_signed_in(self.url)
+        return Api(normal_url(self.url), token=self.token, headers=self.headers)
+
+
+def _secret(text: str | None) -> Secret | None:
+    return Secret(text) if text else None
+
+
+def normal_url(text: str) -> str:
+    """Complete an address as people type it: plain HTTP for `localhost`, else HTTPS. Raises CoderError."""
+    from urllib.parse import urlsplit
+
+    url = text.strip().rstrip("/")
+    if "://" not in url:
+        url = ("http://" if url.startswith("localhost") else "https://") + url
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise errors.bad_url(text) from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise errors.bad_url(text)
+    return url

@@ -1,0 +1,166 @@
+"""What can go wrong for a person at the command line, each with the way out, in one line."""
+# ruff: noqa: D401 - each function is named after a misfortune, and its docstring says which
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+from coder.errors import CoderError, Conflict, NotFound, NotSignedIn, TimedOut, Unreachable
+
+
+class ApiError(CoderError):
+    """The server refused a request. `code` is the HTTP status."""
+
+    def __init__(self, message: str, *, code: int, remedy: str | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.code = code
+
+    @classmethod
+    def from_answer(cls, url: str, code: int, body: dict[str, Any]) -> Self:
+        """Make one line of an error body: message, validations, detail."""
+        message = str(body.get("message") or f"{url} answered with status {code} and no explanation")
+        fields = [f"{one.get('field')}: {one.get('detail')}" for one in body.get("validations") or []]
+        detail = "; ".join(fields) or str(body.get("detail") or "")
+        remedy = "Sign in with 'coder login'." if code == 401 else None
+        return cls(
+            " ".join(f"{message.rstrip('.:')}: {detail}".split()) if detail else message, code=code, remedy=remedy
+        )
+
+
+def line(error: CoderError) -> str:
+    """Return message and remedy as one line."""
+    message = str(error).rstrip(".")
+    return " ".join(f"{message}. {error.remedy}".split()) if error.remedy else message
+
+
+# Reaching the server
+
+
+def bad_url(text: str) -> CoderError:
+    """No address of a server."""
+    return CoderError(f"{text!r} is not the address of a server", remedy="Write it like https://coder.example.com.")
+
+
+def no_server_named() -> CoderError:
+    """`login` without an address."""
+    return CoderError("no server is named", remedy="Say which one: coder login <url>.")
+
+
+def unreachable(url: str, why: str) -> Unreachable:
+    """Nobody answered at the address."""
+    return Unreachable(
+        f"cannot reach the server at {url}: {why}", remedy="Check the address, and that the server runs (coder server)."
+    )
+
+
+def no_such_host(url: str) -> Unreachable:
+    """The name is not in the DNS."""
+    return Unreachable(
+        f"cannot reach the server at {url}: its host name is not known",
+        remedy="Check the spelling and your connection.",
+    )
+
+
+def certificate_refused(url: str, why: str) -> Unreachable:
+    """The server's certificate proves nothing to us."""
+    return Unreachable(
+        f"the certificate of {url} cannot be trusted: {why}",
+        remedy="Use the name the certificate was made for, or add its authority to the system's trust store.",
+    )
+
+
+def bad_answer(url: str) -> Unreachable:
+    """Somebody answered, but it was no server of ours."""
+    return Unreachable(f"{url} does not answer like a Coder server", remedy="Check address and port.")
+
+
+# Signing in
+
+
+def not_signed_in(url: str | None) -> NotSignedIn:
+    """No server or no session is known."""
+    return NotSignedIn("you are not signed in", remedy=f"Try 'coder login {url or '<url>'}'.")
+
+
+def session_invalid(url: str) -> NotSignedIn:
+    """The server does not know the session (any more)."""
+    return NotSignedIn("your session is not valid or has expired", remedy=f"Sign in again: coder login {url}.")
+
+
+def token_refused() -> NotSignedIn:
+    """A token somebody gave us does not work."""
+    return NotSignedIn(
+        "the server does not accept this token", remedy="Check that it was copied whole, or make a new one."
+    )
+
+
+def wrong_password(message: str) -> NotSignedIn:
+    """E-mail and password do not fit."""
+    return NotSignedIn(message, remedy="Try again: coder login.")
+
+
+def first_user_needs_input(options: Sequence[str]) -> CoderError:
+    """A first user is to be made, and nobody is there to say who."""
+    return CoderError(
+        "this server has no users yet and nobody is here to answer questions",
+        remedy=f"Pass {', '.join(options)} (or set their CODER_FIRST_USER_ variables).",
+    )
+
+
+def login_needs_input(url: str) -> CoderError:
+    """A login without credentials and without a terminal."""
+    return CoderError(
+        f"no credentials for {url}",
+        remedy="Pass --token (or CODER_SESSION_TOKEN), or --first-user-email with CODER_FIRST_USER_PASSWORD.",
+    )
+
+
+# Workspaces and agents
+
+
+def bad_name(text: str) -> CoderError:
+    """No workspace argument."""
+    return CoderError(f"{text!r} names no workspace", remedy="Write [owner/]workspace[.agent].")
+
+
+def workspace_unknown(name: str) -> NotFound:
+    """No such workspace, or not ours to see."""
+    return NotFound(f"there is no workspace {name!r}", remedy="'coder list' shows yours, 'coder create' makes one.")
+
+
+def not_started(name: str) -> Conflict:
+    """The workspace is stopped or going away."""
+    return Conflict(f"the workspace {name!r} is not started", remedy=f"See 'coder show {name}'.")
+
+
+def no_agents(name: str) -> Conflict:
+    """Nothing to connect to."""
+    return Conflict(f"the workspace {name!r} has no agents", remedy="Its template defines none, so there is no way in.")
+
+
+def agent_unknown(agent: str, names: Sequence[str]) -> NotFound:
+    """The workspace has other agents."""
+    return NotFound(f"there is no agent {agent!r} in this workspace", remedy=f"It has: {', '.join(names)}.")
+
+
+def ambiguous_agent(name: str, agents: Sequence[str]) -> Conflict:
+    """Several agents, none named."""
+    return Conflict(
+        f"the workspace {name!r} has several agents: {', '.join(agents)}",
+        remedy=f"Name one, such as {name}.{agents[0]}.",
+    )
+
+
+def agent_not_connected(name: str, since: str) -> Unreachable:
+    """The machine's side is not running, or cannot reach the server."""
+    return Unreachable(
+        f"the agent of workspace {name!r} {since}",
+        remedy="On its machine, run: CODER_AGENT_URL=<url> CODER_AGENT_TOKEN=<token> coder agent.",
+    )
+
+
+def no_answer(name: str, seconds: str) -> TimedOut:
+    """The server introduced us, but nothing came back through the tunnel."""
+    return TimedOut(
+        f"the agent of workspace {name!r} did not answer within {seconds}",
+        remedy=f"See 'coder show {name}', and give it longer with --timeout.",
+    )

@@ -1,0 +1,173 @@
+"""The program `coder`: global flags, the table of commands, and how every failure is told.
+
+Start-up time is felt at each call, so a command's module is imported when it runs and never before.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from coder.cli import output
+from coder.cli.context import Globals, HeaderPair
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "agent": ("agent", "Connect this machine to its workspace; runs until stopped."),
+    "completion": ("completion", "Print the completion script of a shell."),
+    "create": ("create", "Create a workspace whose machine you bring."),
+    "delete": ("delete", "Delete a workspace."),
+    "list": ("list", "List workspaces."),
+    "login": ("login", "Sign in to a server, or create its first user."),
+    "logout": ("logout", "Sign out and forget the session."),
+    "ping": ("ping", "Ping a workspace and say over which path."),
+    "server": ("server", "Run the server."),
+    "show": ("show", "Show a workspace and its agents."),
+    "speedtest": ("speedtest", "Measure the throughput to a workspace."),
+    "version": ("version", "Print the version."),
+    "whoami": ("whoami", "Say who is signed in, and where."),
+}
+"""Name -> module below `coder.cli.commands`, and the line in the help."""
+
+ALIASES = {"ls": "list", "rm": "delete"}
+
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 128 + 2  # a shell's number for death by SIGINT
+EXIT_BROKEN_PIPE = 128 + 13  # and for SIGPIPE
+
+
+class Lazy(click.Group):
+    """A group that knows its commands by name and imports one when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands, in the order of the help page."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command of that name; None when there is none."""
+        del ctx
+        entry = COMMANDS.get(ALIASES.get(cmd_name, cmd_name))
+        if entry is None:
+            return None
+        command = importlib.import_module(f"coder.cli.commands.{entry[0]}").command
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{cmd_name} is not a command")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; an unknown name brings the nearest one along."""
+        if args and args[0] not in COMMANDS and args[0] not in ALIASES and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands without importing any."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    del param
+    if value:
+        from coder.cli.commands.version import text
+
+        output.out(text())
+        ctx.exit()
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option(
+    "--url", envvar="CODER_URL", metavar="URL", help="The server. [env: CODER_URL; default: the one signed in to]"
+)
+@click.option(
+    "--token", envvar="CODER_SESSION_TOKEN", metavar="TOKEN", help="Session token. [env: CODER_SESSION_TOKEN]"
+)
+@click.option(
+    "--global-config",
+    envvar="CODER_CONFIG_DIR",
+    metavar="DIR",
+    help="Where url and session are kept. [env: CODER_CONFIG_DIR]",
+)
+@click.option(
+    "--header", "headers", envvar="CODER_HEADER", multiple=True, type=HeaderPair(), metavar="KEY=VALUE",
+    help="Header added to every HTTP request and to the relay's; repeatable. [env: CODER_HEADER, comma-separated]",
+)  # fmt: skip
+@click.option(
+    "--disable-direct-connections", envvar="CODER_DISABLE_DIRECT_CONNECTIONS", is_flag=True,
+    help="Go through the relay only. [env: CODER_DISABLE_DIRECT_CONNECTIONS]",
+)  # fmt: skip
+@click.option("-v", "--verbose", envvar="CODER_VERBOSE", is_flag=True, help="Say more on stderr. [env: CODER_VERBOSE]")
+@click.option(
+    "--force-tty", envvar="CODER_FORCE_TTY", is_flag=True, help="Behave as on a terminal. [env: CODER_FORCE_TTY]"
+)
+@click.option("--no-color", is_flag=True, help="No colours. [env: NO_COLOR]")
+@click.option("--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help="Say the version.")
+@click.pass_context
+def group(ctx: click.Context, **flags: Any) -> None:
+    """Reach your workspaces: directly where the networks allow it, through a relay where they do not."""
+    ctx.obj = Globals.from_flags(
+        sources={name: _source(ctx, name) for name in ("url", "token")},
+        **flags,
+    )
+
+
+def _source(ctx: click.Context, name: str) -> str:
+    source = ctx.get_parameter_source(name)
+    return {"ENVIRONMENT": "environment", "COMMANDLINE": "flag"}.get(source.name if source else "", "config")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program and end the process with its exit status."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command and return its exit status; every failure is one line on stderr, none a traceback."""
+    try:
+        result = group.main(args=list(argv), prog_name="coder", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        _silence()
+        return EXIT_BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001 - told apart below
+        return _failed(error)
+    return result if isinstance(result, int) else 0
+
+
+def _failed(error: Exception) -> int:
+    """Tell an error with its remedy. What is no error of ours is a defect, and its traceback the report."""
+    from coder.errors import CoderError
+
+    if isinstance(error, CoderError):
+        from coder.cli.errors import line
+
+        output.note(f"error: {line(error)}")
+        return error.exit_code
+    if isinstance(error, OSError):
+        output.note(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+        return 1
+    raise error
+
+
+def _silence() -> None:
+    """Give the interpreter something to flush to: the reader of our output has left."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Option types and decorators that several commands share."""
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_UNITS = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "μs": 1e-6,
+    "ms": 1e-3,
+    "s": 1,
+    "m": 60,
+    "h": 3600,
+    "d": 86400,
+    "w": 604800,
+}
+_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h|d|w)")
+
+
+def parse_duration(text: str) -> float:
+    """Read `5s`, `1m30s`, `250ms`, `8d` or a bare number of seconds. Raises ValueError on anything else."""
+    text = text.strip()
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    parts = _PART.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(f"{text!r} is not a duration such as 5s or 1m30s")
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def format_duration(seconds: float) -> str:
+    """Write a duration of whole seconds as people do: `5s`, `1m30s`; fractions as `2.5s`."""
+    if seconds < 60:
+        return f"{seconds:g}s"
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    parts = ((hours, "h"), (minutes, "m"), (rest, "s"))
+    return "".join(f"{value:g}{unit}" for value, unit in parts if value)
+
+
+def format_latency(seconds: float) -> str:
+    """Write a round trip with useful digits at every scale: `0.26ms`, `3.4ms`, `29ms`, `1.20s`."""
+    ms = seconds * 1e3
+    if ms < 1:
+        return f"{ms:.2f}ms"
+    if ms < 10:
+        return f"{ms:.1f}ms"
+    return f"{ms:.0f}ms" if ms < 1000 else f"{seconds:.2f}s"
+
+
+class Duration(click.ParamType[float]):
+    """A click parameter in Go's duration syntax; the value is seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Turn the text into seconds."""
+        if isinstance(value, (int, float)):
+            return float(value)
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def output_option(*forms: str) -> Callable[[F], F]:
+    """Add `-o, --output`; the first form is the default."""
+    return click.option(
+        "-o", "--output", "form", type=click.Choice(forms), default=forms[0], show_default=True, help="Output format."
+    )
+
+
+def column_option(columns: str) -> Callable[[F], F]:
+    """Add `-c, --column`, a comma-separated choice of the table's columns."""
+    return click.option("-c", "--column", "chosen", metavar="NAMES", help=f"Columns to show, from: {columns}.")

@@ -1,0 +1,46 @@
+"""What commands print: tables and JSON on stdout, everything meant for a person's eyes on stderr."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Lay out rows under upper-case headers: two spaces between columns, no borders, no trailing blanks."""
+    lines = [[column.upper() for column in columns], *[list(row) for row in rows]]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
+    return "\n".join("  ".join(line).rstrip() for line in padded)
+
+
+def json_text(value: Any) -> str:
+    """JSON as every command prints it: indented by two spaces, other scripts' letters as they are."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def out(text: str = "") -> None:
+    """Print a line of the command's result."""
+    click.echo(text)
+
+
+def note(text: str = "") -> None:
+    """Print a line for the person watching; scripts that read stdout never see it."""
+    click.echo(text, err=True)
+
+
+def pick(columns: Sequence[str], chosen: str | None, default: Sequence[str]) -> list[str]:
+    """Resolve `-c name,name` against the columns a table has, whatever the letter case.
+
+    Raises click.BadParameter naming the columns there are.
+    """
+    if chosen is None:
+        return list(default)
+    by_name = {column.lower(): column for column in columns}
+    names = [name.strip().lower() for name in chosen.split(",") if name.strip()]
+    unknown = [name for name in names if name not in by_name]
+    if unknown or not names:
+        wrong = f"no column {', '.join(map(repr, unknown))}" if unknown else "no column named"
+        raise click.BadParameter(f"{wrong}; choose from {', '.join(columns)}", param_hint="--column")
+    return [by_name[name] for name in names]

@@ -1,0 +1,49 @@
+"""The CLI's own files: which server, and the session there. One text file a value, readable by their owner only."""
+
+import os
+from pathlib import Path
+
+NAMES = ("url", "session")
+
+
+def default_dir() -> Path:
+    """Where the platform keeps settings: on Linux `$XDG_CONFIG_HOME/coderv2`, as other clients of the protocol do."""
+    from platformdirs import user_config_path
+
+    return user_config_path("coderv2", appauthor=False, roaming=True)
+
+
+class ConfigDir:
+    """A directory with the files `url` and `session`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self, name: str) -> str | None:
+        """Return the file's text without blanks around it, or None when there is none."""
+        try:
+            return (self.path / name).read_text(encoding="utf-8").strip() or None
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def write(self, name: str, text: str) -> None:
+        """Replace a file in one step, so that a reader sees the old text or the new one; mode 0600, directory 0700."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(self.path / name, text)
+
+    def clear(self) -> None:
+        """Forget the server and the session."""
+        for name in NAMES:
+            (self.path / name).unlink(missing_ok=True)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file only its owner can read, never half of it under its final name. Raises OSError."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise

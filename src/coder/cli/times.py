@@ -1,0 +1,25 @@
+"""Times as people read them."""
+
+from datetime import UTC, datetime
+
+
+def parse(text: str | None) -> datetime | None:
+    """Read an RFC 3339 time; None for none, and for the zero time that stands for "never"."""
+    if not text or text.startswith("0001-"):
+        return None
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def ago(text: str | None, now: datetime | None = None) -> str:
+    """Say how long ago a time was: `12s ago`, `5m ago`, `3h ago`, `2d ago`; empty when there is none."""
+    then = parse(text)
+    if then is None:
+        return ""
+    seconds = max(0, int(((now or datetime.now(UTC)) - then).total_seconds()))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds // size}{unit} ago"
+    return f"{seconds}s ago"

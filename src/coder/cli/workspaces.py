@@ -1,0 +1,84 @@
+"""Workspaces as the server describes them, and finding the agent a command means."""
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from coder.cli import errors
+from coder.cli.errors import ApiError
+
+if TYPE_CHECKING:
+    from coder.cli.api import Api
+
+ME = "me"
+
+_ARGUMENT = re.compile(r"(?:([^/.]+)/)?([^/.]+)(?:\.([^/.]+))?")
+
+_STATUS = {
+    "pending": "Queued", "starting": "Starting", "running": "Started", "stopping": "Stopping", "stopped": "Stopped",
+    "failed": "Failed", "canceling": "Canceling", "canceled": "Canceled", "deleting": "Deleting", "deleted": "Deleted",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What `[owner/]workspace[.agent]` names."""
+
+    owner: str
+    workspace: str
+    agent: str | None
+
+    @classmethod
+    def parse(cls, text: str) -> "Target":
+        """Read the argument. Raises CoderError."""
+        found = _ARGUMENT.fullmatch(text)
+        if found is None:
+            raise errors.bad_name(text)
+        return cls(found[1] or ME, found[2], found[3])
+
+    @property
+    def name(self) -> str:
+        """The workspace as its user would type it."""
+        return self.workspace if self.owner == ME else f"{self.owner}/{self.workspace}"
+
+
+def find(api: "Api", target: Target) -> Any:
+    """Return the workspace. Raises NotFound, which on this API also stands for "not yours"."""
+    try:
+        return api.workspace(target.owner, target.workspace)
+    except ApiError as error:
+        if error.code == 404:
+            raise errors.workspace_unknown(target.name) from error
+        raise
+
+
+def agents(workspace: Any) -> list[Any]:
+    """Return the agents of the workspace's latest build, in the server's order."""
+    resources = workspace["latest_build"].get("resources") or []
+    return [agent for resource in resources for agent in resource.get("agents") or []]
+
+
+def choose_agent(workspace: Any, target: Target) -> Any:
+    """Return the agent a connection goes to: the one named, or the only one.
+
+    Raises Conflict or NotFound, naming the agents there are.
+    """
+    if workspace["latest_build"]["transition"] != "start":
+        raise errors.not_started(target.name)
+    candidates = agents(workspace)
+    names = [agent["name"] for agent in candidates]
+    if not candidates:
+        raise errors.no_agents(target.name)
+    if target.agent is not None:
+        for agent in candidates:
+            if agent["name"] == target.agent:
+                return agent
+        raise errors.agent_unknown(target.agent, names)
+    if len(candidates) > 1:
+        raise errors.ambiguous_agent(target.name, names)
+    return candidates[0]
+
+
+def status_text(workspace: Any) -> str:
+    """Say a workspace's state as the table does."""
+    return _STATUS.get(workspace["latest_build"].get("status", ""), "Unknown")

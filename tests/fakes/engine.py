@@ -1,0 +1,110 @@
+"""A data plane without sockets: records what it is told, and says what a test tells it to say."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from coder.dataplane.engine import Interval, NodeSettings, NodeStats, Path, Peer, Pong, SelfChanged, SpeedtestResult
+
+KEY = "nodekey:" + "1a" * 32
+DISCO = "discokey:" + "2b" * 32
+DIRECT = Path(kind="direct", endpoint="10.0.0.7:41641", region=None)
+RELAYED = Path(kind="relay", endpoint=None, region=999)
+
+
+class FakeNode:
+    key = KEY
+    disco = DISCO
+
+    def __init__(self, settings: NodeSettings, on_event: Callable[[Any], None]) -> None:
+        self.settings = settings
+        self.on_event = on_event
+        self.maps: list[str] = []
+        self.peers: list[tuple[Peer, ...]] = []
+        self.block_direct = settings.block_direct
+        self.handshakes: dict[str, float] = {}
+        self.pongs: list[Pong | Exception | None] = []
+        """What each disco ping comes to; None: no answer. The last one is repeated."""
+        self.reachable = asyncio.Event()
+        self.reachable.set()
+        self.result: SpeedtestResult | Exception | None = None
+        self.closed = False
+        self.tests: list[tuple[float, bool]] = []
+
+    def set_map(self, derp_map_json: str) -> None:
+        self.maps.append(derp_map_json)
+
+    def set_peers(self, peers: Sequence[Peer]) -> None:
+        self.peers.append(tuple(peers))
+
+    def set_block_direct(self, block: bool) -> None:
+        self.block_direct = block
+
+    def settle(self, home: int = 999, endpoints: tuple[str, ...] = ("10.0.0.2:4000",)) -> None:
+        """Act as a node that has chosen its home."""
+        self.on_event(SelfChanged(home=home, latencies={f"{home}-v4": 0.001}, endpoints=endpoints, forced_websocket={}))
+
+    async def ping(self, address: str) -> Pong:
+        pong = self.pongs.pop(0) if len(self.pongs) > 1 else self.pongs[0]
+        if pong is None:
+            await asyncio.Event().wait()
+        if isinstance(pong, Exception):
+            raise pong
+        assert pong is not None
+        return pong
+
+    async def reach(self, address: str) -> float:
+        await self.reachable.wait()
+        return 0.001
+
+    async def connect(self, address: str, port: int) -> socket.socket:
+        ours, _theirs = socket.socketpair()
+        ours.setblocking(False)
+        return ours
+
+    async def speedtest(self, address: str, *, duration: float, download: bool, on_interval: Any) -> SpeedtestResult:
+        self.tests.append((duration, download))
+        if isinstance(self.result, Exception):
+            raise self.result
+        assert self.result is not None
+        for interval in self.result.intervals:
+            on_interval(interval)
+        return self.result
+
+    def last_handshake(self, peer: str) -> float | None:
+        return self.handshakes.get(peer)
+
+    def stats(self) -> NodeStats:
+        return NodeStats(rx_bytes=10, tx_bytes=20, rx_packets=1, tx_packets=2)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeEngine:
+    def __init__(self, prepare: Callable[[FakeNode], None] = lambda node: None) -> None:
+        self.prepare = prepare
+        self.nodes: list[FakeNode] = []
+
+    async def __aenter__(self) -> "FakeEngine":
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        for node in self.nodes:
+            node.close()
+
+    def node(self, settings: NodeSettings, on_event: Callable[[Any], None]) -> FakeNode:
+        node = FakeNode(settings, on_event)
+        self.prepare(node)
+        self.nodes.append(node)
+        return node
+
+
+def result(*intervals: tuple[float, float, int]) -> SpeedtestResult:
+    rows = tuple(Interval(start, end, size) for start, end, size in intervals)
+    return SpeedtestResult(intervals=rows, total=Interval(0.0, rows[-1].end, sum(row.bytes for row in rows)))
+
+
+def headers_of(settings: NodeSettings) -> Mapping[str, str]:
+    return settings.headers
