@@ -12,6 +12,7 @@
     ├── PeerMisbehaved       the other end broke the protocol: drop it and count it
     ├── PeerUnsupported      the other end is too old or too new for this
     ├── Unreachable          nothing answered: no server, no relay, no peer
+    │   └── UpgradeRefused   a server answered, but not by opening the WebSocket (`http_status`, `body`)
     ├── TimedOut             somebody is there but did not answer in time
     ├── Closed               the connection, stream or engine has ended
     │   └── StreamReset      the other end cut it off
@@ -113,6 +114,17 @@ class Unreachable(CoderError):
 
     remedy = "Check the address and that no firewall is in between."
     status = 503
+
+
+class UpgradeRefused(Unreachable):
+    """A server answered the request for a WebSocket with something else."""
+
+    def __init__(self, http_status: int, body: bytes) -> None:
+        super().__init__(f"the server answered {http_status} instead of opening the connection")
+        self.http_status = http_status
+        """Status of the answer: 400, 401, 403, 404, 409 and 500 will not change by trying again."""
+        self.body = body
+        """The answer's body (its first part), usually JSON with `message`, `detail` and `validations`."""
 
 
 class TimedOut(CoderError):

@@ -1,0 +1,95 @@
+"""A channel over a WebSocket (RFC 6455) that we open: binary messages without compression."""
+
+import logging
+from collections.abc import Mapping
+from ssl import SSLContext
+
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as open_websocket
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.typing import Origin
+
+from coder.errors import Closed, Malformed, TimedOut, Unreachable, UpgradeRefused
+
+MAX_MESSAGE = (4 << 20) + 64 * 1024
+"""Bytes of one WebSocket message: the largest call message (4 MiB) and its framing."""
+_UNSUPPORTED_DATA = 1003
+_CLOSE_TIMEOUT = 1.0
+_BODY = 64 * 1024
+_SCHEMES = {"http://": "ws://", "https://": "wss://", "ws://": "ws://", "wss://": "wss://"}
+
+# The library's debug log repeats headers, and these carry credentials.
+_quiet = logging.getLogger(f"{__name__}.frames")
+_quiet.setLevel(logging.INFO)
+
+
+class WebSocketChannel:
+    """A `Channel` over an open connection of the `websockets` library."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+
+    async def recv(self) -> bytes | None:
+        """Return the next binary message, None at the end. A text message makes this end close with 1003."""
+        try:
+            message = await self._connection.recv()
+        except ConnectionClosed:
+            return None
+        if isinstance(message, str):
+            await self._connection.close(_UNSUPPORTED_DATA)
+            return None
+        return message
+
+    async def send(self, data: bytes) -> None:
+        """Send one binary message. Raises `Closed`."""
+        try:
+            await self._connection.send(data)
+        except ConnectionClosed:
+            raise Closed("the connection has ended") from None
+
+    async def close(self) -> None:
+        """Close with status 1000."""
+        await self._connection.close()
+
+
+async def connect(
+    url: str,
+    headers: Mapping[str, str] | None = None,
+    *,
+    ssl: SSLContext | None = None,
+    origin: str | None = None,
+    timeout: float = 30.0,  # noqa: ASYNC109 - the library's own deadline for the whole opening
+) -> WebSocketChannel:
+    """Open a WebSocket to an `http(s)` or `ws(s)` URL.
+
+    `timeout` is in seconds and covers everything up to the server's answer. Raises `UpgradeRefused` when the server
+    answers otherwise, `TimedOut`, `Unreachable`, and `Malformed` for a URL that is none.
+    """
+    scheme, separator, rest = url.partition("://")
+    if (target := _SCHEMES.get(f"{scheme.lower()}{separator}")) is None:
+        raise Malformed("expected a URL that starts with http:// or https://", where="url")
+    try:
+        connection = await open_websocket(
+            target + rest,
+            additional_headers=headers,
+            compression=None,
+            max_size=MAX_MESSAGE,
+            open_timeout=timeout,
+            close_timeout=_CLOSE_TIMEOUT,
+            ping_interval=None,  # the session above keeps itself alive
+            origin=None if origin is None else Origin(origin),
+            ssl=ssl,
+            user_agent_header="coder",
+            logger=_quiet,
+        )
+    except InvalidURI:
+        raise Malformed("this is no URL", where="url") from None
+    except InvalidStatus as refused:
+        raise UpgradeRefused(refused.response.status_code, bytes(refused.response.body or b"")[:_BODY]) from None
+    except TimeoutError:
+        raise TimedOut("the server did not answer the request for a connection") from None
+    except InvalidHandshake as error:
+        raise Unreachable(f"the server does not speak WebSocket: {error}") from None
+    except OSError as error:
+        raise Unreachable(f"the server cannot be reached: {error.strerror or error}") from None
+    return WebSocketChannel(connection)
