@@ -1,1 +1,23 @@
-//! Shell: the data thread, its sockets, timers and loop.
+//! Shell: the data thread, its sockets, timers and loop. It joins `tunnel`, `paths`, `relay`, `netstack` and
+//! `speedtest`, and holds no rule of theirs.
+//!
+//! An [`Engine`] is one thread that carries any number of nodes. Everything is asked of it through commands and told by
+//! it through events; requests have names, so that a binding can turn them into awaitables and cancel them.
+
+mod command;
+mod data_thread;
+mod datagrams;
+mod engine;
+mod events;
+mod interfaces;
+mod local;
+mod outlet;
+mod pings;
+mod reactor;
+mod relays;
+mod streams;
+mod udp;
+
+pub use command::{NodeSettings, Peer, PortUse, Request, Stats};
+pub use engine::{Engine, NodeKeys};
+pub use events::{Answer, Event, Events, Failure, NodeId, RequestId};

@@ -1,0 +1,265 @@
+//! The way out of a node: each encrypted datagram joins its peer's batch, a batch leaves in one system call.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use netstack::Sink;
+use paths::{Paths, Route};
+use tunnel::{PeerId, Tunnel};
+use wire::keys::NodePublic;
+
+use crate::events::NodeId;
+use crate::reactor::{Interest, Reactor, Source};
+use crate::relays::Relays;
+use crate::udp::{MAX_BATCH, Udp};
+
+/// Batches that wait for a full socket; beyond these datagrams are lost, as on any full link.
+const BLOCKED_LIMIT: usize = 32;
+
+/// Datagrams of one size for one address; only the last may be shorter.
+struct Batch {
+    peer: PeerId,
+    to: SocketAddr,
+    bytes: Vec<u8>,
+    segment: usize,
+    count: usize,
+}
+
+struct Waiting {
+    to: SocketAddr,
+    bytes: Vec<u8>,
+    segment: usize,
+}
+
+/// Sockets, relays and the rules of which to use.
+pub(crate) struct Outlet {
+    node: NodeId,
+    pub(crate) paths: Paths,
+    pub(crate) relays: Relays,
+    v4: Option<Udp>,
+    v6: Option<Udp>,
+    keys: HashMap<PeerId, NodePublic>,
+    /// Routes looked up in this pass of the loop.
+    routes: Vec<(PeerId, Route)>,
+    batches: Vec<Batch>,
+    spare: Vec<Vec<u8>>,
+    waiting: VecDeque<Waiting>,
+    pub(crate) sent_packets: u64,
+    pub(crate) sent_bytes: u64,
+    pub(crate) dropped: u64,
+}
+
+impl Outlet {
+    pub(crate) fn new(node: NodeId, paths: Paths, relays: Relays, v4: Option<Udp>, v6: Option<Udp>) -> Self {
+        Self {
+            node,
+            paths,
+            relays,
+            v4,
+            v6,
+            keys: HashMap::new(),
+            routes: Vec::new(),
+            batches: Vec::new(),
+            spare: Vec::new(),
+            waiting: VecDeque::new(),
+            sent_packets: 0,
+            sent_bytes: 0,
+            dropped: 0,
+        }
+    }
+
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = (&Udp, bool)> {
+        self.v4.iter().map(|udp| (udp, false)).chain(self.v6.iter().map(|udp| (udp, true)))
+    }
+
+    pub(crate) fn socket(&self, v6: bool) -> Option<&Udp> {
+        if v6 { self.v6.as_ref() } else { self.v4.as_ref() }
+    }
+
+    /// Tells which key a peer has; the sessions' ids mean nothing to `paths`.
+    pub(crate) fn set_keys(&mut self, keys: impl Iterator<Item = (PeerId, NodePublic)>) {
+        self.keys = keys.collect();
+        self.routes.clear();
+    }
+
+    /// Forgets the routes of the last pass.
+    pub(crate) fn begin(&mut self) {
+        self.routes.clear();
+    }
+
+    fn route(&mut self, now: Instant, peer: PeerId) -> Route {
+        if let Some((_, route)) = self.routes.iter().find(|(of, _)| *of == peer) {
+            return *route;
+        }
+        let route = self.keys.get(&peer).map(|key| self.paths.route(now, key)).unwrap_or_default();
+        self.routes.push((peer, route));
+        route
+    }
+
+    /// Whether packets for a peer should wait: its socket or its relay connection is full.
+    fn congested(&mut self, now: Instant, peer: PeerId) -> bool {
+        let route = self.route(now, peer);
+        match (route.udp, route.relay) {
+            (Some(_), _) if !self.waiting.is_empty() => true,
+            (None, Some(region)) => self.relays.congested(region),
+            _ => false,
+        }
+    }
+
+    /// Takes one encrypted datagram for a peer.
+    pub(crate) fn push(&mut self, now: Instant, peer: PeerId, datagram: &[u8]) {
+        let route = self.route(now, peer);
+        self.sent_packets += 1;
+        self.sent_bytes += datagram.len() as u64;
+        if let (Some(region), Some(key)) = (route.relay, self.keys.get(&peer)) {
+            self.relays.send(region, key, datagram);
+        }
+        if let Some(to) = route.udp {
+            self.batch(now, peer, to, datagram);
+        }
+    }
+
+    fn batch(&mut self, now: Instant, peer: PeerId, to: SocketAddr, datagram: &[u8]) {
+        let limit = self.socket(to.is_ipv6()).map_or(1, Udp::max_segments);
+        let place = self.batches.iter().position(|batch| batch.peer == peer && batch.to == to);
+        let index = match place {
+            Some(index) => {
+                let batch = &self.batches[index];
+                let fits = batch.bytes.len() + datagram.len() <= MAX_BATCH && batch.count < limit;
+                let regular = batch.bytes.len() == batch.count * batch.segment;
+                if !(fits && regular && datagram.len() <= batch.segment) {
+                    self.leave(now, index);
+                    self.start(peer, to, datagram.len())
+                } else {
+                    index
+                }
+            }
+            None => self.start(peer, to, datagram.len()),
+        };
+        let batch = &mut self.batches[index];
+        batch.bytes.extend_from_slice(datagram);
+        batch.count += 1;
+    }
+
+    fn start(&mut self, peer: PeerId, to: SocketAddr, segment: usize) -> usize {
+        let bytes = self.spare.pop().unwrap_or_default();
+        self.batches.push(Batch { peer, to, bytes, segment, count: 0 });
+        self.batches.len() - 1
+    }
+
+    fn leave(&mut self, now: Instant, index: usize) {
+        let batch = self.batches.swap_remove(index);
+        self.transmit(now, batch.to, batch.bytes, batch.segment);
+    }
+
+    /// Sends every batch and what the relays have.
+    pub(crate) fn flush(&mut self, now: Instant, reactor: &Reactor) {
+        while let Some(batch) = self.batches.pop() {
+            self.transmit(now, batch.to, batch.bytes, batch.segment);
+        }
+        for (udp, v6) in self.v4.iter_mut().map(|udp| (udp, false)).chain(self.v6.iter_mut().map(|udp| (udp, true))) {
+            let blocked = self.waiting.iter().any(|waiting| waiting.to.is_ipv6() == v6);
+            if blocked != udp.blocked {
+                udp.blocked = blocked;
+                reactor.set(udp.as_fd(), Source::Udp(self.node, v6), Interest { read: true, write: blocked });
+            }
+        }
+    }
+
+    /// Sends one datagram of `paths`' own.
+    pub(crate) fn send(&mut self, now: Instant, to: SocketAddr, bytes: Vec<u8>) {
+        let segment = bytes.len();
+        self.transmit(now, to, bytes, segment);
+    }
+
+    /// A socket has room again.
+    pub(crate) fn writable(&mut self, now: Instant) {
+        for waiting in std::mem::take(&mut self.waiting) {
+            self.transmit(now, waiting.to, waiting.bytes, waiting.segment);
+        }
+    }
+
+    fn transmit(&mut self, now: Instant, to: SocketAddr, bytes: Vec<u8>, segment: usize) {
+        let Some(udp) = self.socket(to.is_ipv6()) else { return };
+        let full = if self.waiting.is_empty() {
+            match udp.send(to, &bytes, segment.max(1)) {
+                Ok(()) => false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
+                Err(_) => {
+                    self.paths.udp_failed(now, to);
+                    false
+                }
+            }
+        } else {
+            true
+        };
+        if !full {
+            self.recycle(bytes);
+        } else if self.waiting.len() < BLOCKED_LIMIT {
+            self.waiting.push_back(Waiting { to, bytes, segment });
+        } else {
+            self.dropped += 1;
+        }
+    }
+
+    fn recycle(&mut self, mut bytes: Vec<u8>) {
+        if self.spare.len() < 4 && bytes.capacity() <= 2 * MAX_BATCH {
+            bytes.clear();
+            self.spare.push(bytes);
+        }
+    }
+}
+
+/// Where the stack's packets go: each is written once, then encrypted into its peer's batch.
+pub(crate) struct Exit<'a> {
+    pub(crate) now: Instant,
+    pub(crate) tunnel: &'a mut Tunnel,
+    pub(crate) outlet: &'a mut Outlet,
+    packet: BytesMut,
+    to: Option<PeerId>,
+    latest: Option<(Ipv6Addr, Option<PeerId>)>,
+}
+
+impl<'a> Exit<'a> {
+    pub(crate) fn new(now: Instant, tunnel: &'a mut Tunnel, outlet: &'a mut Outlet) -> Self {
+        Self { now, tunnel, outlet, packet: BytesMut::new(), to: None, latest: None }
+    }
+
+    fn peer(&mut self, destination: &Ipv6Addr) -> Option<PeerId> {
+        if let Some((address, peer)) = &self.latest
+            && address == destination
+        {
+            return *peer;
+        }
+        let peer = self.tunnel.peer_at(destination);
+        self.latest = Some((*destination, peer));
+        peer
+    }
+}
+
+impl Sink for Exit<'_> {
+    fn buffer(&mut self, destination: &Ipv6Addr, len: usize) -> Option<&mut [u8]> {
+        let peer = self.peer(destination);
+        if let Some(peer) = peer
+            && self.outlet.congested(self.now, peer)
+        {
+            return None;
+        }
+        self.to = peer;
+        self.packet = BytesMut::zeroed(len);
+        Some(&mut self.packet)
+    }
+
+    /// A packet for an address that is no peer's goes nowhere.
+    fn commit(&mut self) {
+        let packet = std::mem::take(&mut self.packet);
+        if let Some(peer) = self.to.take() {
+            let (now, outlet) = (self.now, &mut *self.outlet);
+            self.tunnel.encapsulate(now, peer, packet, &mut |peer, datagram| outlet.push(now, peer, datagram));
+        }
+    }
+}

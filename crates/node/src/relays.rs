@@ -1,0 +1,363 @@
+//! The node's relay connections: one per region, dialled on threads of their own, driven by the data thread.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dial::{Connected, Deadline, DialError, Stream, Target, TrustRoots};
+use relay::{ClientError, ClientOptions, ClientSession, Event};
+use wire::derpmap::DerpMap;
+use wire::keys::{NodePrivate, NodePublic};
+
+use crate::command::Command;
+use crate::engine::Mailbox;
+use crate::events::NodeId;
+use crate::reactor::{Interest, Reactor, Source};
+
+/// DNS, TCP, TLS, HTTP and the greeting together (DERP clients' usual limit).
+const DIAL_LIMIT: Duration = Duration::from_secs(10);
+/// One latency measurement.
+const MEASURE_LIMIT: Duration = Duration::from_secs(3);
+/// Packets kept while a connection is being made; the first handshake must not be lost.
+const WAITING_LIMIT: usize = 64;
+/// Bytes that wait for the socket before the stack is asked to pause.
+const CONGESTED: usize = 256 << 10;
+/// Bytes that wait before packets are dropped.
+const OVERFULL: usize = 2 << 20;
+/// One receive.
+pub(crate) const READ_SIZE: usize = 256 << 10;
+/// Receives for one readiness, so that others get their turn.
+const READS: usize = 4;
+
+/// How relays are reached.
+#[derive(Clone, Default)]
+pub(crate) struct How {
+    pub(crate) force_websocket: bool,
+    pub(crate) headers: Vec<(String, String)>,
+}
+
+enum Link {
+    Dialling { generation: u64, waiting: VecDeque<(NodePublic, Vec<u8>)> },
+    Up(Box<Up>),
+}
+
+struct Up {
+    stream: Stream,
+    session: ClientSession,
+    /// Frames that wait for the socket, from `written` on.
+    out: Vec<u8>,
+    written: usize,
+    waiting: VecDeque<(NodePublic, Vec<u8>)>,
+    interest: Interest,
+}
+
+/// What came of serving a connection.
+pub(crate) enum News {
+    /// A peer left the relay.
+    PeerGone(NodePublic),
+    /// The relay will come back after this.
+    Restarting(Duration),
+    /// The relay says it has a problem.
+    Health(String),
+}
+
+/// All connections of a node.
+pub(crate) struct Relays {
+    node: NodeId,
+    private: NodePrivate,
+    mailbox: Mailbox,
+    how: How,
+    map: DerpMap,
+    links: BTreeMap<u16, Link>,
+    homes: BTreeMap<u16, bool>,
+    generation: u64,
+    pub(crate) dropped: u64,
+}
+
+impl Relays {
+    pub(crate) fn new(node: NodeId, private: NodePrivate, mailbox: Mailbox, how: How) -> Self {
+        Self {
+            node,
+            private,
+            mailbox,
+            how,
+            map: DerpMap::default(),
+            links: BTreeMap::new(),
+            homes: BTreeMap::new(),
+            generation: 0,
+            dropped: 0,
+        }
+    }
+
+    pub(crate) fn set_map(&mut self, map: DerpMap) {
+        self.map = map;
+    }
+
+    pub(crate) fn set_force_websocket(&mut self, force: bool) {
+        self.how.force_websocket = force;
+    }
+
+    fn target(&self, region: u16) -> Option<Target> {
+        let region = self.map.regions.get(&region)?.clone();
+        Some(Target {
+            region,
+            headers: self.how.headers.clone(),
+            force_websocket: self.how.force_websocket,
+            roots: TrustRoots::System,
+            proxy: None,
+            prefer_v6: false,
+        })
+    }
+
+    /// Dials a region; the answer arrives as [`Command::Dialled`].
+    pub(crate) fn open(&mut self, region: u16) {
+        if self.links.contains_key(&region) {
+            return;
+        }
+        let Some(target) = self.target(region) else { return };
+        self.generation += 1;
+        let (node, generation, mailbox) = (self.node, self.generation, self.mailbox.clone());
+        let dialling = thread::Builder::new().name("coder-dial".into()).spawn(move || {
+            let result = dial::relay(&target, Deadline::after(DIAL_LIMIT));
+            mailbox.send(Command::Dialled(node, region, generation, result));
+        });
+        if dialling.is_ok() {
+            self.links.insert(region, Link::Dialling { generation, waiting: VecDeque::new() });
+        }
+    }
+
+    /// Measures a region's latency; the answer arrives as [`Command::Measured`].
+    pub(crate) fn measure(&self, region: u16) {
+        let Some(target) = self.target(region) else { return };
+        let (node, mailbox) = (self.node, self.mailbox.clone());
+        let _ = thread::Builder::new().name("coder-measure".into()).spawn(move || {
+            let latency = dial::latency(&target, Deadline::after(MEASURE_LIMIT)).ok();
+            mailbox.send(Command::Measured(node, region, latency));
+        });
+    }
+
+    /// Hangs up.
+    pub(crate) fn close(&mut self, region: u16) {
+        self.links.remove(&region);
+    }
+
+    /// Takes a dialled connection into service. Answers whether it was waited for, and why it needs WebSocket, if so.
+    pub(crate) fn dialled(
+        &mut self,
+        now: Instant,
+        region: u16,
+        generation: u64,
+        result: Result<Connected, DialError>,
+        reactor: &Reactor,
+    ) -> Option<Result<Option<String>, String>> {
+        let waiting = match self.links.get_mut(&region) {
+            Some(Link::Dialling { generation: expected, waiting }) if *expected == generation => {
+                std::mem::take(waiting)
+            }
+            _ => return None,
+        };
+        let connected = match result {
+            Ok(connected) => connected,
+            Err(error) => {
+                self.links.remove(&region);
+                return Some(Err(error.to_string()));
+            }
+        };
+        let Connected { stream, mut leftover, websocket, .. } = connected;
+        let home = self.homes.get(&region).copied().unwrap_or(false);
+        let options = ClientOptions { home, mesh_key: None, watch: false, server_key: None };
+        let session = ClientSession::new(now, self.private.clone(), options);
+        let interest = Interest::READ;
+        if let Err(error) = reactor.add(stream.as_fd(), Source::Relay(self.node, region), interest) {
+            self.links.remove(&region);
+            return Some(Err(error.to_string()));
+        }
+        let mut up = Up { stream, session, out: Vec::new(), written: 0, waiting, interest };
+        let outcome = up.feed(now, &mut leftover, &mut |_, _| {}, &mut |_| {});
+        self.links.insert(region, Link::Up(Box::new(up)));
+        if let Err(error) = outcome {
+            self.links.remove(&region);
+            return Some(Err(error.to_string()));
+        }
+        Some(Ok(websocket))
+    }
+
+    /// Tells a relay whether it is home, now or as soon as it is connected.
+    pub(crate) fn prefer(&mut self, region: u16, home: bool) {
+        self.homes.insert(region, home);
+        if let Some(Link::Up(up)) = self.links.get_mut(&region)
+            && up.session.can_send()
+        {
+            up.session.note_preferred(home, &mut up.out);
+        }
+    }
+
+    /// Appends a packet for the region's relay; it leaves with the next [`Relays::flush`].
+    pub(crate) fn send(&mut self, region: u16, to: &NodePublic, packet: &[u8]) {
+        match self.links.get_mut(&region) {
+            Some(Link::Up(up)) if up.session.can_send() => {
+                if up.out.len() - up.written > OVERFULL || up.session.send(to, packet, &mut up.out).is_err() {
+                    self.dropped += 1;
+                }
+            }
+            Some(Link::Up(up)) => keep(&mut up.waiting, to, packet, &mut self.dropped),
+            Some(Link::Dialling { waiting, .. }) => keep(waiting, to, packet, &mut self.dropped),
+            None => self.dropped += 1,
+        }
+    }
+
+    /// Whether the stack should pause packets that go this way.
+    pub(crate) fn congested(&self, region: u16) -> bool {
+        match self.links.get(&region) {
+            Some(Link::Up(up)) => up.out.len() - up.written > CONGESTED,
+            Some(Link::Dialling { waiting, .. }) => waiting.len() >= WAITING_LIMIT,
+            None => false,
+        }
+    }
+
+    /// Reads what came. `packet` gets each packet with its sender; the bytes may be changed in place.
+    ///
+    /// # Errors
+    /// One line that says why the connection is over. It is closed then.
+    pub(crate) fn receive(
+        &mut self,
+        now: Instant,
+        region: u16,
+        buffer: &mut [u8],
+        packet: &mut impl FnMut(NodePublic, &mut [u8]),
+        news: &mut impl FnMut(News),
+    ) -> Result<(), String> {
+        let Some(Link::Up(up)) = self.links.get_mut(&region) else { return Ok(()) };
+        let outcome = up.receive(now, buffer, packet, news);
+        if outcome.is_err() {
+            self.links.remove(&region);
+        }
+        outcome
+    }
+
+    /// Writes what the sockets take. Answers the regions whose connection is over, with the reason.
+    pub(crate) fn flush(&mut self, reactor: &Reactor) -> Vec<(u16, String)> {
+        let mut lost = Vec::new();
+        for (region, link) in &mut self.links {
+            let Link::Up(up) = link else { continue };
+            if let Err(error) = up.flush() {
+                lost.push((*region, error.to_string()));
+                continue;
+            }
+            let blocked = up.written < up.out.len() || up.stream.wants_write();
+            let interest = Interest { read: true, write: blocked };
+            if interest != up.interest {
+                up.interest = interest;
+                reactor.set(up.stream.as_fd(), Source::Relay(self.node, *region), interest);
+            }
+        }
+        for (region, _) in &lost {
+            self.links.remove(region);
+        }
+        lost
+    }
+
+    /// When a silent connection is given up.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.links
+            .values()
+            .filter_map(|link| match link {
+                Link::Up(up) => Some(up.session.next_timeout()),
+                Link::Dialling { .. } => None,
+            })
+            .min()
+    }
+
+    /// Closes connections that were silent for too long; answers their regions with the reason.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Vec<(u16, String)> {
+        let mut lost = Vec::new();
+        for (region, link) in &mut self.links {
+            if let Link::Up(up) = link
+                && let Err(error) = up.session.handle_timeout(now)
+            {
+                lost.push((*region, error.to_string()));
+            }
+        }
+        for (region, _) in &lost {
+            self.links.remove(region);
+        }
+        lost
+    }
+}
+
+fn keep(waiting: &mut VecDeque<(NodePublic, Vec<u8>)>, to: &NodePublic, packet: &[u8], dropped: &mut u64) {
+    if waiting.len() < WAITING_LIMIT {
+        waiting.push_back((*to, packet.to_vec()));
+    } else {
+        *dropped += 1;
+    }
+}
+
+impl Up {
+    fn receive(
+        &mut self,
+        now: Instant,
+        buffer: &mut [u8],
+        packet: &mut impl FnMut(NodePublic, &mut [u8]),
+        news: &mut impl FnMut(News),
+    ) -> Result<(), String> {
+        for _ in 0..READS {
+            match self.stream.read(buffer) {
+                Ok(0) => return Err("the relay closed the connection".into()),
+                Ok(length) => {
+                    self.feed(now, &mut buffer[..length], packet, news).map_err(|error| error.to_string())?;
+                    if length < buffer.len() / 2 {
+                        return Ok(());
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        Ok(())
+    }
+
+    fn feed(
+        &mut self,
+        now: Instant,
+        bytes: &mut [u8],
+        packet: &mut impl FnMut(NodePublic, &mut [u8]),
+        news: &mut impl FnMut(News),
+    ) -> Result<(), ClientError> {
+        self.session.feed(now, bytes, &mut self.out, &mut |event| match event {
+            Event::Packet { from, payload } => packet(from, payload),
+            Event::PeerGone { peer, .. } => news(News::PeerGone(peer)),
+            Event::Restarting { reconnect_in, .. } => news(News::Restarting(reconnect_in)),
+            Event::Health(text) if !text.is_empty() => news(News::Health(text.to_owned())),
+            Event::Health(_) | Event::Ready(_) | Event::PeerPresent { .. } | Event::KeepAlive | Event::Pong(_) => {}
+        })?;
+        if self.session.can_send() {
+            for (to, waiting) in self.waiting.drain(..) {
+                self.session.send(&to, &waiting, &mut self.out)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        while self.written < self.out.len() {
+            match self.stream.write_vectored(&[IoSlice::new(&self.out[self.written..])]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(length) => self.written += length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        if self.written == self.out.len() {
+            self.out.clear();
+            self.written = 0;
+            self.out.shrink_to(CONGESTED);
+        } else if self.written > CONGESTED {
+            self.out.drain(..self.written);
+            self.written = 0;
+        }
+        self.stream.flush_pending()
+    }
+}
