@@ -1,1 +1,437 @@
-//! Which way a packet goes: endpoints, disco, path choice, home relay. Sans-IO.
+//! Which way a packet goes: our endpoints, disco, the choice of path, the home relay. Sans-IO: no socket, no clock.
+//!
+//! # Driving it
+//! [`Paths`] is one node's. Feed it what happens (`handle_*`, `relay_*`, `set_*`, each with the time now), and after every
+//! call drain [`Paths::poll`] until it is empty. Call [`Paths::handle_timeout`] at [`Paths::next_timeout`], or later.
+//! `now` never goes back. Before a batch is sent to a peer ask [`Paths::route`]; send the batch first, then drain.
+//!
+//! Say [`Paths::set_local`] first: to a family without a socket nothing is sent. A relay is dialled when
+//! [`Output::OpenRelay`] says so, once; whether and when to dial again is decided here.
+//!
+//! # How a path is found
+//! A packet for a peer without a proved direct path goes by relay, and by UDP as well if there was one. Sending starts
+//! *discovery* (`discovery.rs`): pings to every endpoint, and a call-me-maybe by relay. A pong proves a path for 6.5 s;
+//! of the proved the better one is used (`choice.rs`) and kept alive by a heartbeat while packets flow. A path that
+//! goes silent is given up before its time (`suspicion.rs`). Where the peer's packets and pings come from is learned on
+//! arrival (`receive.rs`). What *we* can be reached at is found by asking STUN servers (`netcheck.rs`, `endpoints.rs`), which
+//! relay is home by measuring them (`home.rs`), and which connection leads to a peer is kept in `relay_routes.rs`.
+//!
+//! # What a stranger can do
+//! Nothing that costs: disco from a key that is no peer's is dropped before any arithmetic. What a peer can do is
+//! bounded: endpoints per peer, pings on their way, pongs per source, sources remembered.
+
+#![forbid(unsafe_code)]
+
+mod chance;
+mod checks;
+pub mod choice;
+pub mod config;
+mod discovery;
+mod endpoints;
+pub mod home;
+mod netcheck;
+mod output;
+mod peer;
+mod receive;
+mod relay_routes;
+mod servers;
+mod sources;
+mod suspicion;
+mod voice;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use wire::derpmap::DerpMap;
+use wire::keys::{DiscoPublic, NodePublic};
+use wire::{disco, stun};
+
+pub use config::{Config, Local, PeerRecord};
+pub use output::{Class, Event, Output, Path, Refusals, Report, Route};
+
+use checks::Told;
+use endpoints::{Endpoints, canonical};
+use home::History;
+use netcheck::Netcheck;
+use peer::{Around, Peer};
+use receive::Came;
+use relay_routes::Relays;
+use sources::Sources;
+use voice::Voice;
+
+/// The paths of one node to all its peers.
+pub struct Paths {
+    voice: Voice,
+    peers: BTreeMap<NodePublic, Peer>,
+    by_disco: BTreeMap<DiscoPublic, BTreeSet<NodePublic>>,
+    /// Every peer's next deadline.
+    deadlines: BTreeSet<(Instant, NodePublic)>,
+    sources: Sources,
+    relays: Relays,
+    endpoints: Endpoints,
+    block_direct: bool,
+    map: DerpMap,
+    scores: BTreeMap<u16, f64>,
+    netcheck: Netcheck,
+    check_at: Option<Instant>,
+    last_check: Option<Instant>,
+    full_wanted: bool,
+    history: History,
+    /// The first home is chosen by then.
+    home_by: Option<Instant>,
+    /// A first measurement came; only a short while is left for others.
+    home_grace: bool,
+    told: Option<Told>,
+    /// When the endpoints next change by time alone.
+    expiry: Option<Instant>,
+    refusals: Refusals,
+}
+
+impl Paths {
+    /// A node without peers, map or sockets.
+    pub fn new(config: Config, _now: Instant) -> Self {
+        let block_direct = config.block_direct;
+        Self {
+            voice: Voice::new(config),
+            peers: BTreeMap::new(),
+            by_disco: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            sources: Sources::default(),
+            relays: Relays::default(),
+            endpoints: Endpoints::default(),
+            block_direct,
+            map: DerpMap::default(),
+            scores: BTreeMap::new(),
+            netcheck: Netcheck::default(),
+            check_at: None,
+            last_check: None,
+            full_wanted: false,
+            history: History::default(),
+            home_by: None,
+            home_grace: false,
+            told: None,
+            expiry: None,
+            refusals: Refusals::default(),
+        }
+    }
+
+    /// Takes the DERP map; an equal one is ignored. Connections of regions that are gone or different close. A map with a
+    /// single relay has its home at once, one with several within a second.
+    pub fn set_map(&mut self, now: Instant, map: DerpMap) {
+        if self.map == map && self.last_check.is_some() {
+            return;
+        }
+        let differs = |(id, region): &(&u16, _)| self.map.regions.get(id).is_some_and(|old| old != *region);
+        let changed: BTreeSet<u16> = map.regions.iter().filter(differs).map(|(id, _)| *id).collect();
+        let known = servers::relay_regions(&map);
+        self.netcheck.set_map(servers::stun_servers(&map), known.clone());
+        self.scores = map.home_params.as_ref().map(|params| params.region_score.clone()).unwrap_or_default();
+        self.map = map;
+        self.history.clear();
+        let only_one = known.len() == 1;
+        self.relays.set_known(known, &changed, &mut self.voice.out);
+        if only_one {
+            self.choose_first_home(now);
+            self.tell_self(now);
+        }
+        self.settle_all(now);
+        self.check_now(now);
+    }
+
+    /// Takes the complete set of peers. Peers not in it are forgotten, others keep what is known of them.
+    pub fn set_peers(&mut self, now: Instant, records: &[PeerRecord]) {
+        let kept: BTreeSet<NodePublic> = records.iter().map(|record| record.key).collect();
+        let gone: Vec<NodePublic> = self.peers.keys().filter(|key| !kept.contains(key)).copied().collect();
+        gone.iter().for_each(|key| self.remove_peer(key));
+        for record in records {
+            let old = self.peers.get(&record.key).map(|peer| peer.disco);
+            if old.is_some_and(|old| old != record.disco) {
+                self.sources.forget_node(&record.key);
+            }
+            self.unindex_disco(&record.key, old);
+            self.by_disco.entry(record.disco).or_default().insert(record.key);
+            self.peers.entry(record.key).or_insert_with(|| Peer::new(record));
+            self.with_peer(now, &record.key, |peer, around| peer.update(record, around));
+        }
+    }
+
+    /// Takes our sockets and interface addresses. A change has the network checked again.
+    pub fn set_local(&mut self, now: Instant, local: Local) {
+        if self.endpoints.set_local(local) {
+            self.recheck_changed_network(now);
+        }
+    }
+
+    /// Whether the user chose the port of the IPv4 socket. It is then advertised behind a symmetric NAT too, in case the
+    /// user forwarded it.
+    pub fn set_fixed_port(&mut self, now: Instant, fixed: bool) {
+        self.endpoints.set_fixed_port(fixed);
+        self.tell_self(now);
+    }
+
+    /// Forbids or allows direct paths. Forbidden: no endpoints are told or used, disco by UDP is ignored.
+    pub fn set_block_direct(&mut self, now: Instant, block: bool) {
+        if self.block_direct == block {
+            return;
+        }
+        self.block_direct = block;
+        self.each_peer(now, |peer, around| peer.apply_record(around));
+        self.tell_self(now);
+    }
+
+    /// Takes a datagram. `from` may be v4-mapped.
+    #[inline]
+    pub fn handle_udp(&mut self, now: Instant, from: SocketAddr, packet: &[u8]) -> Class {
+        if stun::is_stun(packet) {
+            return self.handle_stun(now, packet);
+        }
+        let from = canonical(from);
+        if disco::is_disco(packet) {
+            self.handle_disco(now, Came::Udp(from), packet);
+            return Class::Consumed;
+        }
+        let source = self.sources.get(&from);
+        if source.is_none() && self.block_direct {
+            self.refusals.blocked += 1;
+            return Class::Drop;
+        }
+        Class::WireGuard(source)
+    }
+
+    /// Takes a packet from a region's relay, which vouches for `from`.
+    pub fn handle_relayed(&mut self, now: Instant, region: u16, from: NodePublic, packet: &[u8]) -> Class {
+        if !self.peers.contains_key(&from) {
+            self.refusals.unknown_relayed += 1;
+            return Class::Drop;
+        }
+        if self.relays.heard(region, from) {
+            self.settle(now, &from);
+        }
+        if disco::is_disco(packet) {
+            self.handle_disco(now, Came::Relay(region, from), packet);
+            return Class::Consumed;
+        }
+        Class::WireGuard(Some(from))
+    }
+
+    /// WireGuard packets of `peer` that came from `from` authenticated. Call at most once per batch. It calls off a suspicion
+    /// of that path, but does not prolong trust in it: that we hear the peer does not prove that it hears us.
+    #[inline]
+    pub fn note_received(&mut self, now: Instant, peer: &NodePublic, from: SocketAddr) {
+        let Some(known) = self.peers.get_mut(peer) else { return };
+        if known.best.is_some_and(|best| best.addr == canonical(from)) && known.suspicion.note_heard() {
+            self.settle(now, peer);
+        }
+    }
+
+    /// The connection to a region's relay is up.
+    pub fn relay_up(&mut self, now: Instant, region: u16) {
+        self.relays.up(now, region, &mut self.voice.out);
+        self.settle_all(now);
+    }
+
+    /// The connection to a region's relay broke, or could not be made.
+    pub fn relay_down(&mut self, now: Instant, region: u16) {
+        if self.relays.down(now, region, &mut self.voice.chance) {
+            self.settle_all(now);
+            self.check_soon(now, true);
+        }
+    }
+
+    /// A region's relay says that a peer is not connected to it.
+    pub fn relay_peer_gone(&mut self, now: Instant, region: u16, key: NodePublic) {
+        self.relays.peer_gone(region, &key);
+        self.settle(now, &key);
+    }
+
+    /// Answers [`Output::MeasureRelay`]; `None` if the relay could not be reached.
+    pub fn relay_latency(&mut self, now: Instant, region: u16, latency: Option<Duration>) {
+        self.netcheck.relay_latency(region, latency);
+        self.after_check(now);
+    }
+
+    /// Answers [`Output::ResolveStun`]; empty if the name did not resolve.
+    pub fn stun_resolved(&mut self, now: Instant, region: u16, addrs: Vec<SocketAddr>) {
+        self.netcheck.resolved(now, region, &addrs, &self.endpoints, &mut self.voice);
+        self.after_check(now);
+    }
+
+    /// Where the batch that is about to be sent to a peer goes. Counts as activity. Cheap while a direct path is proved.
+    #[inline]
+    pub fn route(&mut self, now: Instant, peer: &NodePublic) -> Route {
+        let Some(known) = self.peers.get_mut(peer) else { return Route::default() };
+        let mut around = Around {
+            now,
+            voice: &mut self.voice,
+            relays: &mut self.relays,
+            endpoints: &self.endpoints,
+            netcheck: &self.netcheck,
+            block_direct: self.block_direct,
+        };
+        let (route, changed) = known.route(&mut around);
+        if changed {
+            self.settle(now, peer);
+            self.keep_checking(now);
+        }
+        route
+    }
+
+    /// A datagram to `to` could not be sent: that path is forgotten.
+    pub fn udp_failed(&mut self, now: Instant, to: SocketAddr) {
+        let to = canonical(to);
+        self.netcheck.udp_failed(to);
+        let users = self.peers.values().filter(|peer| peer.best.is_some_and(|best| best.addr == to));
+        for key in users.map(|peer| peer.key).collect::<Vec<_>>() {
+            self.with_peer(now, &key, |peer, _| peer.forget_best());
+        }
+        self.after_check(now);
+    }
+
+    /// Pings a peer for a user; answered by [`Event::Pong`] or, after 5 s, [`Event::PingTimeout`] with this id.
+    pub fn ping(&mut self, now: Instant, peer: &NodePublic, id: u64) {
+        if self.with_peer(now, peer, |peer, around| peer.user_ping(around, id)).is_none() {
+            self.voice.out.push_back(Output::Event(Event::PingTimeout { id }));
+        }
+    }
+
+    /// Sockets were rebound, or the machine woke or moved: nothing that was proved holds.
+    pub fn network_changed(&mut self, now: Instant) {
+        self.recheck_changed_network(now);
+    }
+
+    /// Does everything that is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.relays.handle_timeout(now, &mut self.voice.out);
+        self.netcheck.handle_timeout(now, &mut self.voice);
+        self.after_check(now);
+        while let Some(&(at, key)) = self.deadlines.first()
+            && at <= now
+        {
+            self.with_peer(now, &key, |peer, around| peer.handle_timeout(around));
+        }
+        self.check_if_due(now);
+        self.expiry = self.endpoints.next_expiry(now);
+    }
+
+    /// When to call [`Self::handle_timeout`] next.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let peers = self.deadlines.first().map(|(at, _)| *at);
+        let own = [
+            self.relays.next_timeout(),
+            self.netcheck.next_timeout(),
+            self.check_at,
+            self.home_by,
+            self.expiry,
+        ];
+        own.into_iter().chain([peers]).flatten().min()
+    }
+
+    /// The next thing to do; `None` when all is said.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.voice.out.pop_front()
+    }
+
+    /// Packets refused so far.
+    pub fn refusals(&self) -> Refusals {
+        self.refusals
+    }
+
+    fn handle_stun(&mut self, now: Instant, packet: &[u8]) -> Class {
+        match self.netcheck.handle_stun(packet) {
+            Some(seen) => {
+                self.endpoints.seen(now, seen);
+                self.expiry = self.endpoints.next_expiry(now);
+                self.after_check(now);
+            }
+            None => self.refusals.stray_stun += 1,
+        }
+        Class::Consumed
+    }
+
+    fn recheck_changed_network(&mut self, now: Instant) {
+        self.endpoints.forget_external();
+        self.netcheck.reset();
+        self.each_peer(now, |peer, around| peer.start_over(around));
+        self.check_now(now);
+    }
+
+    fn remove_peer(&mut self, key: &NodePublic) {
+        let Some(peer) = self.peers.remove(key) else { return };
+        self.unindex_disco(key, Some(peer.disco));
+        self.sources.forget_node(key);
+        self.relays.forget(key);
+        if let Some(at) = peer.deadline {
+            self.deadlines.remove(&(at, *key));
+        }
+        let waiting = peer.user_pings.into_iter();
+        self.voice.out.extend(waiting.map(|(id, _)| Output::Event(Event::PingTimeout { id })));
+    }
+
+    fn unindex_disco(&mut self, key: &NodePublic, disco: Option<DiscoPublic>) {
+        if let Some(disco) = disco
+            && let Some(nodes) = self.by_disco.get_mut(&disco)
+        {
+            nodes.remove(key);
+            if nodes.is_empty() {
+                self.by_disco.remove(&disco);
+            }
+        }
+    }
+
+    /// Runs `act` on a peer, then sees to what follows from it. `None` if there is no such peer.
+    fn with_peer<R>(
+        &mut self,
+        now: Instant,
+        key: &NodePublic,
+        act: impl FnOnce(&mut Peer, &mut Around<'_>) -> R,
+    ) -> Option<R> {
+        let peer = self.peers.get_mut(key)?;
+        let mut around = Around {
+            now,
+            voice: &mut self.voice,
+            relays: &mut self.relays,
+            endpoints: &self.endpoints,
+            netcheck: &self.netcheck,
+            block_direct: self.block_direct,
+        };
+        let result = act(peer, &mut around);
+        self.settle(now, key);
+        Some(result)
+    }
+
+    fn each_peer(&mut self, now: Instant, mut act: impl FnMut(&mut Peer, &mut Around<'_>)) {
+        for key in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.with_peer(now, &key, &mut act);
+        }
+    }
+
+    fn settle_all(&mut self, now: Instant) {
+        self.each_peer(now, |_, _| {});
+    }
+
+    /// After a peer changed: tells its path, notes its deadline, has the network checked if it waits for that.
+    fn settle(&mut self, now: Instant, key: &NodePublic) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let mut around = Around {
+            now,
+            voice: &mut self.voice,
+            relays: &mut self.relays,
+            endpoints: &self.endpoints,
+            netcheck: &self.netcheck,
+            block_direct: self.block_direct,
+        };
+        peer.tell_path(&mut around);
+        let next = peer.next_timeout();
+        let waits = peer.call_by.is_some();
+        if peer.deadline != next {
+            if let Some(at) = std::mem::replace(&mut peer.deadline, next) {
+                self.deadlines.remove(&(at, *key));
+            }
+            self.deadlines.extend(next.map(|at| (at, *key)));
+        }
+        if waits {
+            self.check_soon(now, false);
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What we do with disco that arrives.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use wire::disco::{self, Message, TxId};
+use wire::keys::{DiscoPublic, NodePublic};
+
+use crate::Paths;
+use crate::choice::Candidate;
+use crate::config::{MAX_ENDPOINTS, PING_GAP};
+use crate::endpoints::{acceptable, canonical};
+use crate::output::{Event, Output, Path};
+use crate::peer::{Allowance, Around, Peer, Purpose};
+use crate::voice::source_of;
+
+/// How a disco packet came.
+#[derive(Clone, Copy)]
+pub(crate) enum Came {
+    Udp(SocketAddr),
+    Relay(u16, NodePublic),
+}
+
+impl Came {
+    fn path(self) -> Path {
+        match self {
+            Self::Udp(from) => Path::Direct(from),
+            Self::Relay(region, _) => Path::Relay(region),
+        }
+    }
+}
+
+impl Paths {
+    /// Opens a disco packet and acts on it. A sender that is no peer costs a lookup, not a box.
+    pub(crate) fn handle_disco(&mut self, now: Instant, came: Came, packet: &[u8]) {
+        let Some(sender) = disco::sender(packet) else { return };
+        let Some(nodes) = self.by_disco.get(&sender) else {
+            self.refusals.unknown_disco += 1;
+            return;
+        };
+        let nodes: Vec<NodePublic> = match came {
+            Came::Udp(_) if self.block_direct => {
+                self.refusals.blocked += 1;
+                return;
+            }
+            Came::Udp(_) => nodes.iter().copied().collect(),
+            Came::Relay(_, node) => nodes.iter().copied().filter(|key| *key == node).collect(),
+        };
+        let opened = nodes.first().and_then(|key| self.peers.get_mut(key)).map(|peer| {
+            let shared = peer.shared(&self.voice);
+            disco::open(shared, packet)
+        });
+        match opened {
+            Some(Ok(Message::Ping { tx, node_key, .. })) => {
+                self.handle_ping(now, came, sender, &nodes, tx, node_key)
+            }
+            Some(Ok(Message::Pong { tx, .. })) => self.handle_pong(now, came, &nodes, tx),
+            Some(Ok(Message::CallMeMaybe { endpoints })) => self.handle_call(now, came, &endpoints),
+            // A newer peer's message; nothing is wrong with it.
+            Some(Err(disco::DiscoError::UnknownType(_))) => {}
+            Some(Err(_)) | None => self.refusals.bad_disco += 1,
+        }
+    }
+
+    fn handle_ping(
+        &mut self,
+        now: Instant,
+        came: Came,
+        sender: DiscoPublic,
+        nodes: &[NodePublic],
+        tx: TxId,
+        claimed: Option<NodePublic>,
+    ) {
+        if let Came::Udp(from) = came
+            && let Some(node) = self.node_behind(sender, nodes, claimed)
+        {
+            self.sources.remember(from, node);
+        }
+        let mut answered = false;
+        for node in nodes {
+            let outcome =
+                self.with_peer(now, node, |peer, around| peer.pinged(around, came.path(), tx, !answered));
+            answered |= outcome == Some(Pinged::Answered);
+            self.refusals.flooded += u64::from(outcome == Some(Pinged::Flooded));
+        }
+    }
+
+    /// The node a ping by UDP surely is from: the one it names if that has the disco key, else the only one that has.
+    fn node_behind(
+        &self,
+        sender: DiscoPublic,
+        nodes: &[NodePublic],
+        claimed: Option<NodePublic>,
+    ) -> Option<NodePublic> {
+        let named = claimed.filter(|key| self.peers.get(key).is_some_and(|peer| peer.disco == sender));
+        named.or(if let [only] = nodes { Some(*only) } else { None })
+    }
+
+    fn handle_pong(&mut self, now: Instant, came: Came, nodes: &[NodePublic], tx: TxId) {
+        for node in nodes {
+            let knows = self.peers.get(node).is_some_and(|peer| peer.sent.contains_key(&tx));
+            if !knows {
+                continue;
+            }
+            let proved = self.with_peer(now, node, |peer, around| peer.ponged(around, came.path(), tx));
+            if let (Came::Udp(from), Some(true)) = (came, proved) {
+                self.sources.remember(from, *node);
+            }
+            return;
+        }
+    }
+
+    fn handle_call(&mut self, now: Instant, came: Came, endpoints: &[SocketAddr]) {
+        let Came::Relay(_, node) = came else {
+            self.refusals.bad_disco += 1;
+            return;
+        };
+        if !self.block_direct {
+            self.with_peer(now, &node, |peer, around| peer.offered(around, endpoints));
+        }
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Pinged {
+    Answered,
+    /// The same ping again, or one whose answer another peer's record already sent.
+    Ignored,
+    Flooded,
+}
+
+impl Peer {
+    fn pinged(&mut self, around: &mut Around<'_>, path: Path, tx: TxId, answer: bool) -> Pinged {
+        let now = around.now;
+        let granted = match path {
+            Path::Relay(_) if self.relay_ping == Some(tx) => return Pinged::Ignored,
+            Path::Relay(_) => {
+                self.relay_ping = Some(tx);
+                self.relay_pongs.take(now)
+            }
+            Path::Direct(from) => match self.learn(now, from, tx) {
+                Learned::Again => return Pinged::Ignored,
+                Learned::Full => false,
+                Learned::New(pongs) => pongs.take(now),
+            },
+        };
+        if !granted {
+            return Pinged::Flooded;
+        }
+        if answer {
+            if let Path::Relay(region) = path {
+                around.relays.used(now, region, &mut around.voice.out);
+            }
+            self.say(around, path, &Message::pong(tx, source_of(path)));
+        }
+        self.ping_back(around, path);
+        if answer { Pinged::Answered } else { Pinged::Ignored }
+    }
+
+    /// A ping that came through the peer's NAT and ours shows where to try at once, if we are looking.
+    fn ping_back(&mut self, around: &mut Around<'_>, path: Path) {
+        let Path::Direct(from) = path else { return };
+        let now = around.now;
+        let looking = self.is_active(now) && self.trusted(now).is_none();
+        let last = self.endpoints.get(&from).and_then(|endpoint| endpoint.last_ping);
+        if looking && last.is_none_or(|last| now >= last + PING_GAP) {
+            self.ping(around, path, Purpose::Discovery);
+        }
+    }
+
+    fn learn(&mut self, now: Instant, from: SocketAddr, tx: TxId) -> Learned<'_> {
+        if !acceptable(&from) {
+            return Learned::Full;
+        }
+        let Some(endpoint) = self.candidate(from) else { return Learned::Full };
+        if endpoint.pinged_us.is_some_and(|(_, last)| last == tx) {
+            return Learned::Again;
+        }
+        endpoint.pinged_us = Some((now, tx));
+        Learned::New(&mut endpoint.pongs)
+    }
+
+    /// Returns whether the pong proved a direct path.
+    fn ponged(&mut self, around: &mut Around<'_>, came: Path, tx: TxId) -> bool {
+        let Some(sent) = self.sent.remove(&tx) else { return false };
+        let latency = around.now.saturating_duration_since(sent.at);
+        if let Purpose::User(id) = sent.purpose
+            && let Some(at) = self.user_pings.iter().position(|(waiting, _)| *waiting == id)
+        {
+            self.user_pings.remove(at);
+            let pong = Event::Pong { id, peer: self.key, latency, path: sent.path };
+            around.voice.out.push_back(Output::Event(pong));
+        }
+        match (came, sent.path) {
+            (Path::Direct(_), Path::Direct(addr)) if self.endpoints.contains_key(&addr) => {
+                self.proved(around.now, Candidate { addr, latency });
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A call-me-maybe: its list replaces that of the one before.
+    fn offered(&mut self, around: &mut Around<'_>, offered: &[SocketAddr]) {
+        self.endpoints.values_mut().for_each(|endpoint| endpoint.called = false);
+        let offered = offered.iter().copied().map(canonical).filter(acceptable).take(MAX_ENDPOINTS);
+        for addr in offered {
+            if let Some(endpoint) = self.candidate(addr) {
+                endpoint.called = true;
+            }
+        }
+        self.drop_dead(around.now);
+        self.called(around);
+    }
+}
+
+enum Learned<'a> {
+    New(&'a mut Allowance),
+    Again,
+    Full,
+}

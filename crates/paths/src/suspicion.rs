@@ -1,0 +1,126 @@
+//! Noticing early that a direct path went dark.
+//!
+//! A pong proves a path for 6.5 s, and for that long everything sent on a path that just died is lost. So silence is
+//! watched: if we keep sending for a second, or a heartbeat stays unanswered for one, and *nothing* came back by that path,
+//! it is pinged three times at 300 ms. If that too stays unanswered, trust ends at once and packets go both ways, at
+//! most 3 s after the last sign of life.
+//!
+//! Signs of life are pongs, and WireGuard packets that authenticated ([`Paths::note_received`](crate::Paths::note_received)).
+//! They only call off the suspicion. They do not prolong trust: that a peer's packets arrive does not prove that ours do,
+//! so the pong's 6.5 s stay the upper bound for a path that died in our direction only. Pings from the peer are no sign
+//! of life: a peer that hears us no more pings just then.
+
+use std::time::{Duration, Instant};
+
+use crate::config::{SILENCE, SUSPECT_PATIENCE, SUSPECT_PINGS, SUSPECT_SPACING};
+use crate::output::Path;
+use crate::peer::{Around, Peer, Purpose};
+
+/// The watch over one peer's best path.
+#[derive(Debug, Default)]
+pub(crate) struct Suspicion {
+    /// First and last send since the last sign of life.
+    unanswered: Option<(Instant, Instant)>,
+    /// A heartbeat since the last sign of life.
+    heartbeat: Option<Instant>,
+    /// When the above is looked at next.
+    check_at: Option<Instant>,
+    /// Pings sent in suspicion.
+    pings: u8,
+    /// When the next of these, or the verdict, is due.
+    ping_at: Option<Instant>,
+}
+
+/// What is due.
+enum Due {
+    Nothing,
+    Ping,
+    Verdict,
+}
+
+impl Suspicion {
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Returns whether a deadline was set; at most once per second, as this is called for every batch.
+    #[inline]
+    pub(crate) fn note_send(&mut self, now: Instant) -> bool {
+        match &mut self.unanswered {
+            Some((_, last)) => *last = now,
+            None => self.unanswered = Some((now, now)),
+        }
+        self.watch(now)
+    }
+
+    pub(crate) fn note_heartbeat(&mut self, now: Instant) {
+        self.heartbeat.get_or_insert(now);
+        self.watch(now);
+    }
+
+    /// A sign of life. A deadline that is set stays; it will find nothing to do. Returns whether a suspicion ended.
+    #[inline]
+    pub(crate) fn note_heard(&mut self) -> bool {
+        self.unanswered = None;
+        self.heartbeat = None;
+        self.pings = 0;
+        self.ping_at.take().is_some()
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        [self.check_at, self.ping_at].into_iter().flatten().min()
+    }
+
+    fn watch(&mut self, now: Instant) -> bool {
+        let unwatched = self.check_at.is_none();
+        self.check_at.get_or_insert(now + SILENCE);
+        unwatched
+    }
+
+    fn due(&mut self, now: Instant, patience: Duration, latency: Duration) -> Due {
+        if self.check_at.is_some_and(|at| now >= at) {
+            self.look(now, patience);
+        }
+        if self.ping_at.is_none_or(|at| now < at) {
+            return Due::Nothing;
+        }
+        if self.pings >= SUSPECT_PINGS {
+            return Due::Verdict;
+        }
+        self.pings += 1;
+        let last = self.pings == SUSPECT_PINGS;
+        let wait = if last { latency.saturating_mul(2).min(SUSPECT_PATIENCE) } else { Duration::ZERO };
+        self.ping_at = Some(now + wait.max(SUSPECT_SPACING));
+        Due::Ping
+    }
+
+    /// Decides whether the silence is suspicious yet; else when to look again.
+    fn look(&mut self, now: Instant, patience: Duration) {
+        // A single packet may deserve no answer (a keepalive); going on sending without one is what counts.
+        let sending = self.unanswered.filter(|(first, last)| last > first).map(|(first, _)| first + patience);
+        let suspect_at = sending.into_iter().chain(self.heartbeat.map(|at| at + patience)).min();
+        self.check_at = suspect_at.filter(|at| now < *at);
+        if suspect_at.is_some_and(|at| now >= at) {
+            self.ping_at.get_or_insert(now);
+        }
+    }
+}
+
+impl Peer {
+    /// Pings a silent path, or gives it up.
+    pub(crate) fn check_silence(&mut self, around: &mut Around<'_>) {
+        let now = around.now;
+        let Some(addr) = self.trusted(now) else { return self.suspicion.clear() };
+        let latency = self.best.map_or(Duration::ZERO, |best| best.latency);
+        match self.suspicion.due(now, self.patience(), latency) {
+            Due::Nothing => {}
+            Due::Ping => self.ping(around, Path::Direct(addr), Purpose::Suspicion),
+            Due::Verdict => {
+                self.distrust();
+                if self.is_active(now) {
+                    self.discover(around, true);
+                }
+            }
+        }
+    }
+}
