@@ -19,12 +19,11 @@ const STRIDE: usize = 1328;
 struct Link {
     bytes: Vec<u8>,
     lengths: Vec<usize>,
-    open: usize,
 }
 
 impl Link {
     fn new() -> Self {
-        Self { bytes: vec![0; BURST * STRIDE], lengths: Vec::new(), open: 0 }
+        Self { bytes: vec![0; BURST * STRIDE], lengths: Vec::new() }
     }
 
     fn packets(&self) -> impl Iterator<Item = &[u8]> {
@@ -33,14 +32,13 @@ impl Link {
 }
 
 impl Sink for Link {
-    fn buffer(&mut self, _: &Ipv6Addr, len: usize) -> Option<&mut [u8]> {
-        self.open = len;
+    fn buffer(&mut self, _: &Ipv6Addr) -> Option<&mut [u8]> {
         let at = self.lengths.len() * STRIDE + 16;
-        self.bytes.get_mut(at..at + len)
+        self.bytes.get_mut(at..at + 1280)
     }
 
-    fn commit(&mut self) {
-        self.lengths.push(self.open);
+    fn commit(&mut self, len: usize) {
+        self.lengths.push(len);
     }
 }
 

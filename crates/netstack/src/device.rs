@@ -1,20 +1,24 @@
-//! The network device `smoltcp` sees: at most one packet in, at most one large segment out.
+//! The network device `smoltcp` sees: at most one packet in or one packet out.
+//!
+//! Packets are not handed over in large segments to be cut up here: writing each one straight to its final place costs
+//! less than the second copy would.
 
-use std::num::{NonZeroU16, NonZeroUsize};
-
-use smoltcp::phy::{self, Checksum, DeviceCapabilities, Medium, PacketMeta};
+use smoltcp::phy::{self, Checksum, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
 
-use crate::output::{Outbox, Scratch};
+use crate::ip;
+use crate::output::Outbox;
 
-/// Describes the device: no checksums, WireGuard has authenticated what comes in and packets are summed when they are
-/// cut; segmentation left to us.
+/// Where TCP's checksum lies in its header.
+const CHECKSUM: usize = 16;
+
+/// Describes the device. It leaves checksums to us: WireGuard has authenticated what comes in, and what goes out is
+/// summed once it is whole.
 fn capabilities(mtu: usize) -> DeviceCapabilities {
     let mut capabilities = DeviceCapabilities::default();
     capabilities.medium = Medium::Ip;
     capabilities.max_transmission_unit = mtu;
     capabilities.checksum.tcp = Checksum::None;
-    capabilities.segmentation.tcpv6 = NonZeroUsize::new(Scratch::capacity(mtu));
     capabilities
 }
 
@@ -69,7 +73,7 @@ impl phy::TxToken for Answer<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
         let mut packet = vec![0; len];
         let result = f(&mut packet);
-        crate::ip::write_checksum(&mut packet, 16);
+        ip::write_checksum(&mut packet, CHECKSUM);
         if !self.outbox.push(packet) {
             *self.overflow += 1;
         }
@@ -77,9 +81,12 @@ impl phy::TxToken for Answer<'_> {
     }
 }
 
-/// The device while a connection sends.
+/// The device while a connection sends one packet.
 pub struct Egress<'a> {
-    pub scratch: &'a mut Scratch,
+    /// Where the packet goes; empty when none may be sent.
+    pub room: &'a mut [u8],
+    /// How long it became; 0 when there was nothing to send.
+    pub written: usize,
     pub mtu: usize,
 }
 
@@ -98,7 +105,7 @@ impl phy::Device for Egress<'_> {
     }
 
     fn transmit(&mut self, _: Instant) -> Option<Segment<'_>> {
-        self.scratch.is_empty().then_some(Segment { scratch: self.scratch, size: None })
+        (self.room.len() >= self.mtu).then_some(Segment { room: self.room, written: &mut self.written })
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
@@ -106,18 +113,18 @@ impl phy::Device for Egress<'_> {
     }
 }
 
-/// A large segment being written.
+/// A packet being written; never longer than the MTU.
 pub struct Segment<'a> {
-    scratch: &'a mut Scratch,
-    size: Option<NonZeroU16>,
+    room: &'a mut [u8],
+    written: &'a mut usize,
 }
 
 impl phy::TxToken for Segment<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        f(self.scratch.fill(len, self.size.map(|size| usize::from(size.get()))))
-    }
-
-    fn set_meta(&mut self, meta: PacketMeta) {
-        self.size = meta.segmentation_offload_size;
+        let packet = &mut self.room[..len];
+        let result = f(packet);
+        ip::write_checksum(packet, CHECKSUM);
+        *self.written = len;
+        result
     }
 }

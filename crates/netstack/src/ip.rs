@@ -23,8 +23,6 @@ pub const SYN: u8 = 2;
 /// See [`FIN`].
 pub const RST: u8 = 4;
 /// See [`FIN`].
-pub const PSH: u8 = 8;
-/// See [`FIN`].
 pub const ACK: u8 = 16;
 
 const HOP_LIMIT: u8 = 64;

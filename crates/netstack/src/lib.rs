@@ -3,11 +3,11 @@
 //! A [`Stack`] takes decrypted packets in with [`Stack::inject`] and gives packets out through a [`Sink`] in
 //! [`Stack::poll`]; time is an argument everywhere. TCP is `smoltcp`'s, with one socket set for each connection, so that
 //! the work for a packet does not depend on how many connections there are. Everything around it is here: finding the
-//! connection, connections held until somebody wants them, cutting large segments into packets, timers, events.
+//! connection, connections held until somebody wants them, timers, events.
 //!
-//! A packet's way out: the sender's ring buffer, one large TCP segment in a scratch buffer, packets of at most the MTU
-//! written straight to where the sink wants them. A packet's way in: parsed where it lies, copied once into the receive
-//! buffer of its connection.
+//! A packet's way out: from the sender's ring buffer it is written and summed where the sink wants it, one copy. A
+//! packet's way in: parsed where it lies, copied once into the receive buffer of its connection. Nothing is merged on
+//! arrival: injecting a batch before polling is what saves acknowledgements, and merging would cost a copy.
 #![forbid(unsafe_code)]
 
 mod config;
