@@ -5,8 +5,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crypto_box::aead::AeadInPlace;
-use crypto_box::{PublicKey, SalsaBox, SecretKey, Tag};
+use crypto_secretbox::aead::AeadInPlace;
+use crypto_secretbox::{Kdf, KeyInit, Tag, XSalsa20Poly1305};
+use curve25519_dalek::MontgomeryPoint;
 use zeroize::{Zeroize, Zeroizing};
 
 /// Bytes of any key.
@@ -82,13 +83,6 @@ macro_rules! key_pair {
                 self.0 == [0; KEY_LEN]
             }
 
-            /// Whether every secret shared with this key is the same known value (a point of low order).
-            ///
-            /// A box opened with such a key proves nothing about its sender.
-            pub fn is_weak(&self) -> bool {
-                is_low_order(&self.0)
-            }
-
             #[doc = concat!("`", $prefix, "` and 64 lower-case hex digits.")]
             pub fn to_text(&self) -> String {
                 format!("{}{}", $prefix, hex::encode(self.0))
@@ -152,7 +146,7 @@ macro_rules! key_pair {
 
             /// The public half; one scalar multiplication.
             pub fn public(&self) -> $public {
-                $public(*SecretKey::from_bytes(self.0).public_key().as_bytes())
+                $public(MontgomeryPoint::mul_base_clamped(self.0).0)
             }
         }
 
@@ -259,13 +253,25 @@ impl DiscoPublic {
 /// The NaCl box between a private key and a peer's public key, with the costly half computed once.
 ///
 /// The wire form is the tag (16 bytes), then the ciphertext; the nonce travels separately. Wiped when dropped.
-pub struct SharedBox(SalsaBox);
+pub struct SharedBox {
+    cipher: XSalsa20Poly1305,
+    weak: bool,
+}
 
 impl SharedBox {
     /// Computes the shared key; one scalar multiplication.
     pub fn new<K: Private>(private: &K, public: &K::Public) -> Self {
-        let public = PublicKey::from_bytes(*public.as_bytes());
-        Self(SalsaBox::new(&public, &SecretKey::from_bytes(*private.as_bytes())))
+        let mut shared = MontgomeryPoint(*public.as_bytes()).mul_clamped(*private.as_bytes());
+        let key = Zeroizing::new(XSalsa20Poly1305::kdf(&shared.0.into(), &[0; 16].into()));
+        let weak = constant_time_eq(&shared.0, &[0; KEY_LEN]);
+        shared.zeroize();
+        Self { cipher: XSalsa20Poly1305::new(&key), weak }
+    }
+
+    /// Whether the public key is a point of low order, the zero key included: then every private key gives the same
+    /// secret, and a box that opens proves nothing about its sender.
+    pub fn is_weak(&self) -> bool {
+        self.weak
     }
 
     /// Encrypts and authenticates `cleartext`. A nonce must not be used twice; see [`random_nonce`].
@@ -282,7 +288,7 @@ impl SharedBox {
         out.extend_from_slice(cleartext);
         let (tag, body) = out[start..].split_at_mut(BOX_OVERHEAD);
         // The cipher refuses only associated data, and there is none.
-        if let Ok(computed) = self.0.encrypt_in_place_detached(&nonce.into(), &[], body) {
+        if let Ok(computed) = self.cipher.encrypt_in_place_detached(&nonce.into(), &[], body) {
             tag.copy_from_slice(&computed);
         } else {
             out.truncate(start);
@@ -293,7 +299,7 @@ impl SharedBox {
     pub fn open(&self, nonce: [u8; NONCE_LEN], sealed: &[u8]) -> Option<Vec<u8>> {
         let (tag, body) = sealed.split_first_chunk::<BOX_OVERHEAD>()?;
         let mut out = body.to_vec();
-        self.0.decrypt_in_place_detached(&nonce.into(), &[], &mut out, &Tag::from(*tag)).ok()?;
+        self.cipher.decrypt_in_place_detached(&nonce.into(), &[], &mut out, &Tag::from(*tag)).ok()?;
         Some(out)
     }
 }
@@ -343,21 +349,4 @@ fn parse_text(text: &str, prefix: &'static str) -> Result<[u8; KEY_LEN], KeyErro
     let mut bytes = [0; KEY_LEN];
     hex::decode_to_slice(digits, &mut bytes).map_err(|_| KeyError::NotHex)?;
     Ok(bytes)
-}
-
-/// Whether the u coordinate, reduced modulo p = 2^255 - 19, belongs to a point whose order divides 8.
-fn is_low_order(u: &[u8; KEY_LEN]) -> bool {
-    const P_LOW: u8 = 0xed;
-    // The two u coordinates of order 8, little endian.
-    const ORDER_8_A: &str = "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800";
-    const ORDER_8_B: &str = "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157";
-    let mut reduced = *u;
-    reduced[31] &= 127;
-    let digits = hex::encode(reduced);
-    // 0, 1, p - 1, and the unreduced forms p and p + 1.
-    let small = reduced[1..].iter().all(|byte| *byte == 0) && reduced[0] <= 1;
-    let near_p = reduced[31] == 127
-        && reduced[1..31].iter().all(|byte| *byte == 255)
-        && (P_LOW - 1..=P_LOW + 1).contains(&reduced[0]);
-    small || near_p || digits == ORDER_8_A || digits == ORDER_8_B
 }

@@ -75,7 +75,8 @@ pub fn parse_request(packet: &[u8]) -> Result<TxId, StunError> {
         return Err(StunError::NotRequest);
     }
     let mut rest = body;
-    while let Some((attribute, value, after)) = next_attribute(rest)? {
+    while !rest.is_empty() {
+        let (attribute, value, after) = next_attribute(rest)?;
         if attribute == FINGERPRINT {
             let covered = HEADER_LEN + body.len() - rest.len();
             if !after.is_empty() || value != fingerprint(&packet[..covered]).to_be_bytes() {
@@ -125,7 +126,8 @@ pub fn parse_response(packet: &[u8]) -> Result<(TxId, SocketAddr), StunError> {
         return Err(StunError::NotResponse);
     }
     let (mut fallback, mut rest) = (None, body);
-    while let Some((attribute, value, after)) = next_attribute(rest)? {
+    while !rest.is_empty() {
+        let (attribute, value, after) = next_attribute(rest)?;
         match attribute {
             XOR_MAPPED_ADDRESS | XOR_MAPPED_ADDRESS_OLD => return Ok((tx, address(value, Some(tx))?)),
             MAPPED_ADDRESS => fallback = Some(address(value, None)?),
@@ -154,16 +156,13 @@ fn split(packet: &[u8]) -> Result<([u8; 2], TxId, &[u8]), StunError> {
     }
 }
 
-/// One attribute: its type, its value, and what follows its padding.
-fn next_attribute(bytes: &[u8]) -> Result<Option<(u16, &[u8], &[u8])>, StunError> {
-    if bytes.is_empty() {
-        return Ok(None);
-    }
+/// The attribute in front: its type, its value, and what follows its padding.
+fn next_attribute(bytes: &[u8]) -> Result<(u16, &[u8], &[u8]), StunError> {
     let (head, rest) = bytes.split_first_chunk::<4>().ok_or(StunError::Malformed)?;
     let len = usize::from(u16::from_be_bytes([head[2], head[3]]));
     let value = rest.get(..len).ok_or(StunError::Malformed)?;
     let after = rest.get(len.next_multiple_of(4)..).ok_or(StunError::Malformed)?;
-    Ok(Some((u16::from_be_bytes([head[0], head[1]]), value, after)))
+    Ok((u16::from_be_bytes([head[0], head[1]]), value, after))
 }
 
 /// The value of MAPPED-ADDRESS, or of XOR-MAPPED-ADDRESS when the transaction is given.

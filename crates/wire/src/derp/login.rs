@@ -110,10 +110,10 @@ pub fn open_client_info(
     let (key, rest) =
         payload.split_first_chunk::<KEY_LEN>().ok_or(DerpError::Short(FrameType::ClientInfo))?;
     let key = NodePublic::from_bytes(*key);
-    if key.is_weak() {
+    let shared = SharedBox::new(server, &key);
+    if shared.is_weak() {
         return Err(LoginError::WeakKey);
     }
-    let shared = SharedBox::new(server, &key);
     let info = open_json(&shared, FrameType::ClientInfo, rest)?;
     Ok((key, info, shared))
 }
