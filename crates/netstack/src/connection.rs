@@ -8,6 +8,7 @@ use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
 
 use crate::config::Config;
 use crate::event::{Event, Flow};
+use crate::ip::{self, TcpHeader};
 use crate::timers::Slot;
 
 /// Pause between keepalive probes once they have begun.
@@ -16,6 +17,8 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(75);
 const PROBES: u32 = 9;
 /// How long a released connection waits for the FIN of a peer that acknowledged ours.
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Repeated acknowledgements that mean loss (RFC 5681 section 3.2).
+const LOSS: u32 = 3;
 /// Free room in the send buffer that is worth an event.
 const WRITABLE: usize = 64 << 10;
 
@@ -47,7 +50,11 @@ pub struct Connection {
     /// How far this connection's clock is ahead: the only way to make `smoltcp` retransmit early.
     pub skew: Duration,
     /// The last acknowledgement number seen.
-    pub acknowledged: Option<u32>,
+    acknowledged: Option<u32>,
+    /// How often it came again without data.
+    repeated: u32,
+    /// Bytes acknowledged since the congestion window was last cut.
+    pub opened: u64,
     /// When a retransmission is due although `smoltcp` would wait longer.
     pub retransmit_at: Option<Instant>,
     /// The last time anything came from the peer, or there began to be something it should answer.
@@ -87,6 +94,8 @@ impl Connection {
             dirty: false,
             skew: Duration::ZERO,
             acknowledged: None,
+            repeated: 0,
+            opened: 0,
             retransmit_at: None,
             heard: now,
             keepalive: config.keepalive,
@@ -138,6 +147,28 @@ impl Connection {
         if self.probing.take().is_some() {
             self.socket_mut().set_keep_alive(None);
         }
+    }
+
+    /// Notes an acknowledgement; how many bytes of our data it is the first to acknowledge, when it does.
+    pub fn advance(&mut self, header: &TcpHeader) -> Option<u32> {
+        if header.flags & ip::ACK == 0 {
+            return None;
+        }
+        let before = self.acknowledged.unwrap_or(header.ack);
+        let advance = header.ack.wrapping_sub(before);
+        let is_data = advance as usize <= self.socket().send_queue();
+        if is_data || self.acknowledged.is_none() || advance < u32::MAX / 2 {
+            self.acknowledged = Some(header.ack);
+        }
+        self.repeated = if advance == 0 && header.payload == 0 { self.repeated.saturating_add(1) } else { 0 };
+        if self.repeated >= LOSS {
+            self.opened = 0;
+        }
+        if !is_data || advance == 0 {
+            return None;
+        }
+        self.opened += u64::from(advance);
+        Some(advance)
     }
 
     /// The shell lets go. Data nobody will read means the peer must learn that it was lost (RFC 9293 section 3.6.1).
@@ -192,6 +223,9 @@ impl Connection {
 
     /// Ends what waits for a peer that is silent for too long, begins keepalive probes; whether the connection timed out.
     pub fn tick(&mut self, now: Instant, config: &Config) -> bool {
+        if self.outstanding() {
+            self.opened = 0;
+        }
         let dead = self.silence_limit(config).is_some_and(|limit| limit <= now);
         if dead {
             self.phase = Phase::Over;

@@ -10,8 +10,12 @@ use crate::ip::{self, IPV6, Packet, TCP, TcpHeader};
 use crate::message;
 use crate::stack::Stack;
 
-/// Largest number of acknowledgements one is taken as.
-const ACK_PARTS: u32 = 32;
+/// As how many acknowledgements one is taken at most while the congestion window opens.
+const OPENING_PARTS: u32 = 256;
+/// And afterwards.
+const STEADY_PARTS: u32 = 16;
+/// Acknowledged bytes after which the window has opened as far as it will: many times the largest window.
+const OPENING: u64 = 64 << 20;
 
 impl Stack {
     /// Takes in a TCP segment addressed to us.
@@ -67,27 +71,17 @@ impl Stack {
     /// ours does, sends few; without this the window would take minutes to open on a long path (RFC 3465 has the idea).
     fn divide_ack(&mut self, now: Instant, index: u32, packet: &Packet, header: &TcpHeader) {
         let Some(connection) = self.connections.get_mut(index as usize) else { return };
-        let plain = header.flags & (ip::SYN | ip::FIN | ip::RST | ip::ACK) == ip::ACK && header.header == TCP;
-        if header.flags & ip::ACK == 0 {
-            return;
-        }
-        let before = connection.acknowledged.unwrap_or(header.ack);
-        let advance = header.ack.wrapping_sub(before);
-        if advance as usize > connection.socket().send_queue() {
-            // Old, or of the handshake, or a FIN's: nothing to divide.
-            if advance < u32::MAX / 2 || connection.acknowledged.is_none() {
-                connection.acknowledged = Some(header.ack);
-            }
-            return;
-        }
-        connection.acknowledged = Some(header.ack);
+        let Some(advance) = connection.advance(header) else { return };
+        let limit = if connection.opened < OPENING { OPENING_PARTS } else { STEADY_PARTS };
         let segment = (self.config.mtu - IPV6 - TCP) as u32;
-        let parts = (advance / segment).min(ACK_PARTS);
-        let Some(Ok(mut part)) = packet.whole.get(..IPV6 + TCP).map(<[u8; IPV6 + TCP]>::try_from) else { return };
+        let parts = (advance / segment).min(limit);
+        let plain = header.flags & (ip::SYN | ip::FIN | ip::RST) == 0 && header.header == TCP;
+        let Some(mut part) = packet.whole.first_chunk::<{ IPV6 + TCP }>().copied() else { return };
         if !plain || parts < 2 {
             return;
         }
         part[4..6].copy_from_slice(&(TCP as u16).to_be_bytes());
+        let before = header.ack.wrapping_sub(advance);
         for step in 1..parts {
             let ack = before.wrapping_add((u64::from(advance) * u64::from(step) / u64::from(parts)) as u32);
             part[IPV6 + 8..IPV6 + 12].copy_from_slice(&ack.to_be_bytes());
