@@ -1,7 +1,7 @@
 """The coordinator: introduces nodes to each other. In memory, for one server.
 
 A peer connects under its id, announces its node and, if it is a client, asks for tunnels. Both ends of a tunnel get
-each other's newest node. A peer that asked to leave is DISCONNECTED to the others; one that vanished is LOST, and its tunnel
+each other's newest node. A peer that asked to leave is DISCONNECTED to the others; one that vanished is LOST, and its
 partners keep what they have. Tunnels that a peer asked for end with its connection, those that lead to it stay.
 
 `Coordinator` and `Connection` are the port that the RPC shell uses; a coordinator of several servers stands behind the
@@ -38,7 +38,7 @@ class Connection(Protocol):
         ...
 
     def handle(self, request: CoordinateRequest) -> None:
-        """Apply a request that was authorised before. Raises `Malformed`, with nothing applied, for an id that is none."""
+        """Apply a request that was authorised before. Raises `Malformed` for a broken id, with nothing applied."""
         ...
 
     def take(self) -> list[CoordinateResponse]:

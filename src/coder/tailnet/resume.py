@@ -34,7 +34,7 @@ class ResumeToken:
     expires_at: datetime
 
 
-class InvalidResumeToken(NotSignedIn):  # noqa: N818
+class InvalidResumeToken(NotSignedIn):
     """The token is damaged, foreign or too old. The client should dial again without it."""
 
     remedy = ""

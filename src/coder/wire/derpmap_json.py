@@ -80,13 +80,14 @@ def loads(text: str | bytes) -> DerpMap:
 def load(document: Json) -> DerpMap:
     """Read a parsed document. Raises `Malformed` that names the place of the first fault.
 
-    A missing or null `Regions` reads as none at all; a document that is null altogether is refused.
+    A missing `Regions` reads as none at all; one that is null, or a document that is, is refused.
     """
     fields = _fields(document, "the DERP map")
+    regions = fields.get("regions", {})
     home = _fields(_optional(fields, "homeparams", {}), "HomeParams")
     scores = _mapping(_optional(home, "regionscore", {}), "HomeParams.RegionScore", _read_score)
     return DerpMap(
-        regions=_mapping(_optional(fields, "regions", {}), "Regions", _read_region),
+        regions=_mapping(regions, "Regions", _read_region),
         home_scores=scores,
         omit_default_regions=_read_value(fields.get("omitdefaultregions"), bool, "omitDefaultRegions"),
     )
@@ -135,7 +136,7 @@ def _read_value(value: Json, kind: type, where: str) -> Any:
         raise Malformed(f"expected {_NAMES[kind]}", where=where)
     if kind is int and value not in _INT32:
         raise Malformed("the number is out of range", where=where)
-    if kind is str and not _encodable(value):
+    if isinstance(value, str) and not _encodable(value):
         raise Malformed("the text has half a surrogate pair", where=where)
     return value
 
