@@ -79,7 +79,7 @@ class HttpSettings:
         "",
         flag="access-url",
         yaml="networking.accessURL",
-        about="URL under which clients and agents reach this server. Without it, it is made from the listening address.",
+        about="URL under which clients and agents reach this server. Default: made from the listening address.",
     )
     proxy_trusted_origins: tuple[str, ...] = setting(
         (),
@@ -357,8 +357,12 @@ def _convert(kind: Any, raw: Any) -> Any:  # noqa: PLR0911
         return tuple(str(part).strip() for part in parts if str(part).strip())
     if kind == dict[str, str]:
         return _pairs(raw)
+    return _single(raw)
+
+
+def _single(raw: Any) -> str:
     if isinstance(raw, (dict, list)):
-        raise ValueError("expected a single value")
+        raise ValueError("expected a single value")  # noqa: TRY004  all conversions raise ValueError
     return str(raw)
 
 

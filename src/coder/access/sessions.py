@@ -31,9 +31,12 @@ def is_expired(lease: Lease, now: datetime) -> bool:
     return lease.expires_at <= now
 
 
-def use(lease: Lease, now: datetime) -> Use | None:
-    """Return what to store for a use at `now`, or None when the last record is fresh enough."""
+def use(lease: Lease, now: datetime, *, extend: bool = True) -> Use | None:
+    """Return what to store for a use at `now`, or None when the last record is fresh enough.
+
+    Without `extend` nothing is extended: the deployment lets every session end at its first expiry.
+    """
     if now - lease.last_used < REFRESH_EVERY:
         return None
-    expires_at = max(lease.expires_at, now + lease.lifetime) if lease.extends else lease.expires_at
+    expires_at = max(lease.expires_at, now + lease.lifetime) if lease.extends and extend else lease.expires_at
     return Use(last_used=now, expires_at=expires_at)

@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
 
-from coder.db.models import User, Workspace, WorkspaceAgent, WorkspaceBuild
+from coder.db.models import AgentLog, User, Workspace, WorkspaceAgent, WorkspaceBuild
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +81,25 @@ async def alive(session: AsyncSession, agent_id: UUID, now: datetime) -> None:
 async def disconnected(session: AsyncSession, agent_id: UUID, now: datetime) -> None:
     """Note the end of a connection."""
     await change(session, agent_id, now, disconnected_at=now)
+
+
+MAX_LOG_BYTES = 1 << 20
+"""Bytes of output kept of one agent."""
+
+
+async def add_logs(session: AsyncSession, agent_id: UUID, logs: Sequence[AgentLog], now: datetime) -> bool:
+    """Keep lines an agent printed. Returns False, and keeps none of them, when they exceed what is kept of an agent."""
+    size = sum(len(log.output.encode()) for log in logs)
+    before = await session.scalar(select(WorkspaceAgent.logs_length).where(WorkspaceAgent.id == agent_id)) or 0
+    if before + size > MAX_LOG_BYTES:
+        await change(session, agent_id, now, logs_overflowed=True)
+        return False
+    session.add_all(logs)
+    await change(session, agent_id, now, logs_length=before + size)
+    return True
+
+
+async def logs_after(session: AsyncSession, agent_id: UUID, after: int) -> Sequence[AgentLog]:
+    """Return an agent's lines after the one of that number, in order."""
+    query = select(AgentLog).where(AgentLog.agent_id == agent_id, AgentLog.id > after).order_by(AgentLog.id)
+    return (await session.scalars(query)).all()

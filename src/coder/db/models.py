@@ -238,3 +238,15 @@ class WorkspaceAgent(Base):
     logs_overflowed: Mapped[bool]
 
     build: Mapped[WorkspaceBuild] = relationship(back_populates="agents", lazy="raise")
+
+
+class AgentLog(Base):
+    """One line an agent or one of its scripts printed."""
+
+    __tablename__ = "agent_logs"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    agent_id: Mapped[UUID] = mapped_column(ForeignKey("workspace_agents.id"), index=True)
+    source_id: Mapped[UUID]
+    level: Mapped[str] = mapped_column(String(8))
+    output: Mapped[str]
+    created_at: Mapped[datetime]

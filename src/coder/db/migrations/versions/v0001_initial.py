@@ -167,6 +167,18 @@ def upgrade() -> None:
         sa.UniqueConstraint("token_hash", name=op.f("uq_workspace_agents_token_hash")),
     )
     op.create_index(op.f("ix_workspace_agents_build_id"), "workspace_agents", ["build_id"], unique=False)
+    op.create_table(
+        "agent_logs",
+        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("agent_id", sa.Uuid(), nullable=False),
+        sa.Column("source_id", sa.Uuid(), nullable=False),
+        sa.Column("level", sa.String(length=8), nullable=False),
+        sa.Column("output", sa.String(), nullable=False),
+        sa.Column("created_at", sa.DateTime(), nullable=False),
+        sa.ForeignKeyConstraint(["agent_id"], ["workspace_agents.id"], name=op.f("fk_agent_logs_agent_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_agent_logs")),
+    )
+    op.create_index(op.f("ix_agent_logs_agent_id"), "agent_logs", ["agent_id"], unique=False)
 
 
 def downgrade() -> None:

@@ -1,0 +1,80 @@
+"""`coder server`: options from the settings table, then the server's own composition."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from coder import config
+from coder.config import Option
+
+
+def _help(option: Option) -> str:
+    shown = config.plain(option.default)
+    shown = ",".join(shown) if isinstance(shown, list) else str(shown).lower() if option.kind is bool else str(shown)
+    default = f"; default: {shown}" if shown and shown != "{}" else ""
+    choices = f" One of {', '.join(option.choices)}." if option.choices else ""
+    return f"{option.help}{choices} [env: {option.env}{default}]"
+
+
+def _click_option(option: Option) -> click.Option:
+    if option.kind is bool:  # `--x` alone turns it on, `--x=false` off
+        return click.Option(
+            [f"--{option.flag}"],
+            is_flag=False,
+            flag_value="true",
+            default=None,
+            metavar="[true|false]",
+            help=_help(option),
+            hidden=option.hidden,
+        )
+    kinds = {int: "NUMBER", timedelta: "DURATION", tuple[str, ...]: "LIST", dict[str, str]: "KEY=VALUE,.."}
+    metavar = kinds.get(option.kind, "TEXT")
+    return click.Option(
+        [f"--{option.flag}"], type=str, default=None, help=_help(option), metavar=metavar, hidden=option.hidden
+    )
+
+
+def _run(*, config_file: str | None, write_config: bool, **flags: Any) -> None:
+    settings = config.load(flags=flags, path=config_file)
+    if write_config:
+        click.echo(config.to_yaml(settings), nl=False)
+        return
+    import uvloop
+
+    from coder import log
+    from coder.server.run import run
+
+    log.configure(style=settings.log.format, level=settings.log.level)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(settings, announce=_announce))
+
+
+def _announce(ready: Any) -> None:
+    lines = [f"coder {ready.version}", f"Access URL  {ready.access_url}"]
+    lines.append(f"Listening   {', '.join(ready.addresses)}{_stun(ready.stun_ports)}")
+    if ready.access_url_derived:
+        lines.append("Warning     No --access-url is given, so only this machine can use the one above.")
+    if ready.needs_first_user:
+        lines.append(f"Next        Create the first user: coder login {ready.access_url}")
+    click.echo("\n".join(lines))
+
+
+def _stun(ports: tuple[int, ...]) -> str:
+    return f"; STUN on UDP {', '.join(map(str, ports))}" if ports else ""
+
+
+command = click.Command(
+    "server",
+    callback=_run,
+    help="Run the server: API, relay, STUN and the coordinator.\n\n"
+    "Flags win over CODER_* variables, these over the YAML file, that over the defaults.",
+    params=[
+        click.Option(
+            ["-c", "--config", "config_file"], metavar="FILE", help=f"YAML file of settings. [env: {config.CONFIG_ENV}]"
+        ),
+        click.Option(["--write-config"], is_flag=True, help="Print the settings as YAML and exit."),
+        *map(_click_option, config.OPTIONS),
+    ],
+)

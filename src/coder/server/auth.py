@@ -1,0 +1,171 @@
+"""Who is calling: finds the token of a request and what it stands for."""
+
+from dataclasses import dataclass, field
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from coder.access import sessions, tokens
+from coder.db import agents, keys, users
+from coder.db.models import ApiKey, User
+from coder.server.deployment import Deployed, Deployment
+from coder.server.problems import Problem, forbidden, not_found
+
+COOKIE = "coder_session_token"
+HEADER = "Coder-Session-Token"
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_SIGNED_OUT = "You are signed out, or your session has ended. Sign in again."
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """A token as it came in."""
+
+    text: str = field(repr=False)
+    by_cookie: bool
+    """Whether a browser may have added it by itself, without its user or the page wanting so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A signed-in user."""
+
+    user: User
+    key: ApiKey
+
+    @property
+    def is_owner(self) -> bool:
+        """Whether the user may see and do everything in the deployment."""
+        return self.user.role == users.OWNER
+
+
+def presented(connection: HTTPConnection) -> Presented | None:
+    """Find the token: cookie, query, header, bearer, query again. The first that is not empty counts."""
+    header = connection.headers.get(HEADER, "")
+    if text := connection.cookies.get(COOKIE):
+        return Presented(text, by_cookie=text != header)
+    scheme, _, credential = connection.headers.get("Authorization", "").partition(" ")
+    bearer = credential.strip() if scheme.lower() == "bearer" else ""
+    query = connection.query_params
+    for text in (query.get(COOKIE), header, bearer, query.get("access_token")):
+        if text:
+            return Presented(text, by_cookie=False)
+    return None
+
+
+def require_own_origin(connection: HTTPConnection, found: Presented, origin: str) -> None:
+    """Refuse what another site makes a browser do: cookies go along, but so does the true Origin.
+
+    Writes need it, WebSockets may lack it only because no browser leaves it out there.
+    """
+    if not found.by_cookie:
+        return
+    given = connection.headers.get("Origin")
+    websocket = connection.scope["type"] == "websocket"
+    if given is None and (websocket or connection.scope.get("method") in _SAFE_METHODS):
+        return
+    if (given or "").lower() != origin and (websocket or connection.scope.get("method") not in _SAFE_METHODS):
+        raise forbidden("A request with the session cookie must come from a page of this server (Origin).")
+
+
+async def caller(connection: HTTPConnection, deployment: Deployed) -> Caller:
+    """Return the signed-in user. Raises Problem (401) for everybody else, (403) for other sites' pages."""
+    found = presented(connection)
+    if found is None:
+        raise Problem(401, _SIGNED_OUT, detail="The request holds no token.")
+    require_own_origin(connection, found, deployment.origin)
+    try:
+        token = tokens.parse_session_token(found.text)
+    except tokens.TokenFormatError as fault:
+        raise _rejected(str(fault)) from None
+    return await _verified(deployment, token)
+
+
+async def _verified(deployment: Deployment, token: tokens.SessionToken) -> Caller:
+    async with deployment.store.read() as session:
+        key = await keys.get(session, token.id)
+    if key is None:
+        raise _rejected("The token is not known.")
+    if not tokens.matches(key.hashed_secret, token.hashed):
+        raise _rejected("The secret of the token is wrong.")
+    await _use(deployment, key)
+    return Caller(key.user, key)
+
+
+async def still_valid(deployment: Deployment, who: Caller) -> bool:
+    """Say whether the session of a caller still stands; having a connection open counts as using it."""
+    async with deployment.store.read() as session:
+        key = await keys.get(session, who.key.id)
+    if key is None:
+        return False
+    try:
+        await _use(deployment, key)
+    except Problem:
+        return False
+    return True
+
+
+async def _use(deployment: Deployment, key: ApiKey) -> None:
+    """Use a key: refuse it when it has ended, note the use otherwise."""
+    now = deployment.clock.now()
+    lease = keys.lease(key)
+    if sessions.is_expired(lease, now):
+        raise _rejected(f"The token ended at {key.expires_at.isoformat()}.")
+    if key.user.status != users.ACTIVE:
+        raise _rejected(f"The user is {key.user.status}.")
+    if key.scope != "all":
+        raise _rejected(f"A token of scope {key.scope} does not open the API.")
+    use = sessions.use(lease, now, extend=not deployment.settings.sessions.disable_refresh)
+    if use:
+        async with deployment.store.write() as session:
+            await keys.record_use(session, key.id, use)
+            await users.seen(session, key.user_id, now)
+
+
+def _rejected(detail: str) -> Problem:
+    return Problem(
+        401, _SIGNED_OUT, detail=detail, headers={"WWW-Authenticate": 'Bearer realm="coder", error="invalid_token"'}
+    )
+
+
+async def agent_caller(connection: HTTPConnection, deployment: Deployed) -> agents.Identity:
+    """Return the agent whose token the request holds. Raises Problem (401)."""
+    found = presented(connection)
+    if found is None:
+        raise Problem(
+            401, "An agent token is needed.", detail=f"Send it as the cookie {COOKIE} or the header {HEADER}."
+        )
+    require_own_origin(connection, found, deployment.origin)
+    try:
+        token = UUID(found.text)
+    except ValueError:
+        raise Problem(401, "The agent token is not valid.", detail="An agent token is a UUID.") from None
+    async with deployment.store.read() as session:
+        identity = await agents.by_token(session, tokens.hash_agent_token(token))
+    if identity is None or identity.owner.status != users.ACTIVE:
+        raise Problem(
+            401, "The agent is not authorised.", detail="No workspace has this token now; it may have been deleted."
+        )
+    return identity
+
+
+SignedIn = Annotated[Caller, Depends(caller)]
+AgentCaller = Annotated[agents.Identity, Depends(agent_caller)]
+
+
+async def user_named(deployment: Deployment, who: Caller, name: str) -> User:
+    """Find the user of a route: `me`, a name or an id. Raises Problem (404), also for users the caller may not see."""
+    if name == "me" or name.lower() in {who.user.username.lower(), str(who.user.id)}:
+        return who.user
+    if not who.is_owner:
+        raise not_found()
+    async with deployment.store.read() as session:
+        try:
+            found = await users.get(session, UUID(name))
+        except ValueError:
+            found = await users.by_name(session, name)
+    if found is None:
+        raise not_found()
+    return found

@@ -1,0 +1,54 @@
+"""What all routes share: the parts of one running server, handed over by the composition."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, cast
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from coder.access.limits import LoginLimits
+from coder.clock import Clock
+from coder.config import Settings
+from coder.db.site import Site
+from coder.db.store import Store
+from coder.server.changes import Changes
+from coder.server.introductions import Introductions
+from coder.server.maps import DerpMaps
+from coder.server.sockets import Sockets
+from coder.tailnet.resume import ResumeTokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """The parts of a server."""
+
+    settings: Settings
+    access_url: str
+    """URL that clients are told; never made from what a request says."""
+    store: Store
+    clock: Clock
+    site: Site
+    maps: DerpMaps
+    introductions: Introductions
+    resume: ResumeTokens
+    changes: Changes = field(default_factory=Changes)
+    sockets: Sockets = field(default_factory=Sockets)
+    login_limits: LoginLimits = field(default_factory=LoginLimits)
+    presence: dict[UUID, object] = field(default_factory=dict)
+    """By agent: what owns the record of its connection, the newest of its connections."""
+
+    @property
+    def origin(self) -> str:
+        """What a browser on our own pages sends as Origin."""
+        parts = urlsplit(self.access_url)
+        return f"{parts.scheme}://{parts.netloc}".lower()
+
+
+def deployment(connection: HTTPConnection) -> Deployment:
+    """Return the deployment that serves a connection."""
+    return cast("Deployment", connection.app.state.deployment)
+
+
+Deployed = Annotated[Deployment, Depends(deployment)]

@@ -1,0 +1,62 @@
+"""The coordinator with its surroundings: carries one peer's requests and answers, and remembers announced nodes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+from coder.rpc.handlers import Send
+from coder.tailnet.coordinator import Connection, Coordinator
+from coder.tailnet.tunnels import Authorization, apply
+from coder.wire.proto.tailnet_pb2 import CoordinateRequest, Node
+
+
+class Introductions:
+    """Runs coordinations against one coordinator."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+        self._nodes: dict[UUID, Node] = {}
+
+    def node(self, peer: UUID) -> Node | None:
+        """Return the node a connected peer last announced; its latencies are shown to users."""
+        return self._nodes.get(peer)
+
+    async def coordinate(
+        self, peer: UUID, rules: Authorization, requests: AsyncIterator[CoordinateRequest], send: Send
+    ) -> None:
+        """Carry one coordination until either side ends it."""
+        wake = asyncio.Event()
+        connection = self._coordinator.connect(peer, wake.set)
+        reading = asyncio.create_task(self._read(connection, rules, requests))
+        try:
+            while True:
+                for response in connection.take():
+                    await send(response)
+                if connection.closed and not wake.is_set():
+                    return
+                await wake.wait()
+                wake.clear()
+        finally:
+            connection.lost()
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def _read(
+        self, connection: Connection, rules: Authorization, requests: AsyncIterator[CoordinateRequest]
+    ) -> None:
+        announced = None
+        try:
+            async for request in requests:
+                await apply(connection, rules, request)
+                if connection.closed:
+                    return
+                if request.HasField("update_self"):
+                    announced = self._nodes[connection.peer] = request.update_self.node
+        finally:
+            if announced is not None and self._nodes.get(connection.peer) is announced:
+                del self._nodes[connection.peer]
+            connection.lost()
+
+    def shutdown(self) -> None:
+        """Tell every peer that this coordinator ends."""
+        self._coordinator.shutdown()

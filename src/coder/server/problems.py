@@ -1,0 +1,128 @@
+"""Errors as the API tells them: a status and `{"message", "detail", "validations"}`, always as JSON.
+
+Clients show an error only when it is JSON; they compare few texts, and those stand here as constants.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request, WebSocket
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse, Response
+
+from coder.errors import CoderError
+
+DATABASE_UNREACHABLE = "database not reachable"
+"""Compared by clients that dial the coordinate socket."""
+UNSUPPORTED_VERSION = "Unknown or unsupported API version"
+"""Compared by clients and agents."""
+RESUME_FIELD = "resume_token"
+"""Clients whose 401 names this field in a validation dial again without the token."""
+
+
+class Problem(Exception):  # noqa: N818  it is an answer, told to a client
+    """An answer that refuses. `validations` are pairs of a field and what is wrong with it."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        detail: str = "",
+        validations: Sequence[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.detail = detail
+        self.validations = tuple(validations)
+        self.headers = dict(headers or {})
+
+    def response(self) -> JSONResponse:
+        """Return the answer itself."""
+        body: dict[str, Any] = {"message": self.message}
+        if self.detail:
+            body["detail"] = self.detail
+        if self.validations:
+            body["validations"] = [{"field": field, "detail": detail} for field, detail in self.validations]
+        return JSONResponse(body, self.status, self.headers, media_type="application/json; charset=utf-8")
+
+
+def not_found() -> Problem:
+    """Return the answer for what is not there, and for what the caller may not know of: one cannot tell which."""
+    return Problem(404, "There is no such resource, or you have no access to it.")
+
+
+def invalid(*validations: tuple[str, str]) -> Problem:
+    """Return the answer for a request with unusable fields."""
+    return Problem(400, "The request is not valid.", validations=validations)
+
+
+def forbidden(detail: str) -> Problem:
+    """Return the answer for what this caller may not do."""
+    return Problem(403, "Forbidden.", detail=detail)
+
+
+def install(app: FastAPI) -> None:
+    """Make the app answer every kind of error this way."""
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(CoderError, _on_coder_error)
+    app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_exception_handler(WebSocketRequestValidationError, _on_validation)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(OperationalError, _on_database)
+    app.add_exception_handler(Exception, _on_exception)
+
+
+async def _answer(connection: HTTPConnection, problem: Problem) -> Response:
+    response = problem.response()
+    if isinstance(connection, WebSocket):
+        await connection.send_denial_response(response)
+    return response
+
+
+async def _on_problem(connection: HTTPConnection, problem: Exception) -> Response:
+    assert isinstance(problem, Problem)
+    return await _answer(connection, problem)
+
+
+async def _on_coder_error(connection: HTTPConnection, error: Exception) -> Response:
+    assert isinstance(error, CoderError)
+    return await _answer(connection, Problem(error.status, error.message, detail=error.remedy))
+
+
+async def _on_validation(connection: HTTPConnection, error: Exception) -> Response:
+    assert isinstance(error, (RequestValidationError, WebSocketRequestValidationError))
+    faults = error.errors()
+    if any(fault["type"] == "json_invalid" for fault in faults):
+        return await _answer(connection, Problem(400, "The request body must be JSON.", detail=_json_fault(faults)))
+    return await _answer(connection, invalid(*((_field(fault), str(fault["msg"])) for fault in faults)))
+
+
+def _json_fault(faults: Sequence[Any]) -> str:
+    return str(faults[0].get("ctx", {}).get("error", ""))
+
+
+def _field(fault: Any) -> str:
+    return ".".join(str(part) for part in fault["loc"][1:]) or str(fault["loc"][0])
+
+
+async def _on_http(connection: HTTPConnection, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = {404: "Route not found.", 405: "This route does not take that method."}.get(
+        error.status_code, error.detail
+    )
+    return await _answer(connection, Problem(error.status_code, message, headers=error.headers))
+
+
+async def _on_database(connection: HTTPConnection, _error: Exception) -> Response:
+    return await _answer(connection, Problem(500, DATABASE_UNREACHABLE))
+
+
+async def _on_exception(request: Request, _error: Exception) -> Response:
+    number = getattr(request.state, "request_id", "")
+    return Problem(500, "The server failed at this.", detail=f"The log has it under request {number}.").response()

@@ -1,0 +1,43 @@
+"""Builds of workspaces."""
+
+from uuid import UUID
+
+from fastapi import APIRouter
+
+from coder.db import workspaces
+from coder.server import views
+from coder.server.auth import Caller, SignedIn
+from coder.server.deployment import Deployed, Deployment
+from coder.server.problems import not_found
+from coder.server.surroundings import of_agents
+
+router = APIRouter(tags=["builds"])
+
+
+@router.get("/workspacebuilds/{build}")
+async def show(build: UUID, who: SignedIn, deployment: Deployed) -> views.Json:
+    """Show a build."""
+    return await _view(build, who, deployment)
+
+
+@router.get("/workspacebuilds/{build}/parameters")
+async def parameters(build: UUID, who: SignedIn, deployment: Deployed) -> list[views.Json]:
+    """List the parameters of a build: the machine template has none."""
+    await _view(build, who, deployment)
+    return []
+
+
+@router.get("/workspacebuilds/{build}/logs")
+async def logs(build: UUID, who: SignedIn, deployment: Deployed) -> list[views.Json]:
+    """List what a build printed: nothing is built here."""
+    await _view(build, who, deployment)
+    return []
+
+
+async def _view(build_id: UUID, who: Caller, deployment: Deployment) -> views.Json:
+    async with deployment.store.read() as session:
+        workspace = await workspaces.get_build(session, build_id)
+    if workspace is None or (workspace.owner_id != who.user.id and not who.is_owner):
+        raise not_found()
+    row = next(each for each in workspace.builds if each.id == build_id)
+    return views.build(row, workspace, of_agents(deployment, (agent.id for agent in row.agents)))

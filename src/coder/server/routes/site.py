@@ -1,0 +1,168 @@
+"""What the deployment says of itself."""
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel
+from starlette.responses import PlainTextResponse
+
+from coder.server import version, views
+from coder.server.auth import SignedIn
+from coder.server.deployment import Deployed
+from coder.server.problems import Problem, not_found
+
+router = APIRouter(tags=["deployment"])
+root = APIRouter(tags=["health"])
+
+_ANY_SITE = {
+    "Timing-Allow-Origin": "*",
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Headers": "*",
+    "Access-Control-Allow-Methods": "*",
+    "Access-Control-Allow-Credentials": "false",
+}
+
+
+class Check(BaseModel):
+    """One question of a page: whether its user may do something."""
+
+    object: dict[str, Any]
+    action: str
+
+
+class Checks(BaseModel):
+    """Questions by name."""
+
+    checks: dict[str, Check]
+
+
+@root.get("/healthz", response_class=PlainTextResponse)
+async def healthz(deployment: Deployed) -> PlainTextResponse:
+    """Say whether the server and its database answer."""
+    await deployment.store.ping()
+    return PlainTextResponse("OK")
+
+
+@root.get("/latency-check", response_class=PlainTextResponse)
+async def latency_check() -> PlainTextResponse:
+    """Answer at once, to any site, so that a page can measure the way to this server."""
+    return PlainTextResponse("OK", headers=_ANY_SITE)
+
+
+@router.get("")
+async def hello() -> dict[str, str]:
+    """Greet."""
+    return {"message": "👋"}
+
+
+@router.get("/buildinfo")
+async def build_info(deployment: Deployed) -> dict[str, Any]:
+    """Say which build this is."""
+    return {
+        "external_url": f"{deployment.access_url}/api/docs",
+        "version": version.BUILD_VERSION,
+        "dashboard_url": deployment.access_url,
+        "telemetry": False,
+        "workspace_proxy": False,
+        "agent_api_version": "1.0",
+        "provisioner_api_version": version.PROVISIONER_API_VERSION,
+        "upgrade_message": "",
+        "deployment_id": str(deployment.site.deployment_id),
+    }
+
+
+@router.get("/deployment/ssh")
+async def ssh_options(_who: SignedIn, deployment: Deployed) -> dict[str, Any]:
+    """Say what an SSH configuration of clients should hold."""
+    client = deployment.settings.client
+    return {
+        "hostname_prefix": client.ssh_hostname_prefix,
+        "hostname_suffix": client.hostname_suffix,
+        "ssh_config_options": client.ssh_config_options,
+    }
+
+
+@router.get("/regions")
+async def regions(_who: SignedIn, deployment: Deployed) -> dict[str, Any]:
+    """List the places the API is served from: this one."""
+    here = {
+        "id": str(deployment.site.deployment_id),
+        "name": "primary",
+        "display_name": "Default",
+        "icon_url": "",
+        "healthy": True,
+        "path_app_url": deployment.access_url,
+        "wildcard_hostname": "",
+    }
+    return {"regions": [here]}
+
+
+@router.get("/organizations")
+async def organizations(_who: SignedIn, deployment: Deployed) -> list[views.Json]:
+    """List the organizations: the one there is."""
+    return [views.organization(deployment.site.organization)]
+
+
+@router.get("/organizations/{name}")
+async def show_organization(name: str, _who: SignedIn, deployment: Deployed) -> views.Json:
+    """Show an organization by id or name; `default` is the one there is."""
+    found = deployment.site.organization
+    if name.lower() not in {"default", found.name, str(found.id)}:
+        raise not_found()
+    return views.organization(found)
+
+
+@router.get("/experiments")
+async def experiments(_who: SignedIn) -> list[str]:
+    """List the experiments that are on: none exist."""
+    return []
+
+
+@router.get("/experiments/available")
+async def available_experiments(_who: SignedIn) -> dict[str, list[str]]:
+    """List the experiments one may turn on."""
+    return {"safe": []}
+
+
+@router.get("/updatecheck")
+async def update_check() -> dict[str, Any]:
+    """Say whether a newer version is known. The server asks nobody, so none is."""
+    return {"current": True, "version": version.BUILD_VERSION.partition("+")[0], "url": ""}
+
+
+@router.get("/applications/host")
+async def applications_host(_who: SignedIn) -> dict[str, str]:
+    """Name the host of apps: there is none."""
+    return {"host": ""}
+
+
+@router.post("/authcheck")
+async def auth_check(wanted: Checks, who: SignedIn) -> dict[str, bool]:
+    """Answer whether the caller may do things: an owner everything, a member what is their own."""
+    mine = {"me", str(who.user.id)}
+    return {name: who.is_owner or check.object.get("owner_id") in mine for name, check in wanted.checks.items()}
+
+
+@router.get("/templateversions/{version_id}")
+async def template_version(version_id: str, _who: SignedIn, deployment: Deployed) -> views.Json:
+    """Show a version of a template."""
+    found = deployment.site.template_version
+    if version_id.lower() != str(found.id):
+        raise not_found()
+    return views.template_version(found, deployment.site.organization.id)
+
+
+@router.get("/templateversions/{version_id}/{part}")
+async def template_version_part(version_id: str, part: str, who: SignedIn, deployment: Deployed) -> list[views.Json]:
+    """List the parameters or the external logins a template asks for: none."""
+    if part not in {"rich-parameters", "external-auth"}:
+        raise Problem(404, "Route not found.")
+    await template_version(version_id, who, deployment)
+    return []
+
+
+@router.get("/appearance")
+@router.get("/entitlements")
+async def not_offered() -> Response:
+    """Tell clients that ask for licensed features that there are none; they expect exactly this."""
+    raise Problem(404, "Route not found.")

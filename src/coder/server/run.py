@@ -1,0 +1,267 @@
+"""Composition: builds the parts of a server, runs them, and takes them down in order."""
+
+import asyncio
+import signal
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import structlog
+import uvicorn
+
+from coder.clock import Clock, SystemClock
+from coder.config import DerpSettings, Settings, split_address
+from coder.db import site, users
+from coder.db.store import SqliteStore
+from coder.errors import CoderError
+from coder.server import maps
+from coder.server.app import create_app
+from coder.server.deployment import Deployment
+from coder.server.introductions import Introductions
+from coder.server.version import BUILD_VERSION
+from coder.tailnet.coordinator import MemoryCoordinator
+from coder.tailnet.resume import ResumeTokens
+
+log = structlog.get_logger(__name__)
+
+GRACE = 2.0
+"""Seconds that connections get for their goodbyes when the server stops."""
+
+_MAX_MESSAGE = 4 * 2**20 + 1024
+_WEBSOCKET_PING = 15.0
+_WEBSOCKET_PONG = 30.0
+
+
+class ListenError(CoderError):
+    """An address cannot be listened on."""
+
+    remedy = "Choose another one with --http-address or --derp-server-stun-port."
+
+
+class Edge(Protocol):
+    """The front of the server: HTTP, relay and STUN; everything else goes to us over a unix socket."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses it listens on, host:port."""
+
+    @property
+    def stun_ports(self) -> tuple[int, ...]:
+        """The UDP ports it answers STUN on."""
+
+    def close(self) -> None:
+        """Stop listening and end all connections. May block for a moment."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgePlan:
+    """What an edge is to do."""
+
+    listen: str
+    upstream: str
+    derp: bool
+    stun: tuple[str, ...]
+    trusted_proxies: tuple[str, ...]
+
+
+EdgeFactory = Callable[[EdgePlan], Edge]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """What a running server tells its operator."""
+
+    version: str
+    access_url: str
+    access_url_derived: bool
+    addresses: tuple[str, ...]
+    stun_ports: tuple[int, ...]
+    needs_first_user: bool
+
+
+def native_edge(plan: EdgePlan) -> Edge:
+    """Start the edge of the data plane. Raises ListenError."""
+    from coder.dataplane.engine import Edge as NativeEdge  # noqa: PLC0415  tests run without native code
+    from coder.dataplane.engine import EdgeSettings  # noqa: PLC0415
+
+    try:
+        edge: Edge = NativeEdge(
+            EdgeSettings(
+                listen=(plan.listen,),
+                upstream=plan.upstream,
+                derp=plan.derp,
+                stun=plan.stun,
+                trusted_proxies=plan.trusted_proxies,
+            )
+        )
+    except OSError as problem:
+        raise ListenError(f"Cannot listen on {plan.listen}: {problem.strerror or problem}.") from None
+    return edge
+
+
+async def run(
+    settings: Settings,
+    *,
+    announce: Callable[[Ready], None],
+    edge_factory: EdgeFactory = native_edge,
+    clock: Clock | None = None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Run a server until SIGTERM, SIGINT or `stop`. Raises CoderError when it cannot start."""
+    clock, stop = clock or SystemClock(), stop or asyncio.Event()
+    async with AsyncExitStack() as parts:
+        store = await SqliteStore.open(settings.state_path)
+        parts.push_async_callback(store.close)
+        directory = parts.enter_context(tempfile.TemporaryDirectory(prefix="coder-"))
+        upstream = parts.enter_context(_unix_socket(Path(directory) / "app.sock"))
+        edge = await asyncio.to_thread(edge_factory, _plan(settings, upstream.getsockname()))
+        parts.push_async_callback(asyncio.to_thread, edge.close)
+        access_url = settings.http.access_url.rstrip("/") or derive_access_url(edge.addresses[0])
+        deployment = await assemble(settings, store, access_url, edge.stun_ports, clock)
+        async with store.read() as session:
+            needs_first_user = not await users.any_exist(session)
+        parts.enter_context(_signals(stop))
+        await _serve(
+            deployment,
+            upstream,
+            stop,
+            lambda: announce(
+                Ready(
+                    version=BUILD_VERSION,
+                    access_url=access_url,
+                    access_url_derived=not settings.http.access_url,
+                    addresses=edge.addresses,
+                    stun_ports=edge.stun_ports,
+                    needs_first_user=needs_first_user,
+                )
+            ),
+        )
+
+
+async def assemble(
+    settings: Settings, store: SqliteStore, access_url: str, stun_ports: tuple[int, ...], clock: Clock
+) -> Deployment:
+    """Build a deployment on an open store."""
+    async with store.write() as session:
+        here = await site.ensure(session, clock.now())
+    return Deployment(
+        settings=settings,
+        access_url=access_url,
+        store=store,
+        clock=clock,
+        site=here,
+        maps=await maps.load(settings.derp, access_url, stun_ports),
+        introductions=Introductions(MemoryCoordinator()),
+        resume=ResumeTokens({(kid := str(here.resume_key.sequence)): here.resume_key.secret}, kid),
+    )
+
+
+def _plan(settings: Settings, upstream: str) -> EdgePlan:
+    return EdgePlan(
+        listen=listen_address(settings.http.address),
+        upstream=upstream,
+        derp=settings.derp.enable,
+        stun=_stun_addresses(settings.derp),
+        trusted_proxies=settings.http.proxy_trusted_origins,
+    )
+
+
+def listen_address(address: str) -> str:
+    """Return host:port with a host that is an address: none means all."""
+    host, port = split_address(address)
+    host = {"localhost": "127.0.0.1"}.get(host, host)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _stun_addresses(derp: DerpSettings) -> tuple[str, ...]:
+    """Return where STUN is answered: two ports, so that a node can tell whether its NAT maps by destination."""
+    if not derp.enable or derp.block_direct or derp.stun_port < 0:
+        return ()
+    ports = (0, 0) if derp.stun_port == 0 else (derp.stun_port, derp.stun_port + 1)
+    return tuple(f"0.0.0.0:{port}" for port in ports)
+
+
+def derive_access_url(address: str) -> str:
+    """Make an access URL from a listening address. It serves this machine only."""
+    parts = urlsplit(f"http://{address}")
+    host = parts.hostname or "127.0.0.1"
+    if host in {"0.0.0.0", "::"}:  # noqa: S104
+        host = "127.0.0.1"
+    return f"http://[{host}]:{parts.port}" if ":" in host else f"http://{host}:{parts.port}"
+
+
+@contextmanager
+def _unix_socket(path: Path) -> Iterator[socket.socket]:
+    # It listens before the edge does, so that requests of the first moment wait instead of failing.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen(1024)
+        listener.setblocking(False)
+        yield listener
+
+
+@contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    wanted = (signal.SIGTERM, signal.SIGINT)
+    for each in wanted:
+        loop.add_signal_handler(each, stop.set)
+    try:
+        yield
+    finally:
+        for each in wanted:
+            loop.remove_signal_handler(each)
+
+
+class _WebServer(uvicorn.Server):
+    """The web server, without signal handling of its own."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def web_server(deployment: Deployment) -> uvicorn.Server:
+    """Build the web server. Only the edge talks to it, so the forwarded headers it sets are believed."""
+    return _WebServer(
+        uvicorn.Config(
+            create_app(deployment),
+            http="httptools",
+            ws="websockets-sansio",
+            ws_max_size=_MAX_MESSAGE,
+            ws_ping_interval=_WEBSOCKET_PING,
+            ws_ping_timeout=_WEBSOCKET_PONG,
+            ws_per_message_deflate=False,
+            proxy_headers=True,
+            forwarded_allow_ips="*",
+            server_header=False,
+            access_log=False,
+            log_config=None,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
+    )
+
+
+async def _serve(
+    deployment: Deployment, listener: socket.socket, stop: asyncio.Event, ready: Callable[[], None]
+) -> None:
+    server = web_server(deployment)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        ready()
+        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+        log.info("server.stopping")
+        deployment.introductions.shutdown()
+        await deployment.sockets.stop(GRACE)
+    finally:
+        stopping.cancel()
+        server.should_exit = True
+        await serving
+    log.info("server.stopped")
