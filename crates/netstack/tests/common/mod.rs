@@ -118,8 +118,8 @@ impl Net {
         self.queue.insert((self.now + self.delay + late, self.sent as u64), (to_b, packet));
     }
 
-    /// Lets both ends send, then moves to the next thing that happens; false when nothing ever will.
-    pub fn step(&mut self) -> bool {
+    /// Lets both ends send; when something happens next.
+    fn send(&mut self) -> Option<Instant> {
         for packet in drain(&mut self.a, self.now) {
             self.schedule(true, packet);
         }
@@ -127,8 +127,10 @@ impl Net {
             self.schedule(false, packet);
         }
         let arrival = self.queue.keys().next().map(|key| key.0);
-        let timers = [arrival, self.a.poll_at(self.now), self.b.poll_at(self.now)];
-        let Some(next) = timers.into_iter().flatten().min() else { return false };
+        [arrival, self.a.poll_at(self.now), self.b.poll_at(self.now)].into_iter().flatten().min()
+    }
+
+    fn arrive(&mut self, next: Instant) {
         self.now = self.now.max(next);
         while let Some(entry) = self.queue.first_entry()
             && entry.key().0 <= self.now
@@ -136,7 +138,13 @@ impl Net {
             let (to_b, packet) = entry.remove();
             if to_b { self.b.inject(self.now, &packet) } else { self.a.inject(self.now, &packet) }
         }
-        true
+    }
+
+    /// Lets both ends send, then moves to the next thing that happens; false when nothing ever will.
+    pub fn step(&mut self) -> bool {
+        let next = self.send();
+        next.into_iter().for_each(|next| self.arrive(next));
+        next.is_some()
     }
 
     /// Steps until `done` says so.
@@ -150,16 +158,15 @@ impl Net {
         panic!("no end in sight");
     }
 
-    /// Steps until `span` has passed or nothing is left to do.
+    /// Lets `span` pass.
     pub fn pass(&mut self, span: Duration) {
         let end = self.now + span;
-        loop {
-            let next = [self.queue.keys().next().map(|key| key.0), self.a.poll_at(self.now), self.b.poll_at(self.now)];
-            if next.into_iter().flatten().min().is_none_or(|next| next > end) || !self.step() {
-                self.now = end.max(self.now);
-                return;
-            }
+        while let Some(next) = self.send()
+            && next <= end
+        {
+            self.arrive(next);
         }
+        self.now = end;
     }
 
     /// A connection from `a` to `port` of `b`.
