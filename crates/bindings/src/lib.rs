@@ -1,1 +1,27 @@
-//! The Python extension module: handles, conversions, errors.
+//! The extension module `coder.dataplane._native`: handles, conversions, errors. No logic, no loop, no policy.
+//!
+//! Two kinds of error leave: `ValueError` for an argument that makes no sense, `OSError` for what the system refuses.
+//! `src/coder/dataplane/engine.py` is the only caller and gives them their names.
+
+mod edge;
+mod engine;
+mod events;
+
+use pyo3::prelude::*;
+
+/// The Rust data plane.
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<engine::Engine>()?;
+    module.add_class::<engine::Peer>()?;
+    module.add_class::<events::SelfChanged>()?;
+    module.add_class::<events::PathChanged>()?;
+    module.add_class::<events::Incoming>()?;
+    module.add_class::<events::RelayProblem>()?;
+    module.add_class::<events::ForcedWebsocket>()?;
+    module.add_class::<events::Done>()?;
+    module.add_class::<events::Progress>()?;
+    module.add_class::<events::Failed>()?;
+    module.add_class::<edge::Edge>()?;
+    Ok(())
+}

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, netlink, socket_with};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 
 /// Multicast groups of rtnetlink: link, IPv4 address and IPv6 address changes (`linux/rtnetlink.h`).
 const GROUPS: u32 = 0x1 | 0x10 | 0x100;
@@ -24,7 +24,8 @@ fn usable(name: &str) -> bool {
 /// A netlink socket that hears of changes.
 pub(crate) fn watch() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(netlink::ROUTE))?;
+    // Protocol 0 of this family is rtnetlink.
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
     bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
     Ok(socket)
 }

@@ -493,7 +493,6 @@ impl Node {
                 self.with_streams(now, reactor, |streams, cx| streams.pump(cx, flow));
             }
             Happened::Finished(flow) => self.with_streams(now, reactor, |streams, cx| streams.finished(cx, flow)),
-            Happened::Closed(flow) => self.with_streams(now, reactor, |streams, cx| streams.closed(cx, flow)),
             Happened::Refused(flow) => {
                 self.with_streams(now, reactor, |streams, cx| streams.lost(cx, flow, Failure::Refused));
             }

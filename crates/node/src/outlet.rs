@@ -242,7 +242,7 @@ impl<'a> Exit<'a> {
 }
 
 impl Sink for Exit<'_> {
-    fn buffer(&mut self, destination: &Ipv6Addr, len: usize) -> Option<&mut [u8]> {
+    fn buffer(&mut self, destination: &Ipv6Addr) -> Option<&mut [u8]> {
         let peer = self.peer(destination);
         if let Some(peer) = peer
             && self.outlet.congested(self.now, peer)
@@ -250,16 +250,18 @@ impl Sink for Exit<'_> {
             return None;
         }
         self.to = peer;
-        self.packet = BytesMut::zeroed(len);
+        if self.packet.len() != tunnel::MTU {
+            self.packet = BytesMut::zeroed(tunnel::MTU);
+        }
         Some(&mut self.packet)
     }
 
     /// A packet for an address that is no peer's goes nowhere.
-    fn commit(&mut self) {
-        let packet = std::mem::take(&mut self.packet);
-        if let Some(peer) = self.to.take() {
-            let (now, outlet) = (self.now, &mut *self.outlet);
-            self.tunnel.encapsulate(now, peer, packet, &mut |peer, datagram| outlet.push(now, peer, datagram));
-        }
+    fn commit(&mut self, len: usize) {
+        let Some(peer) = self.to.take() else { return };
+        let mut packet = std::mem::take(&mut self.packet);
+        packet.truncate(len);
+        let (now, outlet) = (self.now, &mut *self.outlet);
+        self.tunnel.encapsulate(now, peer, packet, &mut |peer, datagram| outlet.push(now, peer, datagram));
     }
 }

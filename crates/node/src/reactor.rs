@@ -1,12 +1,16 @@
 //! Readiness of descriptors, level-triggered: what is not wanted is not registered, so nothing spins.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{Timespec, epoll};
 
 use crate::events::NodeId;
+
+/// Ready descriptors taken at once.
+const READY: usize = 256;
 
 /// What a ready descriptor belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,12 +90,11 @@ pub(crate) struct Ready {
 
 pub(crate) struct Reactor {
     epoll: OwnedFd,
-    ready: Vec<epoll::Event>,
 }
 
 impl Reactor {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?, ready: Vec::with_capacity(256) })
+        Ok(Self { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)? })
     }
 
     pub(crate) fn add(&self, fd: impl AsFd, source: Source, interest: Interest) -> io::Result<()> {
@@ -108,18 +111,18 @@ impl Reactor {
     }
 
     /// Waits until something is ready or the time is over; `None` waits for ever.
-    pub(crate) fn wait(&mut self, limit: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
+    pub(crate) fn wait(&self, limit: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
         let limit = limit.map(|limit| Timespec {
             tv_sec: limit.as_secs().min(3600) as i64,
             tv_nsec: i64::from(limit.subsec_nanos()),
         });
-        self.ready.clear();
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.ready), limit.as_ref()) {
-            Ok(_) => {}
+        let mut events = [const { MaybeUninit::uninit() }; READY];
+        let events = match epoll::wait(&self.epoll, &mut events, limit.as_ref()) {
+            Ok((events, _)) => events,
             Err(rustix::io::Errno::INTR) => return Ok(()),
             Err(error) => return Err(error.into()),
-        }
-        ready.extend(self.ready.iter().map(|event| {
+        };
+        ready.extend(events.iter().map(|event| {
             let flags = event.flags;
             Ready {
                 source: Source::decode(event.data.u64()),

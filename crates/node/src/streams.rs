@@ -267,18 +267,6 @@ impl Streams {
         cx.stack.close(cx.now, flow);
     }
 
-    /// The stream is over, by agreement of both ends.
-    pub(crate) fn closed(&mut self, cx: &mut Context<'_>, flow: Flow) {
-        self.pump(cx, flow);
-        if let Some(End::Pipe(pipe)) = self.ends.get(&flow)
-            && let Some(request) = pipe.request
-        {
-            cx.answer(request, Answer::Spliced);
-        }
-        self.drop_end(cx, flow);
-        cx.stack.close(cx.now, flow);
-    }
-
     /// A local descriptor is ready.
     pub(crate) fn ready(&mut self, cx: &mut Context<'_>, token: u32, hung_up: bool) {
         let Some(flow) = self.tokens.get(token as usize).copied() else { return };

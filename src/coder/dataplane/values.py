@@ -1,0 +1,139 @@
+"""What is said to a node and what it says, as values. Times are seconds, addresses are text."""
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+PortUse = Literal["python", "speedtest", "splice", "refuse"]
+"""What answers a TCP port: a descriptor for Python, the speed test, the same port of 127.0.0.1, or nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """A node this one may talk to."""
+
+    key: str
+    """`nodekey:<hex>`, its WireGuard and relay key."""
+    disco: str
+    """`discokey:<hex>`."""
+    home: int
+    """The DERP region it can always be reached at."""
+    endpoints: tuple[str, ...]
+    """`ip:port` candidates for a direct path."""
+    addresses: tuple[str, ...]
+    """Its addresses inside the tunnel, without prefix length; nothing else is accepted from it."""
+    keepalive: bool = False
+    """Open the session at once and keep it open."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Path:
+    """One way to a peer."""
+
+    kind: Literal["direct", "relay"]
+    endpoint: str | None
+    """`ip:port` of a direct path."""
+    region: int | None
+    """DERP region of a relayed one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pong:
+    """The answer to a disco ping."""
+
+    latency: float
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """Bytes moved within a span of a speed test; `start` and `end` count from its beginning."""
+
+    start: float
+    end: float
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeedtestResult:
+    """A finished speed test."""
+
+    intervals: tuple[Interval, ...]
+    total: Interval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStats:
+    """A node's counters since it was made."""
+
+    rx_bytes: int
+    tx_bytes: int
+    rx_packets: int
+    tx_packets: int
+    refused: int = 0
+    """Datagrams that were not accepted, whatever the reason."""
+    streams: int = 0
+    """Open streams."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSettings:
+    """Everything a node is made with."""
+
+    addresses: tuple[str, ...]
+    """Its addresses inside the tunnel."""
+    ports: Mapping[int, PortUse] = field(default_factory=dict)
+    """What answers which TCP port …"""
+    default: PortUse = "refuse"
+    """… and all the others; `splice` forwards UDP too."""
+    listen_port: int = 0
+    """UDP port for direct paths; 0 for any."""
+    block_direct: bool = False
+    """Relay only."""
+    force_websockets: bool = False
+    """Reach relays by WebSocket without trying the plain upgrade."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Sent with requests to relays; may hold secrets."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelfChanged:
+    """What a node must tell its peers about itself."""
+
+    home: int
+    """Home region; 0 while there is none."""
+    latencies: dict[str, float]
+    """Seconds to each region, keys such as `999-v4`."""
+    endpoints: tuple[str, ...]
+    forced_websocket: dict[int, str]
+    """Regions reached by WebSocket, with the reason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathChanged:
+    """A peer is reached another way than before."""
+
+    peer: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incoming:
+    """A peer connected to a port that Python answers. Whoever gets this closes the stream."""
+
+    port: int
+    stream: socket.socket
+    source: str
+    """The peer's address inside the tunnel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayProblem:
+    """A relay could not be reached or was lost. It is tried again."""
+
+    region: int
+    text: str
+
+
+NodeEvent = SelfChanged | PathChanged | Incoming | RelayProblem
