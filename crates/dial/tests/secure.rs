@@ -8,7 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
 use common::*;
-use dial::{Failure, Stage, Target, TrustRoots, relay};
+use dial::{Failure, Stage, Target, TrustRoots, latency, relay};
 use rustls::ServerConfig;
 use wire::derpmap::RelayNode;
 
@@ -64,6 +64,35 @@ fn bytes_go_both_ways() {
     assert!(received == sent);
     connected.stream.close();
     assert_eq!(read(&mut connected.stream, 1), b"");
+    server.join().unwrap();
+}
+
+#[test]
+fn tls_1_2_will_do() {
+    let authority = Authority::new();
+    let mut target = trusting(&authority, secure(0));
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let (port, server) = serve(vec![echo(authority.config_of(&["http/1.1"], &[version]))]);
+        target.region.nodes = vec![secure(port)];
+        let mut connected = relay(&target, later()).unwrap();
+        write(&mut connected.stream, b"hello");
+        assert_eq!(read(&mut connected.stream, 5), b"hello");
+        drop(connected);
+        server.join().unwrap();
+    }
+}
+
+#[test]
+fn latency_over_tls() {
+    let authority = Authority::new();
+    let config = authority.config(&[]);
+    let (port, server) = serve(vec![Box::new(move |stream| {
+        let mut stream = tls(&config, stream);
+        read_head(&mut stream);
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        drain(&mut stream);
+    })]);
+    assert!(latency(&trusting(&authority, secure(port)), later()).is_ok());
     server.join().unwrap();
 }
 

@@ -11,7 +11,7 @@ use dial::{Deadline, Stream, Target, TrustRoots};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
 use wire::derpmap::{Region, RelayNode};
 
 pub type Script = Box<dyn FnOnce(TcpStream) + Send>;
@@ -104,7 +104,7 @@ pub fn later() -> Deadline {
 
 /// A deadline for tests that want to see it pass.
 pub fn soon() -> Deadline {
-    Deadline::at(Instant::now() + Duration::from_millis(60))
+    Deadline::at(Instant::now() + Duration::from_millis(200))
 }
 
 /// Reads exactly this many bytes, or what there is before the end.
@@ -166,9 +166,17 @@ impl Authority {
     }
 
     pub fn config(&self, alpn: &[&str]) -> Arc<ServerConfig> {
+        self.config_of(alpn, rustls::DEFAULT_VERSIONS)
+    }
+
+    pub fn config_of(
+        &self,
+        alpn: &[&str],
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Arc<ServerConfig> {
         let key = PrivateKeyDer::try_from(self.key.serialize_der()).unwrap();
         let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .unwrap()
             .with_no_client_auth()
             .with_single_cert(vec![self.certificate.clone()], key)
