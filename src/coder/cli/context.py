@@ -107,9 +107,10 @@ def normal_url(text: str) -> str:
     """Complete an address as people type it: plain HTTP for `localhost`, else HTTPS. Raises CoderError."""
     from urllib.parse import urlsplit
 
-    url = text.strip().rstrip("/")
+    url = text.strip()
     if "://" not in url:
         url = ("http://" if url.startswith("localhost") else "https://") + url
+    url = url.rstrip("/")
     try:
         parts = urlsplit(url)
         _ = parts.port

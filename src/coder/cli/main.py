@@ -113,7 +113,7 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 @click.option("--no-color", is_flag=True, help="No colours. [env: NO_COLOR]")
 @click.option("--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help="Say the version.")
 @click.pass_context
-def group(ctx: click.Context, **flags: Any) -> None:
+def group(ctx: click.Context, /, **flags: Any) -> None:
     """Reach your workspaces: directly where the networks allow it, through a relay where they do not."""
     ctx.obj = Globals.from_flags(
         sources={name: _source(ctx, name) for name in ("url", "token")},

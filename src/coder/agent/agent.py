@@ -1,0 +1,186 @@
+"""The life of an agent: dial, be told who we are, serve, and begin anew whenever the connection to the server ends.
+
+The tunnel outlives all that: its node is made once, and established connections notice nothing.
+"""
+
+import asyncio
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import structlog
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from coder.agent import calls
+from coder.agent.node import node_settings
+from coder.agent.services import Services
+from coder.agent.settings import AgentSettings
+from coder.agent.stats import Meter
+from coder.clock import Clock, SystemClock
+from coder.errors import CoderError, UpgradeRefused
+from coder.ids import uuid_from_bytes
+from coder.peering import Backoff, Dial, Host, Peering
+from coder.peering.dialing import reason
+from coder.peering.tasks import until_one_ends
+from coder.rpc.client import RpcClient
+from coder.wire.proto import agent_pb2 as pb
+
+if TYPE_CHECKING:
+    from coder.dataplane.engine import Engine
+
+FIRST_RETRY, LAST_RETRY = 0.1, 10.0
+"""Seconds between two dials, at first and at most."""
+
+FAREWELL = 2.0
+"""Seconds the server has to take our leave."""
+
+MIN_REPORT = 10.0
+"""Seconds between two reports, however often a server asks for them: an idle agent should sleep."""
+
+log = structlog.get_logger()
+
+
+class Agent:
+    """One agent. `run` is its life; `stop` ends it properly."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        engine: "Engine",
+        dial: Dial,
+        *,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._dial = dial
+        self._clock = clock or SystemClock()
+        self._rng = rng or random.SystemRandom()
+        self._backoff = Backoff(FIRST_RETRY, LAST_RETRY, self._rng)
+        self._stop = asyncio.Event()
+        self._peering: Peering | None = None
+        self._services: Services | None = None
+        self._id: UUID | None = None
+        self._rpc: RpcClient | None = None
+        self._pending = [calls.State.STARTING, calls.State.READY]
+        self._told = ""
+
+    def stop(self) -> None:
+        """Ask `run` to say goodbye and return."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Serve until stopped. No refusal is final: the server may be restarted, the token may be made valid."""
+        try:
+            await until_one_ends(self._serve(), self._stopped())
+        finally:
+            if self._services is not None:
+                await self._services.close()
+            if self._peering is not None:
+                self._peering.close()
+
+    async def _serve(self) -> None:
+        while True:
+            try:
+                await self._session()
+            except CoderError as error:
+                self._tell(reason(error), error)
+            else:
+                self._tell("the server ended the connection", None)
+            await self._clock.sleep(self._backoff.delay())
+
+    async def _session(self) -> None:
+        """Hold one connection to the server, from dialling to its end."""
+        async with RpcClient(await self._dial(None), clock=self._clock) as rpc:
+            manifest = await calls.manifest(rpc)
+            peering = self._prepare(manifest)
+            await calls.startup(rpc, self._settings.version, _directory(manifest))
+            self._backoff.reset()
+            self._told = ""
+            log.info("agent.connected", server=self._settings.url, workspace=manifest.workspace_name)
+            self._rpc = rpc
+            try:
+                await until_one_ends(peering.introduce(rpc), self._report(rpc, peering), _ended(rpc))
+            finally:
+                self._rpc = None
+
+    def _prepare(self, manifest: pb.Manifest) -> Peering:
+        """Make the node when there is none for this identity, and let it follow the manifest."""
+        identity = uuid_from_bytes(manifest.agent_id, where="manifest.agent_id")
+        if self._peering is None or identity != self._id:
+            if self._peering is not None:
+                self._peering.close()
+            self._services = Services()
+            self._peering = Peering(
+                self._engine,
+                node_settings(self._settings, manifest, identity),
+                Host(identity),
+                url=self._settings.url,
+                on_event=self._services.on_event,
+                clock=self._clock,
+                rng=self._rng,
+            )
+            self._services.peering = self._peering
+            self._id = identity
+        self._peering.set_block_direct(manifest.disable_direct_connections)
+        self._peering.set_map(manifest.derp_map)
+        return self._peering
+
+    async def _report(self, rpc: RpcClient, peering: Peering) -> None:
+        """Say how far we have come, then report traffic as often as the server wants it."""
+        while self._pending:
+            await self._say(rpc, self._pending[0])
+            del self._pending[0]
+        meter = Meter(peering.node)
+        interval = await calls.stats(rpc, None)
+        while True:
+            await self._clock.sleep(max(interval.total_seconds(), MIN_REPORT))
+            interval = await calls.stats(rpc, meter.read())
+
+    async def _say(self, rpc: RpcClient, state: "calls.State.ValueType") -> None:
+        at = Timestamp()
+        at.FromDatetime(self._clock.now())
+        await calls.lifecycle(rpc, state, at)
+
+    async def _stopped(self) -> None:
+        """Wait for `stop`, then take leave of the server if it is there."""
+        await self._stop.wait()
+        rpc, peering = self._rpc, self._peering
+        if rpc is None or peering is None:
+            return
+        try:
+            async with asyncio.timeout(FAREWELL):
+                await asyncio.gather(self._say(rpc, calls.State.SHUTTING_DOWN), peering.leave())
+                await self._say(rpc, calls.State.OFF)
+        except (TimeoutError, CoderError) as error:
+            log.debug("agent.farewell_failed", reason=str(error))
+
+    def _tell(self, cause: str, error: CoderError | None) -> None:
+        """Log why there is no connection: once for each cause in a row."""
+        level = log.debug if cause == self._told else log.warning
+        self._told = cause
+        level("agent.not_connected", server=self._settings.url, reason=cause, remedy=_remedy(error))
+
+
+async def _ended(rpc: RpcClient) -> None:
+    fault = await rpc.wait_closed()
+    if fault is not None:
+        raise fault
+
+
+def _directory(manifest: pb.Manifest) -> str:
+    """Make an absolute path of the manifest's directory; relative ones are below the home directory."""
+    home = Path.home()
+    wanted = Path(manifest.directory or "~")
+    try:
+        return str(home / wanted.expanduser())
+    except RuntimeError:
+        return str(home)
+
+
+def _remedy(error: CoderError | None) -> str:
+    if isinstance(error, UpgradeRefused) and error.http_status == 401:
+        return "Check CODER_AGENT_TOKEN: the workspace may have been deleted. 'coder create' makes a new one."
+    return error.remedy if error is not None else ""

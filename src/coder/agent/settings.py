@@ -1,0 +1,22 @@
+"""What an agent is told at its start."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from coder.ids import Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """Everything that does not come from the server's manifest."""
+
+    url: str
+    """The server, without a slash at the end."""
+    token: Secret
+    """Who this agent is."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Added to every request to the server and its relay; may hold credentials."""
+    listen_port: int = 0
+    """UDP port of the tunnel; 0 takes any free one."""
+    version: str
+    """What the agent says it is: a semantic version with a leading v."""

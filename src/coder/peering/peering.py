@@ -1,0 +1,299 @@
+"""One data-plane node and its introduction to others.
+
+    peering = Peering(engine, settings, Client(agent_id), url=url)
+    await peering.follow(dial)          # a client: dials for ever
+    await peering.introduce(rpc)        # an agent: one session of a connection it shares with other calls
+
+Node, peers and established tunnels live as long as the `Peering`; sessions come and go above them.
+"""
+
+import asyncio
+import json
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from typing import TYPE_CHECKING, assert_never
+from uuid import UUID
+
+from coder.clock import Clock, SystemClock
+from coder.dataplane.engine import NodeSettings, Peer, SelfChanged
+from coder.errors import CoderError
+from coder.ids import DiscoKey, NodeKey
+from coder.peering.backoff import Backoff
+from coder.peering.dialing import Dial, is_permanent, refuses_resume_token
+from coder.peering.resume import ResumeToken
+from coder.peering.tasks import until_one_ends
+from coder.rpc.client import RpcClient, RpcStream
+from coder.tailnet import derpmap
+from coder.tailnet.addresses import node_id
+from coder.tailnet.peers import Action, PeerConfig, Peers, SendReady, SetPeers, Wake
+from coder.tailnet.selfnode import build_node
+from coder.wire import derpmap_json
+from coder.wire.derpmap import DerpMap, from_proto
+from coder.wire.proto import tailnet_pb2 as pb
+
+if TYPE_CHECKING:
+    from coder.dataplane.engine import Engine, Node
+
+SERVICE = "/coder.tailnet.v2.Tailnet/"
+
+FIRST_RETRY, LAST_RETRY = 0.05, 10.0
+"""Seconds between two dials of a client, at first and at most."""
+
+HANG_UP = 1.0
+"""Seconds the server has to end the call after our disconnect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """The role of a user's node: it opens a tunnel to one agent."""
+
+    agent: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The role of an agent: whoever may reach it is introduced by the coordinator."""
+
+    agent: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """How far the introduction has come."""
+
+    home: int
+    """Region at which we can be reached; 0 while none has been chosen."""
+    latencies: Mapping[str, float]
+    """Seconds by `<region>-v4` or `-v6`."""
+    endpoints: tuple[str, ...]
+    told: bool
+    """Whether the coordinator has our record."""
+    peers: tuple[PeerConfig, ...]
+    derp_map: DerpMap
+
+
+class Peering:
+    """Owns a node; make it in a running loop and `close` it at the end."""
+
+    def __init__(
+        self,
+        engine: "Engine",
+        settings: NodeSettings,
+        role: Client | Host,
+        *,
+        url: str,
+        on_event: Callable[[object], None] | None = None,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._role = role
+        self._url = url
+        self._clock = clock or SystemClock()
+        self._rng = rng or random.SystemRandom()
+        self._on_event = on_event
+        self._addresses = tuple(map(IPv6Address, settings.addresses))
+        self._number = node_id(role.agent) if isinstance(role, Host) else self._rng.getrandbits(63)
+        self._block_direct = settings.block_direct
+        self._map = DerpMap()
+        self._self = SelfChanged(home=0, latencies={}, endpoints=(), forced_websocket={})
+        self._record: pb.Node | None = None
+        self._configured: tuple[PeerConfig, ...] = ()
+        self._resume = ResumeToken(self._clock)
+        self._outbox: asyncio.Queue[pb.CoordinateRequest] | None = None
+        self._over = asyncio.Event()
+        self._told = False
+        self._heard = False
+        self._timer: asyncio.Task[None] | None = None
+        self.node: Node = engine.node(settings, self._event)
+        self._peers = Peers(acknowledge=isinstance(role, Host), handshake_age=self.node.last_handshake)
+        if isinstance(role, Client):
+            self._peers.add_destination(role.agent)
+
+    def state(self) -> State:
+        """Tell how far the introduction has come."""
+        return State(
+            home=self._self.home,
+            latencies=self._self.latencies,
+            endpoints=self._self.endpoints,
+            told=self._told,
+            peers=self._configured,
+            derp_map=self._map,
+        )
+
+    def set_map(self, derp_map: DerpMap) -> None:
+        """Use other relays. The embedded ones are looked for where the server itself is. Raises Malformed."""
+        moved = derpmap.rewrite_embedded(derp_map, self._url)
+        if not derpmap.same(moved, self._map):
+            self._map = moved
+            self.node.set_map(json.dumps(derpmap_json.dump(moved)))
+
+    def set_block_direct(self, block: bool) -> None:
+        """Allow direct paths, or forbid them from now on."""
+        if block != self._block_direct:
+            self._block_direct = block
+            self.node.set_block_direct(block)
+            self._announce()
+
+    def close(self) -> None:
+        """End the node and with it all its streams."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.node.close()
+
+    # Sessions
+
+    async def follow(self, dial: Dial) -> None:
+        """Be introduced, and again whenever the connection ends; returns only by an error or by being cancelled.
+
+        Raises what the first dial came to if trying again would not help; once there was a success, all is retried.
+        """
+        backoff = Backoff(FIRST_RETRY, LAST_RETRY, self._rng)
+        reached = False
+        while True:
+            self._heard = False
+            try:
+                channel = await dial(self._resume.get())
+                reached = True
+                async with RpcClient(channel, clock=self._clock) as rpc:
+                    await until_one_ends(self.introduce(rpc), self._keep_token_fresh(rpc), _ended(rpc))
+            except CoderError as error:
+                if refuses_resume_token(error) and self._resume.get() is not None:
+                    self._resume.forget()
+                    continue
+                if not reached and is_permanent(error):
+                    raise
+            if self._heard:
+                backoff.reset()
+            await self._clock.sleep(backoff.delay())
+
+    async def introduce(self, rpc: RpcClient) -> None:
+        """Hold one coordination session, until it ends. Raises CoderError when it ends badly.
+
+        The peers stay configured afterwards; they count as lost until the next session tells of them again.
+        """
+        outbox = self._outbox = asyncio.Queue()
+        self._over.clear()
+        self._told = False
+        if isinstance(self._role, Client):
+            tunnel = pb.CoordinateRequest.Tunnel(id=self._role.agent.bytes)
+            outbox.put_nowait(pb.CoordinateRequest(add_tunnel=tunnel))
+        self._announce()
+        try:
+            async with (
+                rpc.stream(SERVICE + "Coordinate", None, pb.CoordinateResponse) as call,
+                rpc.stream(SERVICE + "StreamDERPMaps", pb.StreamDERPMapsRequest(), pb.DERPMap) as maps,
+            ):
+                await until_one_ends(self._write(call, outbox), self._read(call), self._follow_maps(maps))
+        finally:
+            self._outbox = None
+            self._over.set()
+            self._act(self._peers.coordination_lost(self._clock.monotonic()))
+
+    async def leave(self) -> None:
+        """Say goodbye in the running session, if any, and give the server a moment to hang up."""
+        if self._outbox is None:
+            return
+        self._outbox.put_nowait(pb.CoordinateRequest(disconnect=pb.CoordinateRequest.Disconnect()))
+        over, patience = asyncio.ensure_future(self._over.wait()), asyncio.ensure_future(self._clock.sleep(HANG_UP))
+        try:
+            await asyncio.wait({over, patience}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            over.cancel()
+            patience.cancel()
+
+    async def _write(self, call: RpcStream[pb.CoordinateResponse], outbox: asyncio.Queue[pb.CoordinateRequest]) -> None:
+        while True:
+            request = await outbox.get()
+            await call.send(request)
+            self._told = self._told or request.HasField("update_self")
+
+    async def _read(self, call: RpcStream[pb.CoordinateResponse]) -> None:
+        async for response in call:
+            self._act(self._peers.handle(self._clock.monotonic(), response.peer_updates))
+            if response.error and self._on_event is not None:
+                self._on_event(CoordinatorError(response.error))
+
+    async def _follow_maps(self, maps: RpcStream[pb.DERPMap]) -> None:
+        async for message in maps:
+            self._heard = True
+            self.set_map(from_proto(message))
+
+    async def _keep_token_fresh(self, rpc: RpcClient) -> None:
+        await self._resume.keep_fresh(rpc)
+        await asyncio.Event().wait()  # a server without tokens is no reason to end the session
+
+    # What the node and the decisions say
+
+    def _event(self, event: object) -> None:
+        if isinstance(event, SelfChanged):
+            self._self = event
+            self._announce()
+        if self._on_event is not None:
+            self._on_event(event)
+
+    def _announce(self) -> None:
+        """Tell the coordinator who we are, once there is a home at which we can be reached."""
+        if self._outbox is None or self._self.home == 0:
+            return
+        record = build_node(
+            number=self._number,
+            as_of=self._clock.now(),
+            key=NodeKey.parse(self.node.key),
+            disco=DiscoKey.parse(self.node.disco),
+            home=self._self.home,
+            latencies=self._self.latencies,
+            addresses=self._addresses,
+            endpoints=() if self._block_direct else self._self.endpoints,
+            forced_websocket=self._self.forced_websocket,
+        )
+        self._outbox.put_nowait(pb.CoordinateRequest(update_self=pb.CoordinateRequest.UpdateSelf(node=record)))
+
+    def _act(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case SetPeers(peers):
+                    self._configured = peers
+                    self.node.set_peers([_peer(one) for one in peers])
+                case SendReady(ids):
+                    if self._outbox is not None:
+                        ready = [pb.CoordinateRequest.ReadyForHandshake(id=one.bytes) for one in ids]
+                        self._outbox.put_nowait(pb.CoordinateRequest(ready_for_handshake=ready))
+                case Wake(at):
+                    self._arm(at)
+                case _:
+                    assert_never(action)
+
+    def _arm(self, at: float | None) -> None:
+        if self._timer is not None and self._timer is not asyncio.current_task():
+            self._timer.cancel()
+        self._timer = None if at is None else asyncio.ensure_future(self._tick(at))
+
+    async def _tick(self, at: float) -> None:
+        await self._clock.sleep(at - self._clock.monotonic())
+        self._act(self._peers.tick(self._clock.monotonic()))
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorError:
+    """An event: the coordinator complains, for instance about who may talk to whom."""
+
+    text: str
+
+
+async def _ended(rpc: RpcClient) -> None:
+    fault = await rpc.wait_closed()
+    if fault is not None:
+        raise fault
+
+
+def _peer(config: PeerConfig) -> Peer:
+    return Peer(
+        key=config.key,
+        disco=config.disco,
+        home=config.home,
+        endpoints=config.endpoints,
+        addresses=tuple(address.partition("/")[0] for address in config.addresses),
+        keepalive=config.keepalive,
+    )
