@@ -78,8 +78,12 @@ pub const SUSPECT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Least time between discoveries that sending sets off.
 pub const DISCOVERY_GAP: Duration = Duration::from_millis(250);
-/// Least time between pings to one endpoint that call-me-maybes set off.
-pub const CALLED_GAP: Duration = Duration::from_secs(1);
+/// Call-me-maybes of one peer that are answered by pings in a burst.
+pub const CALL_BURST: u32 = 4;
+/// After a burst one call-me-maybe is answered this often.
+pub const CALL_EVERY: Duration = Duration::from_secs(1);
+/// A ping from an address silent for this long is answered by one of ours, if we are looking for a path.
+pub const PING_BACK_GAP: Duration = Duration::from_secs(1);
 /// How long a call-me-maybe waits for our endpoints to be looked up again.
 pub const CALL_PATIENCE: Duration = Duration::from_millis(500);
 /// Pings that may be on their way to one peer.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use wire::disco::{Message, TxId};
 
 use crate::config::{
-    CALL_PATIENCE, CALLED_GAP, GOOD_ENOUGH, HEARTBEAT, MAX_PINGS, MAX_USER_PINGS, PING_GAP, PING_TIMEOUT,
+    CALL_BURST, CALL_EVERY, CALL_PATIENCE, GOOD_ENOUGH, HEARTBEAT, MAX_PINGS, MAX_USER_PINGS, PING_GAP, PING_TIMEOUT,
     UPGRADE,
 };
 use crate::output::{Event, Output, Path};
@@ -51,7 +51,9 @@ impl Peer {
 
     /// A call-me-maybe came: it already opened the peer's NAT, so ping everything and do not call back.
     pub(crate) fn called(&mut self, around: &mut Around<'_>) {
-        self.ping_endpoints(around, CALLED_GAP);
+        if self.calls.take(around.now, CALL_BURST, CALL_EVERY) {
+            self.ping_endpoints(around, Duration::ZERO);
+        }
     }
 
     /// A user asks: by the proved path, else by every path there is. The first pong answers. Counts as activity.

@@ -266,7 +266,7 @@ impl Paths {
             voice: &mut self.voice,
             relays: &mut self.relays,
             endpoints: &self.endpoints,
-            netcheck: &self.netcheck,
+            netcheck: &mut self.netcheck,
             block_direct: self.block_direct,
         };
         let (route, changed) = known.route(&mut around);
@@ -392,7 +392,7 @@ impl Paths {
             voice: &mut self.voice,
             relays: &mut self.relays,
             endpoints: &self.endpoints,
-            netcheck: &self.netcheck,
+            netcheck: &mut self.netcheck,
             block_direct: self.block_direct,
         };
         let result = act(peer, &mut around);
@@ -418,7 +418,7 @@ impl Paths {
             voice: &mut self.voice,
             relays: &mut self.relays,
             endpoints: &self.endpoints,
-            netcheck: &self.netcheck,
+            netcheck: &mut self.netcheck,
             block_direct: self.block_direct,
         };
         peer.tell_path(&mut around);

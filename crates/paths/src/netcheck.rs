@@ -84,6 +84,11 @@ impl Netcheck {
         self.last_stun = None;
     }
 
+    /// A path went dark: our NAT may have given us another address.
+    pub(crate) fn doubt(&mut self) {
+        self.last_stun = None;
+    }
+
     pub(crate) fn latencies(&self) -> &Latencies {
         &self.latencies
     }

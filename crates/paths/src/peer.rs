@@ -9,7 +9,7 @@ use wire::keys::{DiscoPublic, NodePublic, SharedBox};
 
 use crate::choice::{Candidate, better};
 use crate::config::{
-    DISCOVERY_GAP, HEARTBEAT, LEARNED_KEPT, MAX_ENDPOINTS, PING_TIMEOUT, PONG_BURST, PONG_EVERY, PeerRecord,
+    DISCOVERY_GAP, HEARTBEAT, LEARNED_KEPT, MAX_ENDPOINTS, PING_TIMEOUT, PeerRecord,
     SESSION_ACTIVE, SILENCE, TRUST,
 };
 use crate::endpoints::{Endpoints, acceptable, canonical};
@@ -25,7 +25,7 @@ pub(crate) struct Around<'a> {
     pub(crate) voice: &'a mut Voice,
     pub(crate) relays: &'a mut Relays,
     pub(crate) endpoints: &'a Endpoints,
-    pub(crate) netcheck: &'a Netcheck,
+    pub(crate) netcheck: &'a mut Netcheck,
     pub(crate) block_direct: bool,
 }
 
@@ -57,6 +57,7 @@ pub(crate) struct Peer {
     /// Last ping by relay.
     pub(crate) relay_ping: Option<TxId>,
     pub(crate) relay_pongs: Allowance,
+    pub(crate) calls: Allowance,
     told: Option<Path>,
     /// As it stands in the index of deadlines.
     pub(crate) deadline: Option<Instant>,
@@ -89,7 +90,7 @@ pub(crate) enum Purpose {
     User(u64),
 }
 
-/// How many pongs a source may still draw: a bucket that refills.
+/// What a sender may still draw from us: a bucket that refills.
 #[derive(Debug, Default)]
 pub(crate) struct Allowance {
     used: u32,
@@ -97,15 +98,16 @@ pub(crate) struct Allowance {
 }
 
 impl Allowance {
-    pub(crate) fn take(&mut self, now: Instant) -> bool {
+    /// One more, of `burst` at once and then one `every` so often.
+    pub(crate) fn take(&mut self, now: Instant, burst: u32, every: Duration) -> bool {
         let since = *self.since.get_or_insert(now);
-        let refills = now.saturating_duration_since(since).as_nanos() / PONG_EVERY.as_nanos();
+        let refills = now.saturating_duration_since(since).as_nanos() / every.as_nanos().max(1);
         let refills = u32::try_from(refills).unwrap_or(u32::MAX);
         if refills > 0 {
             self.used = self.used.saturating_sub(refills);
             self.since = Some(now);
         }
-        let granted = self.used < PONG_BURST;
+        let granted = self.used < burst;
         self.used += u32::from(granted);
         granted
     }
@@ -142,6 +144,7 @@ impl Peer {
             call_by: None,
             relay_ping: None,
             relay_pongs: Allowance::default(),
+            calls: Allowance::default(),
             told: None,
             deadline: None,
         }

@@ -8,7 +8,7 @@ use wire::keys::{DiscoPublic, NodePublic};
 
 use crate::Paths;
 use crate::choice::Candidate;
-use crate::config::{MAX_ENDPOINTS, PING_GAP};
+use crate::config::{MAX_ENDPOINTS, PING_BACK_GAP, PING_GAP, PONG_BURST, PONG_EVERY};
 use crate::endpoints::{acceptable, canonical};
 use crate::output::{Event, Output, Path};
 use crate::peer::{Allowance, Around, Peer, Purpose};
@@ -132,16 +132,20 @@ enum Pinged {
 impl Peer {
     fn pinged(&mut self, around: &mut Around<'_>, path: Path, tx: TxId, answer: bool) -> Pinged {
         let now = around.now;
+        let mut fresh = false;
         let granted = match path {
             Path::Relay(_) if self.relay_ping == Some(tx) => return Pinged::Ignored,
             Path::Relay(_) => {
                 self.relay_ping = Some(tx);
-                self.relay_pongs.take(now)
+                self.relay_pongs.take(now, PONG_BURST, PONG_EVERY)
             }
             Path::Direct(from) => match self.learn(now, from, tx) {
                 Learned::Again => return Pinged::Ignored,
                 Learned::Full => false,
-                Learned::New(pongs) => pongs.take(now),
+                Learned::New { pongs, opened } => {
+                    fresh = opened;
+                    pongs.take(now, PONG_BURST, PONG_EVERY)
+                }
             },
         };
         if !granted {
@@ -153,17 +157,18 @@ impl Peer {
             }
             self.say(around, path, &Message::pong(tx, source_of(path)));
         }
-        self.ping_back(around, path);
+        self.ping_back(around, path, fresh);
         if answer { Pinged::Answered } else { Pinged::Ignored }
     }
 
-    /// A ping that came through the peer's NAT and ours shows where to try at once, if we are looking.
-    fn ping_back(&mut self, around: &mut Around<'_>, path: Path) {
+    /// A ping that came through the peer's NAT and ours shows where to try at once, if we are looking; our own earlier ones
+    /// may have met a closed NAT.
+    fn ping_back(&mut self, around: &mut Around<'_>, path: Path, fresh: bool) {
         let Path::Direct(from) = path else { return };
         let now = around.now;
         let looking = self.is_active(now) && self.trusted(now).is_none();
         let last = self.endpoints.get(&from).and_then(|endpoint| endpoint.last_ping);
-        if looking && last.is_none_or(|last| now >= last + PING_GAP) {
+        if looking && (fresh || last.is_none_or(|last| now >= last + PING_GAP)) {
             self.ping(around, path, Purpose::Discovery);
         }
     }
@@ -176,8 +181,9 @@ impl Peer {
         if endpoint.pinged_us.is_some_and(|(_, last)| last == tx) {
             return Learned::Again;
         }
-        endpoint.pinged_us = Some((now, tx));
-        Learned::New(&mut endpoint.pongs)
+        let before = endpoint.pinged_us.replace((now, tx));
+        let opened = before.is_none_or(|(at, _)| now >= at + PING_BACK_GAP);
+        Learned::New { pongs: &mut endpoint.pongs, opened }
     }
 
     /// Returns whether the pong proved a direct path.
@@ -215,7 +221,11 @@ impl Peer {
 }
 
 enum Learned<'a> {
-    New(&'a mut Allowance),
+    New {
+        pongs: &'a mut Allowance,
+        /// The address was silent before.
+        opened: bool,
+    },
     Again,
     Full,
 }

@@ -118,6 +118,7 @@ impl Peer {
             Due::Verdict => {
                 self.distrust();
                 if self.is_active(now) {
+                    around.netcheck.doubt();
                     self.discover(around, true);
                 }
             }

@@ -1,0 +1,12 @@
+//! Path choice, driven as a shell would drive it: alone with exact deadlines, and in a simulated network.
+#![allow(clippy::unwrap_used)]
+
+mod alone;
+mod checks;
+mod dark;
+mod flow;
+mod nats;
+mod peers;
+mod random;
+mod vectors;
+mod world;
