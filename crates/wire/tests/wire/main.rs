@@ -6,6 +6,7 @@ mod vectors;
 
 mod derp_frames;
 mod derp_login;
+mod derp_rewrite;
 mod derpmap;
 mod disco;
 mod ip;
