@@ -117,7 +117,7 @@ impl Failure {
 
 /// A region could not be reached. Prints as one line.
 #[derive(Debug, thiserror::Error)]
-#[error("relay region {region} ({code}){}: {failure}", .node.as_deref().map(|node| format!(", node {node}")).unwrap_or_default())]
+#[error("relay region {region} ({code}){}: {failure}", node_suffix(.node.as_deref()))]
 pub struct DialError {
     /// The region's number.
     pub region: u16,
@@ -128,4 +128,8 @@ pub struct DialError {
     /// What happened there.
     #[source]
     pub failure: Failure,
+}
+
+fn node_suffix(node: Option<&str>) -> String {
+    node.map(|node| format!(", node {node}")).unwrap_or_default()
 }
