@@ -1,9 +1,11 @@
 //! Two stacks in one thread, joined by a copy: what does TCP itself cost?
 //!
-//! `cargo run --release -p netstack --example stack_bench [seconds]` prints Gbit/s and CPU-seconds per Gbit of each end;
-//! with `idle` as argument, the memory of a thousand idle connections.
+//! `cargo run --release -p netstack --example stack_bench` prints Gbit/s and CPU-seconds per Gbit of each end, with
+//! `flows 100` spread over that many connections; `idle` prints the memory of a thousand idle connections, `lossy` what a
+//! path with loss and delay carries, in virtual time.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+use std::collections::VecDeque;
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
@@ -80,7 +82,8 @@ impl Pair {
     }
 
     fn connect(&mut self, port: u16) -> (Flow, Flow) {
-        let flow = self.client.connect(Instant::now(), format!("[{SERVER}]:{port}").parse().unwrap()).unwrap();
+        let flow =
+            self.client.connect(Instant::now(), format!("[{SERVER}]:{port}").parse().unwrap()).unwrap();
         let mut accepted = None;
         for _ in 0..4 {
             let now = Instant::now();
@@ -110,15 +113,19 @@ fn idle() {
     println!("resident per idle connection end: {} bytes", (resident() - before) / 2000);
 }
 
-fn bulk(seconds: f64) {
+fn bulk(flows: u16) {
     let mut pair = Pair::new();
-    let (out, into) = pair.connect(3);
+    let flows: Vec<_> = (1..=flows).map(|port| pair.connect(port)).collect();
     let data = vec![0x5a; 64 << 10];
     let (mut carried, mut sending, mut receiving) = (0usize, Duration::ZERO, Duration::ZERO);
     let start = Instant::now();
-    while start.elapsed().as_secs_f64() < seconds {
+    for turn in 0.. {
         let now = Instant::now();
+        if now - start > Duration::from_secs(2) {
+            break;
+        }
         let t0 = cpu();
+        let (out, _) = flows[turn % flows.len()];
         while pair.client.send_queue(out) < 1 << 20 {
             pair.client.send(now, out, |room| {
                 let len = room.len().min(data.len());
@@ -130,14 +137,11 @@ fn bulk(seconds: f64) {
         pair.client.poll(now, &mut pair.link);
         let t1 = cpu();
         pair.link.packets().for_each(|packet| pair.server.inject(now, packet));
-        loop {
-            let taken = pair.server.recv(into, |data| data.len());
-            carried += taken;
-            if taken == 0 {
-                break;
+        while let Some(event) = pair.server.next_event() {
+            if let Event::Readable(into) = event {
+                carried += take(&mut pair.server, into);
             }
         }
-        while pair.server.next_event().is_some() {}
         pair.link.lengths.clear();
         pair.server.poll(now, &mut pair.link);
         let t2 = cpu();
@@ -155,9 +159,70 @@ fn bulk(seconds: f64) {
     );
 }
 
+fn take(stack: &mut Stack, flow: Flow) -> usize {
+    std::iter::from_fn(|| Some(stack.recv(flow, <[u8]>::len)).filter(|&taken| taken > 0)).sum()
+}
+
+/// Ten virtual seconds of one connection over a path with this loss, round trip in ms and Mbit/s.
+fn lossy(loss: f64, round_trip: u64, rate: u64) {
+    let mut pair = Pair::new();
+    let (out, into) = pair.connect(3);
+    let data = vec![0x5a; 64 << 10];
+    let half = Duration::from_micros(round_trip * 500);
+    let start = Instant::now();
+    let (mut now, mut free, mut random, mut carried) = (start, start, 1u64, 0);
+    let mut queue: VecDeque<(Instant, bool, Vec<u8>)> = VecDeque::new();
+    let mut acks: VecDeque<(Instant, bool, Vec<u8>)> = VecDeque::new();
+    while now < start + Duration::from_secs(10) {
+        while pair.client.send_queue(out) < 4 << 20
+            && pair.client.send(now, out, |room| room.len().min(data.len())) > 0
+        {}
+        pair.link.lengths.clear();
+        // What does not fit a buffer of 20 ms at the bottleneck is dropped there.
+        pair.client.poll(now, &mut pair.link);
+        for packet in pair.link.packets() {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let lost = (random >> 11) as f64 / (1u64 << 53) as f64;
+            free = free.max(now);
+            if lost >= loss && free - now < Duration::from_millis(20) {
+                free += Duration::from_nanos(packet.len() as u64 * 8000 / rate);
+                queue.push_back((free + half, true, packet.to_vec()));
+            }
+        }
+        carried += take(&mut pair.server, into);
+        pair.link.lengths.clear();
+        pair.server.poll(now, &mut pair.link);
+        acks.extend(pair.link.packets().map(|packet| (now + half, false, packet.to_vec())));
+        while pair.client.next_event().is_some() || pair.server.next_event().is_some() {}
+        let timers = [pair.client.poll_at(now), pair.server.poll_at(now)].into_iter().flatten();
+        let Some(next) = timers.chain(queue.front().map(|x| x.0)).chain(acks.front().map(|x| x.0)).min()
+        else {
+            break;
+        };
+        now = now.max(next);
+        for line in [&mut queue, &mut acks] {
+            while let Some((_, to_server, packet)) = line.pop_front_if(|x| x.0 <= now) {
+                if to_server { pair.server.inject(now, &packet) } else { pair.client.inject(now, &packet) }
+            }
+        }
+    }
+    println!(
+        "loss {:.1} %, {round_trip} ms, {rate} Mbit/s: {:.1} Mbit/s",
+        loss * 100.0,
+        carried as f64 * 8e-7
+    );
+}
+
 fn main() {
-    match std::env::args().nth(1).as_deref() {
-        Some("idle") => idle(),
-        seconds => bulk(seconds.and_then(|text| text.parse().ok()).unwrap_or(2.0)),
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["idle"] => idle(),
+        ["flows", count] => bulk(count.parse().unwrap()),
+        ["lossy"] => {
+            for round_trip in [1, 29, 100] {
+                [0.0, 0.001, 0.01].into_iter().for_each(|loss| lossy(loss, round_trip, 500));
+            }
+        }
+        _ => bulk(1),
     }
 }

@@ -58,6 +58,9 @@ impl Config {
     /// the buffer before the first scaled window replaced it.
     pub(crate) fn receive_capacity(&self) -> usize {
         let window = usize::from(u16::MAX);
-        (0..=14).map(|shift| window << shift).find(|&size| size >= self.receive_buffer).unwrap_or(window << 14)
+        (0..=14)
+            .map(|shift| window << shift)
+            .find(|&size| size >= self.receive_buffer)
+            .unwrap_or(window << 14)
     }
 }

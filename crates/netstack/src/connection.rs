@@ -246,7 +246,10 @@ impl Connection {
             self.heard = now;
         }
         self.outstanding = outstanding;
-        [self.silence_limit(config), self.orphan_limit(), self.probe_start(), self.retransmit_at].into_iter().flatten().min()
+        [self.silence_limit(config), self.orphan_limit(), self.probe_start(), self.retransmit_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// When the peer's silence means that it is gone.
@@ -277,7 +280,8 @@ impl Connection {
     pub fn notice(&mut self, report: &mut impl FnMut(Event)) {
         let (flow, state) = (self.flow, self.socket().state());
         let before = std::mem::replace(&mut self.seen, state);
-        self.peer_finished |= matches!(state, State::CloseWait | State::LastAck | State::Closing | State::TimeWait);
+        self.peer_finished |=
+            matches!(state, State::CloseWait | State::LastAck | State::Closing | State::TimeWait);
         if self.released {
             self.refuse_more_data(state);
             return;
@@ -296,7 +300,10 @@ impl Connection {
             }
             (Phase::Open | Phase::Over, _) => {}
         }
-        if self.phase == Phase::Open && state == State::Closed && !matches!(before, State::LastAck | State::TimeWait | State::Closed) {
+        if self.phase == Phase::Open
+            && state == State::Closed
+            && !matches!(before, State::LastAck | State::TimeWait | State::Closed)
+        {
             return self.over(Event::Reset(flow), report);
         }
         self.notice_data(report);
@@ -309,7 +316,9 @@ impl Connection {
             self.readable_told = true;
             report(Event::Readable(self.flow));
         }
-        if self.wants_room && socket.send_capacity() - socket.send_queue() >= WRITABLE.min(socket.send_capacity() / 2) {
+        if self.wants_room
+            && socket.send_capacity() - socket.send_queue() >= WRITABLE.min(socket.send_capacity() / 2)
+        {
             self.wants_room = false;
             report(Event::Writable(self.flow));
         }

@@ -35,7 +35,15 @@ pub struct Waiting {
 
 impl Waiting {
     /// Takes in the SYN `packet`.
-    pub fn syn(&mut self, now: Instant, key: Key, packet: &[u8], header: &TcpHeader, limit: usize, keep: Duration) -> Outcome {
+    pub fn syn(
+        &mut self,
+        now: Instant,
+        key: Key,
+        packet: &[u8],
+        header: &TcpHeader,
+        limit: usize,
+        keep: Duration,
+    ) -> Outcome {
         let packet = without_data(packet, header);
         if let Some(held) = self.by_key.get(&key).and_then(|id| self.by_id.get_mut(id)) {
             // A restarted peer may come from the same port with another sequence number; the last one is the valid one.

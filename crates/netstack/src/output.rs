@@ -42,7 +42,8 @@ impl Outbox {
     pub fn flush(&mut self, sink: &mut impl Sink) -> bool {
         while let Some(packet) = self.packets.front() {
             let Some(to) = packet.get(24..IPV6).and_then(<[u8]>::first_chunk::<16>) else { return false };
-            let Some(room) = sink.buffer(&Ipv6Addr::from(*to)).and_then(|room| room.get_mut(..packet.len())) else {
+            let Some(room) = sink.buffer(&Ipv6Addr::from(*to)).and_then(|room| room.get_mut(..packet.len()))
+            else {
                 return false;
             };
             room.copy_from_slice(packet);

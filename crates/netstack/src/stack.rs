@@ -1,50 +1,43 @@
 //! The stack: everything one node's packets meet.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{Ipv6Addr, SocketAddrV6};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 use smoltcp::iface::{Config as InterfaceConfig, Interface};
-use smoltcp::socket::tcp::State;
-use smoltcp::wire::{HardwareAddress, IpListenEndpoint};
+use smoltcp::wire::HardwareAddress;
 
 use crate::config::Config;
 use crate::connection::{Connection, Key};
 use crate::device::Egress;
-use crate::event::{Counters, Event, Flow, SendError};
+use crate::event::{Counters, Event, SendError};
 use crate::held::Waiting;
-use crate::ip::{self, IPV6, Packet, UDP};
-use crate::message::{self, Tsmp};
+use crate::ip::{self, Packet};
 use crate::output::{Outbox, Sink};
 use crate::timers::Timers;
 
-/// First and number of the ports outgoing connections use (RFC 6335 section 6).
-const EPHEMERAL: (u16, u16) = (49152, 16384);
 /// How many packets a connection sends before others have their turn.
 const TURN: usize = 32;
-/// Silence after which a connection with unanswered data is worth a retransmission when the path comes back.
-const QUIET: Duration = Duration::from_millis(200);
 
 /// The TCP/IP stack of one node. See the crate's description.
 pub struct Stack {
     pub(crate) config: Config,
     pub(crate) interface: Interface,
     pub(crate) connections: Slab<Connection>,
-    by_key: HashMap<Key, u32>,
+    pub(crate) by_key: HashMap<Key, u32>,
     /// The connection the last segment belonged to.
-    last: Option<(Key, u32)>,
+    pub(crate) last: Option<(Key, u32)>,
     /// Connections that may have something to send or a new deadline.
     dirty: VecDeque<u32>,
     timers: Timers,
     pub(crate) waiting: Waiting,
     pub(crate) outbox: Outbox,
     pub(crate) events: VecDeque<Event>,
-    datagrams: usize,
+    pub(crate) datagrams: usize,
     pub(crate) counters: Counters,
     pub(crate) clock: Clock,
-    random: Random,
-    generation: u32,
+    pub(crate) random: Random,
+    pub(crate) generation: u32,
 }
 
 impl Stack {
@@ -172,240 +165,6 @@ impl Stack {
         self.counters
     }
 
-    /// How many connections there are, those that are still closing included.
-    pub fn flows(&self) -> usize {
-        self.connections.len()
-    }
-
-    /// Begins a connection; `Connected`, `Refused` or `TimedOut` tells how it went.
-    ///
-    /// # Errors
-    /// When there is nowhere to connect from or to.
-    pub fn connect(&mut self, now: Instant, to: SocketAddrV6) -> Result<Flow, SendError> {
-        let remote = ip::endpoint(*to.ip(), to.port());
-        if remote.port() == 0 || remote.ip().is_unspecified() || remote.ip().is_multicast() {
-            return Err(SendError::BadDestination);
-        }
-        let source = self.source(remote.ip())?;
-        let port = self.free_port(source, remote)?;
-        let key = Key { local: ip::endpoint(source, port), remote };
-        let index = self.insert(now, key, false);
-        if let Some(connection) = self.connections.get_mut(index as usize) {
-            let context = self.interface.context();
-            connection
-                .socket_mut()
-                .connect(context, (*remote.ip(), remote.port()), (source, port))
-                .map_err(|_| SendError::BadDestination)?;
-        }
-        self.touch(index);
-        Ok(self.flow(index))
-    }
-
-    /// Lets a held connection proceed; `None` when its peer has given up or it has waited too long.
-    pub fn accept(&mut self, now: Instant, id: u64) -> Option<Flow> {
-        let held = self.waiting.take(id)?;
-        let index = self.insert(now, held.key, true);
-        let local = held.key.local;
-        let endpoint = IpListenEndpoint { addr: Some((*local.ip()).into()), port: local.port() };
-        // A fresh socket and a port that is not zero: listening cannot fail.
-        self.connections.get_mut(index as usize)?.socket_mut().listen(endpoint).ok()?;
-        self.feed(now, index, &held.packet);
-        let connection = self.connections.get_mut(index as usize)?;
-        if connection.socket().state() != State::SynReceived {
-            connection.abort();
-            self.touch(index);
-            return None;
-        }
-        self.touch(index);
-        Some(self.flow(index))
-    }
-
-    /// Answers a held connection with a reset.
-    pub fn refuse(&mut self, id: u64) {
-        if let Some(held) = self.waiting.take(id) {
-            self.queue(message::reset(held.key.local.ip(), held.key.remote.ip(), &held.header));
-        }
-    }
-
-    /// Offers free room in the send buffer to `fill`, which returns how many bytes it wrote. Returns the same, 0 when
-    /// nothing can be sent now or any more. The room may be only part of what is free: call again for the rest. After a
-    /// call that left the buffer full, [`Event::Writable`] tells when to go on.
-    pub fn send(&mut self, now: Instant, flow: Flow, fill: impl FnOnce(&mut [u8]) -> usize) -> usize {
-        let Some(connection) = self.get(flow) else { return 0 };
-        let sent = connection.send(now, fill);
-        if sent > 0 {
-            self.touch(flow.slot);
-        }
-        sent
-    }
-
-    /// Offers received bytes to `take`, which returns how many it is done with. Returns the same, 0 when there are none.
-    /// Call until it returns 0: only then is [`Event::Readable`] reported again.
-    pub fn recv(&mut self, flow: Flow, take: impl FnOnce(&[u8]) -> usize) -> usize {
-        let Some(connection) = self.get(flow) else { return 0 };
-        let taken = connection.recv(take);
-        if taken > 0 {
-            self.notice(flow.slot);
-            self.touch(flow.slot);
-        }
-        taken
-    }
-
-    /// Free bytes in the send buffer; 0 when nothing may be sent.
-    pub fn send_capacity(&self, flow: Flow) -> usize {
-        self.peek(flow).map_or(0, |connection| {
-            let socket = connection.socket();
-            if socket.may_send() { socket.send_capacity() - socket.send_queue() } else { 0 }
-        })
-    }
-
-    /// Bytes sent and not yet acknowledged, or not yet on their way.
-    pub fn send_queue(&self, flow: Flow) -> usize {
-        self.peek(flow).map_or(0, |connection| connection.socket().send_queue())
-    }
-
-    /// Bytes that can be received.
-    pub fn recv_queue(&self, flow: Flow) -> usize {
-        self.peek(flow).map_or(0, |connection| connection.socket().recv_queue())
-    }
-
-    /// Whether the connection is open for sending.
-    pub fn may_send(&self, flow: Flow) -> bool {
-        self.peek(flow).is_some_and(|connection| connection.socket().may_send())
-    }
-
-    /// Whether more can be received, now or later.
-    pub fn may_recv(&self, flow: Flow) -> bool {
-        self.peek(flow).is_some_and(|connection| connection.socket().may_recv())
-    }
-
-    /// Sets how long the connection is quiet before the peer is probed; `None`: for ever.
-    pub fn set_keepalive(&mut self, flow: Flow, idle: Option<Duration>) {
-        if let Some(connection) = self.get(flow) {
-            connection.keepalive = idle;
-            self.touch(flow.slot);
-        }
-    }
-
-    /// Finishes sending: a FIN follows what is queued. Receiving goes on.
-    pub fn shutdown(&mut self, flow: Flow) {
-        if let Some(connection) = self.get(flow) {
-            connection.socket_mut().close();
-            self.touch(flow.slot);
-        }
-    }
-
-    /// Lets go of a connection: what is queued is still delivered, its memory is freed when it has finished. Bytes that
-    /// were received and not taken turn this into an [`abort`](Self::abort).
-    pub fn close(&mut self, now: Instant, flow: Flow) {
-        if let Some(connection) = self.get(flow) {
-            connection.release(now);
-            self.touch(flow.slot);
-        }
-    }
-
-    /// Cuts a connection: the peer gets a reset, what is queued is lost, the flow is gone.
-    pub fn abort(&mut self, flow: Flow) {
-        if let Some(connection) = self.get(flow) {
-            connection.abort();
-            self.touch(flow.slot);
-        }
-    }
-
-    /// The path came back: connections that wait for an answer repeat their question at once.
-    pub fn kick(&mut self, now: Instant) {
-        let waiting: Vec<u32> = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| connection.outstanding() && connection.heard + QUIET <= now)
-            .map(|(index, _)| index as u32)
-            .collect();
-        for index in waiting {
-            self.hasten(now, index);
-            self.touch(index);
-        }
-    }
-
-    /// Sends a UDP datagram. `from`'s address must be ours; unspecified stands for the best one.
-    ///
-    /// # Errors
-    /// When it cannot leave in one packet, from that address, to that destination, or now.
-    pub fn send_datagram(&mut self, from: SocketAddrV6, to: SocketAddrV6, payload: &[u8]) -> Result<(), SendError> {
-        if payload.len() > self.config.mtu - IPV6 - UDP {
-            return Err(SendError::TooLarge);
-        }
-        if to.port() == 0 {
-            return Err(SendError::BadDestination);
-        }
-        let source = if from.ip().is_unspecified() { self.source(to.ip())? } else { *from.ip() };
-        if !self.config.addresses.contains(&source) {
-            return Err(SendError::NoSource);
-        }
-        self.queue_or_fail(message::datagram(&ip::endpoint(source, from.port()), &to, payload))
-    }
-
-    /// Sends an ICMPv6 echo request; [`Event::EchoReply`] is the answer.
-    ///
-    /// # Errors
-    /// When there is no address to send from, or too many packets wait.
-    pub fn echo(&mut self, to: Ipv6Addr, id: u16, seq: u16) -> Result<(), SendError> {
-        let body = (u32::from(id) << 16 | u32::from(seq)).to_be_bytes();
-        let source = self.source(&to)?;
-        self.queue_or_fail(message::echo(message::ECHO_REQUEST, &source, &to, &body))
-    }
-
-    /// Sends a TSMP ping; [`Event::TsmpPong`] is the answer.
-    ///
-    /// # Errors
-    /// When there is no address to send from, or too many packets wait.
-    pub fn tsmp_ping(&mut self, to: Ipv6Addr, data: [u8; 8]) -> Result<(), SendError> {
-        let source = self.source(&to)?;
-        self.queue_or_fail(message::tsmp_ping(&source, &to, &data))
-    }
-
-    fn inject_datagram(&mut self, packet: &Packet) {
-        let Some((source, destination, payload)) = message::parse_datagram(packet.payload()) else {
-            self.counters.malformed += 1;
-            return;
-        };
-        if self.datagrams >= self.config.datagram_limit {
-            self.counters.datagram_overflow += 1;
-            return;
-        }
-        self.datagrams += 1;
-        self.events.push_back(Event::Datagram {
-            from: ip::endpoint(packet.source, source),
-            to: ip::endpoint(packet.destination, destination),
-            bytes: payload.to_vec(),
-        });
-    }
-
-    /// Takes in an ICMPv6 message. Its checksum is not looked at: WireGuard has vouched for the bytes, and the reference
-    /// implementation sends echo requests with a wrong one.
-    fn inject_echo(&mut self, packet: &Packet) {
-        match *packet.payload() {
-            [message::ECHO_REQUEST, 0, _, _, ref body @ ..] if body.len() >= 4 => {
-                self.queue(message::echo(message::ECHO_REPLY, &packet.destination, &packet.source, body));
-            }
-            [message::ECHO_REPLY, 0, _, _, i, d, s, q, ..] => {
-                let (id, seq) = (u16::from_be_bytes([i, d]), u16::from_be_bytes([s, q]));
-                self.events.push_back(Event::EchoReply { from: packet.source, id, seq });
-            }
-            [message::ECHO_REQUEST | message::ECHO_REPLY, ..] | [] => self.counters.malformed += 1,
-            _ => self.counters.unsupported += 1,
-        }
-    }
-
-    fn inject_tsmp(&mut self, packet: &Packet) {
-        match message::tsmp(packet.payload()) {
-            Some(Tsmp::Ping(data)) => {
-                self.queue(message::tsmp_pong(&packet.destination, &packet.source, &data));
-            }
-            Some(Tsmp::Pong(data)) => self.events.push_back(Event::TsmpPong { from: packet.source, data }),
-            None => self.counters.unsupported += 1,
-        }
-    }
-
     /// A connection's deadline has passed.
     fn expire(&mut self, now: Instant, index: u32) {
         let Some(connection) = self.connections.get_mut(index as usize) else { return };
@@ -423,7 +182,7 @@ impl Stack {
     }
 
     /// Moves a connection's clock to its next deadline.
-    fn hasten(&mut self, now: Instant, index: u32) {
+    pub(crate) fn hasten(&mut self, now: Instant, index: u32) {
         let Some(connection) = self.connections.get_mut(index as usize) else { return };
         let clock = self.clock.at(now, connection.skew);
         if let Some(due) = self.interface.poll_at(clock, &connection.sockets)
@@ -447,9 +206,13 @@ impl Stack {
             && let Some(at) = self.interface.poll_at(clock, &connection.sockets)
         {
             // It has just said that there is nothing to do now; taking its word for the contrary would be a busy loop.
-            let wait = Duration::from_micros((at.max(clock) - clock).total_micros()).max(Duration::from_millis(1));
+            let wait =
+                Duration::from_micros((at.max(clock) - clock).total_micros()).max(Duration::from_millis(1));
             due = Some(now + wait);
-            if wait > self.config.retransmit_limit && connection.outstanding() && connection.retransmit_at.is_none() {
+            if wait > self.config.retransmit_limit
+                && connection.outstanding()
+                && connection.retransmit_at.is_none()
+            {
                 connection.retransmit_at = Some(now + self.config.retransmit_limit);
             }
         }
@@ -458,7 +221,7 @@ impl Stack {
     }
 
     /// Reports what changed at a connection.
-    fn notice(&mut self, index: u32) {
+    pub(crate) fn notice(&mut self, index: u32) {
         let events = &mut self.events;
         if let Some(connection) = self.connections.get_mut(index as usize) {
             connection.notice(&mut |event| events.push_back(event));
@@ -481,7 +244,7 @@ impl Stack {
         }
     }
 
-    fn queue_or_fail(&mut self, packet: Vec<u8>) -> Result<(), SendError> {
+    pub(crate) fn queue_or_fail(&mut self, packet: Vec<u8>) -> Result<(), SendError> {
         if self.outbox.push(packet) { Ok(()) } else { Err(SendError::Full) }
     }
 
@@ -497,52 +260,14 @@ impl Stack {
         }
     }
 
-    fn insert(&mut self, now: Instant, key: Key, incoming: bool) -> u32 {
-        self.generation = self.generation.wrapping_add(1);
-        let entry = self.connections.vacant_entry();
-        let index = entry.key() as u32;
-        let flow = Flow { slot: index, generation: self.generation };
-        entry.insert(Connection::new(flow, key, &self.config, now, incoming));
-        self.by_key.insert(key, index);
-        index
-    }
-
     /// Forgets a connection.
     pub(crate) fn remove(&mut self, index: u32) {
         if let Some(connection) = self.connections.try_remove(index as usize) {
-            self.by_key.remove(&connection.key);
+            if self.by_key.get(&connection.key) == Some(&index) {
+                self.by_key.remove(&connection.key);
+            }
             self.last = None;
         }
-    }
-
-    fn flow(&self, index: u32) -> Flow {
-        self.connections.get(index as usize).map_or(Flow { slot: index, generation: 0 }, |connection| connection.flow)
-    }
-
-    /// A connection the shell has not let go of.
-    fn get(&mut self, flow: Flow) -> Option<&mut Connection> {
-        self.connections.get_mut(flow.slot as usize).filter(|connection| connection.flow == flow && !connection.released)
-    }
-
-    fn peek(&self, flow: Flow) -> Option<&Connection> {
-        self.connections.get(flow.slot as usize).filter(|connection| connection.flow == flow && !connection.released)
-    }
-
-    /// Our address that shares the longest prefix with `to`; the first one when several do.
-    fn source(&self, to: &Ipv6Addr) -> Result<Ipv6Addr, SendError> {
-        let distance = |address: &&Ipv6Addr| u128::from(**address) ^ u128::from(*to);
-        let bits = |address: &&Ipv6Addr| 128 - distance(address).leading_zeros();
-        self.config.addresses.iter().min_by_key(bits).copied().ok_or(SendError::NoSource)
-    }
-
-    /// A random local port that is free for this destination.
-    fn free_port(&mut self, source: Ipv6Addr, remote: SocketAddrV6) -> Result<u16, SendError> {
-        let (first, count) = EPHEMERAL;
-        let start = (self.random.next() % u64::from(count)) as u16;
-        (0..count)
-            .map(|step| first + (start + step) % count)
-            .find(|&port| !self.by_key.contains_key(&Key { local: ip::endpoint(source, port), remote }))
-            .ok_or(SendError::NoPort)
     }
 }
 
@@ -570,10 +295,10 @@ impl Clock {
 }
 
 /// A small generator of well-spread numbers from a seed (SplitMix64).
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

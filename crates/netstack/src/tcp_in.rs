@@ -5,9 +5,9 @@ use std::time::Instant;
 use crate::connection::Key;
 use crate::device::Ingress;
 use crate::event::Event;
+use crate::format;
 use crate::held::Outcome;
 use crate::ip::{self, IPV6, Packet, TCP, TcpHeader};
-use crate::message;
 use crate::stack::Stack;
 
 /// As how many acknowledgements one is taken at most while the congestion window opens.
@@ -93,7 +93,9 @@ impl Stack {
     fn hold(&mut self, now: Instant, key: Key, packet: &Packet, header: &TcpHeader) {
         let (limit, keep) = (self.config.held_limit, self.config.held_timeout);
         match self.waiting.syn(now, key, packet.whole, header, limit, keep) {
-            Outcome::New(id) => self.events.push_back(Event::Incoming { id, from: key.remote, to: key.local }),
+            Outcome::New(id) => {
+                self.events.push_back(Event::Incoming { id, from: key.remote, to: key.local })
+            }
             Outcome::Known => {}
             Outcome::Full => self.counters.held_overflow += 1,
         }
@@ -105,7 +107,7 @@ impl Stack {
         if header.flags & ip::RST != 0 {
             self.waiting.withdraw(key);
         } else {
-            self.queue(message::reset(&packet.destination, &packet.source, header));
+            self.queue(format::reset(&packet.destination, &packet.source, header));
         }
     }
 }

@@ -8,7 +8,15 @@ use netstack::Event;
 use proptest::prelude::*;
 
 /// A TCP packet from `a`'s address to `b`'s.
-fn segment(ports: (u16, u16), seq: u32, ack: u32, flags: u8, window: u16, options: &[u8], data: usize) -> Vec<u8> {
+fn segment(
+    ports: (u16, u16),
+    seq: u32,
+    ack: u32,
+    flags: u8,
+    window: u16,
+    options: &[u8],
+    data: usize,
+) -> Vec<u8> {
     let header = 20 + options.len().next_multiple_of(4);
     let mut packet = vec![0; 40 + header + data];
     let length = (packet.len() - 40) as u16;
@@ -21,7 +29,7 @@ fn segment(ports: (u16, u16), seq: u32, ack: u32, flags: u8, window: u16, option
     packet[42..44].copy_from_slice(&ports.1.to_be_bytes());
     packet[44..48].copy_from_slice(&seq.to_be_bytes());
     packet[48..52].copy_from_slice(&ack.to_be_bytes());
-    packet[52] = (header / 4 << 4) as u8;
+    packet[52] = ((header / 4) << 4) as u8;
     packet[53] = flags;
     packet[54..56].copy_from_slice(&window.to_be_bytes());
     packet[60..60 + options.len()].copy_from_slice(options);
@@ -104,6 +112,45 @@ proptest! {
     }
 
     #[test]
+    fn any_answer_to_a_connection_attempt_is_survived(steps in proptest::collection::vec(step(), 1..20)) {
+        let mut net = Net::new(1);
+        let flow = net.b.connect(net.now, at(A, 3)).unwrap();
+        let syn = &drain(&mut net.b, net.now)[0];
+        let port = u16::from_be_bytes(syn[40..42].try_into().unwrap());
+        let ack = u32::from_be_bytes(syn[44..48].try_into().unwrap()).wrapping_add(1);
+        for step in steps {
+            match step {
+                Step::Segment { seq, ack: on, flags, window, options, data } => {
+                    let ack = ack.wrapping_add(on as u32);
+                    net.b.inject(net.now, &segment((3, port), seq as u32, ack, flags, window, &options, data));
+                }
+                Step::Send(len) => _ = send(&mut net.b, net.now, flow, &vec![1; len]),
+                Step::Recv(len) => _ = net.b.recv(flow, |data| data.len().min(len)),
+                Step::Shutdown => net.b.shutdown(flow),
+                Step::Wait(millis) => net.now += std::time::Duration::from_millis(millis),
+            }
+            drain(&mut net.b, net.now);
+            events(&mut net.b);
+        }
+        net.b.close(net.now, flow);
+        net.pass(std::time::Duration::from_secs(3600));
+        prop_assert_eq!(net.b.flows(), 0);
+    }
+
+    #[test]
+    fn any_syn_is_survived(options in proptest::collection::vec(any::<u8>(), 0..40), flags in any::<u8>(), data in 0..1200usize) {
+        let mut net = Net::new(1);
+        net.b.inject(net.now, &segment((5000, 3), 7, 0, flags | 2, 1, &options, data));
+        for event in events(&mut net.b) {
+            if let Event::Incoming { id, .. } = event {
+                net.b.accept(net.now, id);
+            }
+        }
+        net.pass(std::time::Duration::from_secs(3600));
+        prop_assert!(net.b.flows() <= 1);
+    }
+
+    #[test]
     fn any_bytes_are_survived(next in prop_oneof![Just(6u8), Just(17), Just(58), Just(99), any::<u8>()],
                               mut body in proptest::collection::vec(any::<u8>(), 0..120), cut in 0..160usize) {
         let mut net = Net::new(1);
@@ -142,8 +189,11 @@ fn what_is_not_for_us_is_counted() {
         packet[at] = value;
         packet
     };
-    let packets = [good[..39].to_vec(), good[..69].to_vec(), altered(0, 0x45), altered(8, 0xff), altered(39, 1)];
-    for packet in packets.iter().chain([&altered(6, 44), &altered(6, 0), &altered(52, 0x40), &altered(52, 0xf0)]) {
+    let packets =
+        [good[..39].to_vec(), good[..69].to_vec(), altered(0, 0x45), altered(8, 0xff), altered(39, 1)];
+    for packet in
+        packets.iter().chain([&altered(6, 44), &altered(6, 0), &altered(52, 0x40), &altered(52, 0xf0)])
+    {
         net.b.inject(net.now, packet);
     }
     let counters = net.b.counters();

@@ -61,7 +61,7 @@ fn a_kick_makes_it_at_once() {
 fn an_outage_costs_few_packets() {
     let mut net = quiet();
     outage(&mut net, 60 * SECOND, false);
-    assert!(net.sent < 40, "{}", net.sent);
+    assert!(net.sent < 25, "{}", net.sent);
 }
 
 #[test]
@@ -118,15 +118,14 @@ fn keepalive_notices_a_dead_peer_and_leaves_a_living_one() {
     net.pass(100 * 3600 * SECOND);
     assert_eq!(events(&mut net.a), []);
     let living = net.sent;
-    eprintln!("LIVING {living} {:?}", net.a.poll_at(net.now).map(|t| t - net.now));
-    assert!(living > 200, "a probe and an answer every hour: {living}");
+    assert!((190..210).contains(&living), "a probe and an answer every hour: {living}");
     net.weather.down = true;
     // The next probe is due: nine of them, 75 seconds each.
     net.pass(9 * 75 * SECOND);
     assert_eq!(events(&mut net.a), []);
     net.pass(5 * SECOND);
     assert_eq!(events(&mut net.a), [Event::TimedOut(out)]);
-    assert!(net.sent < living + 15);
+    assert!(net.sent < living + 12);
 }
 
 #[test]

@@ -74,7 +74,8 @@ pub struct Net {
     pub weather: Weather,
     pub delay: Duration,
     pub sent: usize,
-    queue: BTreeMap<(Instant, u64), (bool, Vec<u8>)>,
+    /// By time of arrival, then by order of sending.
+    queue: BTreeMap<(Instant, usize), (bool, Vec<u8>)>,
     random: u64,
 }
 
@@ -111,11 +112,10 @@ impl Net {
             return;
         }
         if self.chance() < self.weather.duplicate {
-            self.queue.insert((self.now + self.delay * 2, self.sent as u64), (to_b, packet.clone()));
+            self.queue.insert((self.now + self.delay * 2, self.sent), (to_b, packet.clone()));
         }
         let late = if self.chance() < self.weather.reorder { self.delay / 5 } else { Duration::ZERO };
-        self.sent += 1;
-        self.queue.insert((self.now + self.delay + late, self.sent as u64), (to_b, packet));
+        self.queue.insert((self.now + self.delay + late, self.sent), (to_b, packet));
     }
 
     /// Lets both ends send; when something happens next.
