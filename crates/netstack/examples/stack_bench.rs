@@ -117,6 +117,7 @@ fn bulk(flows: u16) {
     let mut pair = Pair::new();
     let flows: Vec<_> = (1..=flows).map(|port| pair.connect(port)).collect();
     let data = vec![0x5a; 64 << 10];
+    let backlog = ((1 << 20) / flows.len()).max(128 << 10);
     let (mut carried, mut sending, mut receiving) = (0usize, Duration::ZERO, Duration::ZERO);
     let start = Instant::now();
     for turn in 0.. {
@@ -126,7 +127,7 @@ fn bulk(flows: u16) {
         }
         let t0 = cpu();
         let (out, _) = flows[turn % flows.len()];
-        while pair.client.send_queue(out) < 1 << 20 {
+        while pair.client.send_queue(out) < backlog {
             pair.client.send(now, out, |room| {
                 let len = room.len().min(data.len());
                 room[..len].copy_from_slice(&data[..len]);

@@ -75,7 +75,7 @@ impl Stack {
 
     /// Offers free room in the send buffer to `fill`, which returns how many bytes it wrote. Returns the same, 0 when
     /// nothing can be sent now or any more. The room may be only part of what is free: call again for the rest. After a
-    /// call that left the buffer full, [`Event::Writable`] tells when to go on.
+    /// call that left the buffer full, [`Event::Writable`](crate::Event::Writable) tells when to go on.
     pub fn send(&mut self, now: Instant, flow: Flow, fill: impl FnOnce(&mut [u8]) -> usize) -> usize {
         let Some(connection) = self.get(flow) else { return 0 };
         let sent = connection.send(now, fill);
@@ -86,7 +86,7 @@ impl Stack {
     }
 
     /// Offers received bytes to `take`, which returns how many it is done with. Returns the same, 0 when there are none.
-    /// Call until it returns 0: only then is [`Event::Readable`] reported again.
+    /// Call until it returns 0: only then is [`Event::Readable`](crate::Event::Readable) reported again.
     pub fn recv(&mut self, flow: Flow, take: impl FnOnce(&[u8]) -> usize) -> usize {
         let Some(connection) = self.get(flow) else { return 0 };
         let taken = connection.recv(take);
