@@ -7,7 +7,6 @@ import asyncio
 import random
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -24,9 +23,12 @@ from coder.peering import Backoff, Dial, Host, Peering
 from coder.peering.dialing import reason
 from coder.peering.tasks import until_one_ends
 from coder.rpc.client import RpcClient
+from coder.wire.derpmap import from_proto
 from coder.wire.proto import agent_pb2 as pb
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from coder.dataplane.engine import Engine
 
 FIRST_RETRY, LAST_RETRY = 0.1, 10.0
@@ -125,7 +127,7 @@ class Agent:
             self._services.peering = self._peering
             self._id = identity
         self._peering.set_block_direct(manifest.disable_direct_connections)
-        self._peering.set_map(manifest.derp_map)
+        self._peering.set_map(from_proto(manifest.derp_map))
         return self._peering
 
     async def _report(self, rpc: RpcClient, peering: Peering) -> None:

@@ -1,53 +1,66 @@
 """From a workspace's name to its agent at the other end of the tunnel: what `ping` and `speedtest` share.
 
-Start-up overlaps: while the REST calls wait on a thread, the data plane and the codecs are imported; the coordination
-socket is dialled while the connection info is fetched.
+Start-up overlaps: while the first REST call waits on a thread, data plane and codecs are imported; the coordination
+socket is dialled while the relay map is fetched.
 """
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from coder.cli import errors, output, times, workspaces
 from coder.cli.context import Globals
 from coder.cli.options import format_duration
 from coder.cli.threads import in_thread
-from coder.errors import Unreachable
 
 if TYPE_CHECKING:
     from coder.cli.api import Api
-    from coder.dataplane.engine import Engine, Node, Path
-    from coder.peering import Peering
+    from coder.dataplane.engine import Path, Pong
+    from coder.errors import Unreachable
+    from coder.peering import Dial, Peering
+    from coder.rpc.channel import Channel
 
 AGENT_POLL = 0.5
 """Seconds between two looks at an agent that is not connected yet."""
 
+API_VERSION = "2.0"
+"""Version of the coordination calls: the lowest there is, so that no server is too old."""
 
-@dataclass(slots=True, kw_only=True)
+
 class Connection:
     """A node of ours that is being introduced to a workspace's agent."""
 
-    workspace: str
-    """Its name, as the user typed it."""
-    address: str
-    """The agent's tunnel address."""
-    node: "Node"
-    peering: "Peering"
-    direct_allowed: bool
-    regions: dict[int, tuple[str, str]] = field(default_factory=dict)
-    """Region id -> code and name."""
+    def __init__(
+        self, workspace: str, address: str, peering: "Peering", watch: "Watch", *, direct_allowed: bool
+    ) -> None:
+        self.workspace = workspace
+        """Its name, as the user typed it."""
+        self.address = address
+        """The agent's tunnel address."""
+        self.peering = peering
+        self.node = peering.node
+        self.direct_allowed = direct_allowed
+        self._watch = watch
+        self.following: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._since = self._loop.time()
+
+    def age(self) -> float:
+        """Seconds since the node was made."""
+        return self._loop.time() - self._since
 
     def region_name(self, region: int | None) -> str:
         """Name a relay as its administrator does."""
-        return self.regions.get(region or 0, ("", f"region {region}"))[1]
+        found = self.peering.state().derp_map.regions.get(region or 0)
+        return found.name if found is not None and found.name else f"region {region}"
 
     def region_code(self, region: int | None) -> str:
         """Name a relay in short."""
-        return self.regions.get(region or 0, (f"region {region}", ""))[0]
+        found = self.peering.state().derp_map.regions.get(region or 0)
+        return found.code if found is not None and found.code else f"region {region}"
 
     def path_json(self, path: "Path", latency: float) -> dict[str, Any]:
         """Describe a path for scripts."""
@@ -55,58 +68,172 @@ class Connection:
         return {"kind": path.kind, **place, "latency_ms": round(latency * 1e3, 3)}
 
     async def reach(self, patience: float) -> float:
-        """Wait until the agent answers through the tunnel; return the round trip. Raises TimedOut."""
+        """Wait until the agent answers through the tunnel; return the round trip.
+
+        Raises TimedOut after `patience` seconds, and what ended the introduction for good.
+        """
         attempt = asyncio.ensure_future(self.node.reach(self.address))
-        broken = asyncio.ensure_future(self.peering.failed())
+        waited = {attempt} if self.following is None else {attempt, self.following}
         try:
-            done, _ = await asyncio.wait({attempt, broken}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-            if broken in done:
-                broken.result()
-            if attempt not in done:
-                raise errors.no_answer(self.workspace, format_duration(patience))
-            return attempt.result()
+            await asyncio.wait(waited, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            if attempt.done():
+                return attempt.result()
+            if self.following is not None and self.following.done():
+                self.following.result()
+            raise errors.no_answer(self.workspace, format_duration(patience), self._watch.problem)
         finally:
             attempt.cancel()
-            broken.cancel()
+
+    async def ping(self, patience: float) -> "Pong":
+        """Send one disco ping. Raises TimedOut."""
+        try:
+            async with asyncio.timeout(patience):
+                return await self.node.ping(self.address)
+        except TimeoutError:
+            raise errors.no_answer(self.workspace, format_duration(patience), self._watch.problem) from None
+
+
+class Watch:
+    """Listens to the node. Trouble is told only if it turns out to matter, or when asked for with --verbose."""
+
+    def __init__(self, *, verbose: bool) -> None:
+        self.problem = ""
+        """What last kept us from a relay, or the coordinator from helping."""
+        self._verbose = verbose
+
+    def on_event(self, event: object) -> None:
+        """Take an event of the node or its introduction."""
+        from coder.dataplane.engine import PathChanged, RelayProblem
+        from coder.peering import CoordinatorError
+
+        match event:
+            case RelayProblem():
+                self.problem = f"relay of region {event.region}: {event.text}"
+            case CoordinatorError():
+                self.problem = f"coordinator: {event.text}"
+            case PathChanged() if self._verbose:
+                output.note(f"path: {event.path.endpoint or f'relay of region {event.path.region}'}")
+                return
+            case _:
+                return
+        if self._verbose:
+            output.note(self.problem)
 
 
 @asynccontextmanager
-async def connect(
-    flags: Globals, argument: str, *, patience: float, engine: "Callable[[], Engine] | None" = None
-) -> AsyncIterator[Connection]:
+async def connect(flags: Globals, argument: str, *, patience: float) -> AsyncIterator[Connection]:
     """Find the agent of a workspace and have our node introduced to it.
 
     Waits up to `patience` seconds for an agent that is not connected. Raises CoderError with what to do.
     """
     target = workspaces.Target.parse(argument)
-    api = flags.api()
-    asked = asyncio.ensure_future(in_thread(lambda: workspaces.find(api, target)))
-    await asyncio.sleep(0)  # lets the request leave before the imports below take the interpreter
-    from coder.cli.tunnel import open_tunnel
+    with flags.api() as api:
+        asked = asyncio.ensure_future(in_thread(functools.partial(workspaces.find, api, target)))
+        await asyncio.sleep(0)  # lets the request leave before the imports take the interpreter
+        from coder.dataplane.engine import Engine
 
-    workspace = await asked
+        async with Engine() as engine:
+            agent = await _agent(api, await asked, target, patience)
+            async with _introduced(flags, api, engine, agent, target.name) as connection:
+                yield connection
+
+
+async def _agent(api: "Api", workspace: Any, target: workspaces.Target, patience: float) -> UUID:
+    """Return the id of a connected agent, waiting for it a while."""
     agent = workspaces.choose_agent(workspace, target)
     if agent["status"] != "connected":
-        await _wait_for_agent(api, agent, target, patience)
-    async with open_tunnel(flags, api, UUID(agent["id"]), engine=engine) as tunnel:
-        yield Connection(workspace=target.name, **tunnel)
-
-
-async def _wait_for_agent(api: "Api", agent: Any, target: workspaces.Target, patience: float) -> None:
-    output.note(f"The agent of {target.name} is not connected; waiting up to {format_duration(patience)} ...")
+        output.note(f"The agent of {target.name} is not connected; waiting up to {format_duration(patience)} ...")
     loop = asyncio.get_running_loop()
     until = loop.time() + patience
     ask = functools.partial(api.agent, agent["id"])
-    while loop.time() < until:
-        await asyncio.sleep(min(AGENT_POLL, max(0.0, until - loop.time())))
+    while agent["status"] != "connected":
+        left = until - loop.time()
+        if left <= 0:
+            raise _not_connected(target, agent)
+        await asyncio.sleep(min(AGENT_POLL, left))
         agent = await in_thread(ask)
-        if agent["status"] == "connected":
-            return
-    raise _not_connected(target, agent)
+    return UUID(agent["id"])
 
 
-def _not_connected(target: workspaces.Target, agent: Any) -> Unreachable:
-    since = times.ago(agent.get("disconnected_at") or agent.get("last_connected_at"))
+def _not_connected(target: workspaces.Target, agent: Any) -> "Unreachable":
     if not agent.get("first_connected_at"):
         return errors.agent_not_connected(target.name, "has never connected")
-    return errors.agent_not_connected(target.name, f"is not connected (left {since or 'some time ago'})")
+    since = times.ago(agent.get("disconnected_at") or agent.get("last_connected_at"))
+    return errors.agent_not_connected(target.name, f"is not connected, since {since or 'some time'}")
+
+
+@asynccontextmanager
+async def _introduced(flags: Globals, api: "Api", engine: Any, agent: UUID, name: str) -> AsyncIterator[Connection]:
+    """Make the node and keep it introduced while the body runs."""
+    from coder.dataplane.engine import NodeSettings
+    from coder.peering import Client, Peering, WebSocketDial
+    from coder.tailnet.addresses import agent_address, client_address
+
+    path = f"/api/v2/workspaceagents/{agent}/coordinate"
+    dial = WebSocketDial(url=api.url, path=path, version=API_VERSION, token=flags.session(), headers=flags.headers)
+    first = asyncio.ensure_future(dial(None))
+    try:
+        info = await in_thread(functools.partial(api.connection_info, str(agent)))
+        relays = _relay_map(api.url, info)
+    except BaseException:
+        await _abandon(first)
+        raise
+    block = flags.disable_direct or bool(info.get("disable_direct_connections"))
+    settings = NodeSettings(
+        addresses=(str(client_address(uuid4())),),
+        ports={},
+        default="refuse",
+        block_direct=block,
+        force_websockets=bool(info.get("derp_force_websockets")),
+        headers=dict(flags.headers),
+    )
+    watch = Watch(verbose=flags.verbose)
+    peering = Peering(engine, settings, Client(agent), url=api.url, on_event=watch.on_event)
+    connection = Connection(name, str(agent_address(agent)), peering, watch, direct_allowed=not block)
+    try:
+        peering.set_map(relays)
+        connection.following = asyncio.ensure_future(peering.follow(_started(first, dial)))
+        yield connection
+    finally:
+        await _end(connection, first)
+
+
+async def _end(connection: Connection, first: "asyncio.Task[Channel]") -> None:
+    """Take leave of the coordinator and end the node."""
+    following = connection.following
+    try:
+        if following is not None and not following.done():
+            await connection.peering.leave()
+    finally:
+        if following is not None:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        else:
+            await _abandon(first)
+        connection.peering.close()
+
+
+def _relay_map(url: str, info: Any) -> Any:
+    from coder.wire import derpmap_json
+
+    if not isinstance(info, Mapping) or not info.get("derp_map"):
+        raise errors.bad_answer(url)
+    return derpmap_json.load(info["derp_map"])
+
+
+def _started(first: "asyncio.Task[Channel]", dial: "Dial") -> "Dial":
+    """Hand out the dial that is under way already, then make new ones."""
+    waiting = [first]
+
+    async def redial(resume: str | None) -> "Channel":
+        return await (waiting.pop() if waiting else dial(resume))
+
+    return redial
+
+
+async def _abandon(first: "asyncio.Task[Channel]") -> None:
+    """Give up a dial, and what came of it."""
+    first.cancel()
+    [result] = await asyncio.gather(first, return_exceptions=True)
+    if not isinstance(result, BaseException):
+        await result.close()

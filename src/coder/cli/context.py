@@ -94,9 +94,15 @@ class Globals:
         """Return a client signed in to the server. Raises NotSignedIn when there is no server or no session."""
         from coder.cli.api import Api
 
-        if self.url is None or self.token is None:
+        if self.url is None:
+            raise errors.not_signed_in(None)
+        return Api(normal_url(self.url), token=self.session(), headers=self.headers)
+
+    def session(self) -> Secret:
+        """Return the session token. Raises NotSignedIn."""
+        if self.token is None:
             raise errors.not_signed_in(self.url)
-        return Api(normal_url(self.url), token=self.token, headers=self.headers)
+        return self.token
 
 
 def _secret(text: str | None) -> Secret | None:

@@ -158,9 +158,9 @@ def agent_not_connected(name: str, since: str) -> Unreachable:
     )
 
 
-def no_answer(name: str, seconds: str) -> TimedOut:
+def no_answer(name: str, seconds: str, problem: str) -> TimedOut:
     """The server introduced us, but nothing came back through the tunnel."""
     return TimedOut(
-        f"the agent of workspace {name!r} did not answer within {seconds}",
+        f"the agent of workspace {name!r} did not answer within {seconds}" + (f" ({problem})" if problem else ""),
         remedy=f"See 'coder show {name}', and give it longer with --timeout.",
     )

@@ -4,7 +4,7 @@ import random
 
 
 class Backoff:
-    """Delays that grow from `first` to `ceiling` seconds, each spread by a fifth so that many clients do not come at once."""
+    """Delays that grow from `first` to `ceiling` seconds, each spread by a fifth, so that not all come at once."""
 
     GROWTH = 1.6
     SPREAD = 0.2

@@ -2,13 +2,49 @@
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from ssl import PROTOCOL_TLS_CLIENT, SSLContext
 from typing import Any
+from urllib.parse import urlencode
 
 from coder.errors import CoderError, UpgradeRefused
+from coder.ids import Secret
 from coder.rpc.channel import Channel
+from coder.rpc.websocket import connect
 
 Dial = Callable[[str | None], Awaitable[Channel]]
 """Opens the channel, presenting a resume token when one is given."""
+
+TOKEN_HEADER = "Coder-Session-Token"  # noqa: S105 - a header's name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSocketDial:
+    """A `Dial` to a path of the server, as the owner of a token."""
+
+    url: str
+    path: str
+    version: str
+    """Version of the calls we are going to make; the server refuses what is newer than itself."""
+    token: Secret
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    async def __call__(self, resume: str | None) -> Channel:
+        """Open the channel. Raises what `rpc.websocket.connect` does."""
+        query = {"version": self.version} | ({"resume_token": resume} if resume else {})
+        return await connect(
+            f"{self.url}{self.path}?{urlencode(query)}",
+            {**self.headers, TOKEN_HEADER: self.token.reveal()},
+            ssl=_trust() if self.url.startswith("https:") else None,
+        )
+
+
+def _trust() -> SSLContext:
+    """Return a context that trusts what the system trusts."""
+    import truststore  # noqa: PLC0415 - a plain HTTP server needs none of it
+
+    return truststore.SSLContext(PROTOCOL_TLS_CLIENT)
+
 
 FINAL = frozenset({400, 401, 403, 404, 409, 500})
 """Statuses of a first answer that trying again will not change. Later, all is retried: the server may be restarting."""

@@ -138,7 +138,7 @@ def _preamble(connection: "Connection") -> None:
     home = state.home
     _check(home, f"preferred DERP region: {home} ({connection.region_name(home)})", "no relay could be reached")
     _check(state.told, "sent local data to Coder networking coordinator", "sent nothing to the coordinator yet")
-    peer = state.peer
+    peer = next(iter(state.peers), None)
     _check(
         peer, "received remote agent data from Coder networking coordinator", "the coordinator knows no agent data yet"
     )

@@ -1,0 +1,121 @@
+"""`coder agent`."""
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from coder import __version__
+from coder.cli.context import Globals, HeaderPair, normal_url
+from coder.errors import CoderError
+from coder.ids import Secret
+
+if TYPE_CHECKING:
+    from coder.agent.settings import AgentSettings
+
+
+@click.command("agent")
+@click.option("--auth", type=click.Choice(["token"]), envvar="CODER_AGENT_AUTH", default="token", hidden=True)
+@click.option(
+    "--agent-url", envvar="CODER_AGENT_URL", metavar="URL", help="The server.  [env: CODER_AGENT_URL; default: --url]"
+)
+@click.option(
+    "--agent-token-file", "token_file", envvar="CODER_AGENT_TOKEN_FILE", metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Read the token from this file, unless CODER_AGENT_TOKEN holds it.  [env: CODER_AGENT_TOKEN_FILE]",
+)  # fmt: skip
+@click.option(
+    "--tailnet-listen-port", "port", envvar="CODER_AGENT_TAILNET_LISTEN_PORT", type=click.IntRange(0, 65535), default=0,
+    show_default=True, help="UDP port of the tunnel; 0: any.  [env: CODER_AGENT_TAILNET_LISTEN_PORT]",
+)  # fmt: skip
+@click.option(
+    "--agent-header", "headers", envvar="CODER_AGENT_HEADER", multiple=True, type=HeaderPair(), metavar="KEY=VALUE",
+    help="Header added to every request; repeatable.  [env: CODER_AGENT_HEADER, comma-separated]",
+)  # fmt: skip
+@click.option(
+    "--log-human", envvar="CODER_AGENT_LOGGING_HUMAN", metavar="FILE", default="/dev/stderr", show_default=True,
+    help="Where to log, for people.  [env: CODER_AGENT_LOGGING_HUMAN]",
+)  # fmt: skip
+@click.option(
+    "--log-json", envvar="CODER_AGENT_LOGGING_JSON", metavar="FILE",
+    help="Log there instead, a JSON object a line.  [env: CODER_AGENT_LOGGING_JSON]",
+)  # fmt: skip
+@click.pass_obj
+def command(
+    flags: Globals,
+    *,
+    auth: str,
+    agent_url: str | None,
+    token_file: Path | None,
+    port: int,
+    headers: tuple[tuple[str, str], ...],
+    log_human: str,
+    log_json: str | None,
+) -> None:
+    """Connect this machine to its workspace; runs until stopped.
+
+    The token comes from CODER_AGENT_TOKEN or a file, never from an option, which other users of the machine could
+    read. The agent dials the server for ever; SIGTERM ends it properly.
+    """
+    del auth
+    from coder import log
+    from coder.agent.settings import AgentSettings
+
+    given = agent_url or flags.url
+    if given is None:
+        raise CoderError("no server is named", remedy="Set CODER_AGENT_URL.")
+    settings = AgentSettings(
+        url=normal_url(given),
+        token=_token(token_file),
+        headers={**flags.headers, **dict(headers)},
+        listen_port=port,
+        version=f"v{__version__}",
+    )
+    style, place = ("json", log_json) if log_json else ("human", log_human)
+    with Path(place).open("a", encoding="utf-8", buffering=1) as stream:
+        log.configure(style=style, level="debug" if flags.verbose else "info", stream=stream)
+        asyncio.run(_run(settings))
+
+
+def _token(file: Path | None) -> Secret:
+    import os
+
+    from coder.ids import uuid_from_text
+
+    text = os.environ.get("CODER_AGENT_TOKEN") or ""
+    if not text and file is not None:
+        text = file.read_text(encoding="utf-8")
+    if not text.strip():
+        raise CoderError(
+            "this agent has no token", remedy="Set CODER_AGENT_TOKEN or CODER_AGENT_TOKEN_FILE, as 'coder create' says."
+        )
+    try:
+        return Secret(str(uuid_from_text(text.strip())))
+    except CoderError:
+        raise CoderError(
+            "the agent's token is not complete", remedy="It is a UUID; copy it again from 'coder create'."
+        ) from None
+
+
+async def _run(settings: "AgentSettings") -> None:
+    import signal
+
+    from coder.agent.agent import Agent
+    from coder.agent.calls import VERSION
+    from coder.dataplane.engine import Engine
+    from coder.peering import WebSocketDial
+
+    dial = WebSocketDial(
+        url=settings.url,
+        path="/api/v2/workspaceagents/me/rpc",
+        version=VERSION,
+        token=settings.token,
+        headers=settings.headers,
+    )
+    async with Engine() as engine:
+        agent = Agent(settings, engine, dial)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, agent.stop)
+        await agent.run()
