@@ -8,20 +8,21 @@ use std::time::Duration;
 use wire::disco::{Message, TxId};
 
 use crate::config::{
-    CALL_BURST, CALL_EVERY, CALL_PATIENCE, GOOD_ENOUGH, HEARTBEAT, MAX_PINGS, MAX_USER_PINGS, PING_GAP, PING_TIMEOUT,
-    UPGRADE,
+    CALL_BURST, CALL_EVERY, CALL_PATIENCE, GOOD_ENOUGH, HEARTBEAT, MAX_PINGS, MAX_USER_PINGS, PING_GAP,
+    PING_TIMEOUT, UPGRADE,
 };
 use crate::output::{Event, Output, Path};
 use crate::peer::{Around, Peer, Purpose, Sent};
 
 impl Peer {
-    /// Pings every endpoint that was not pinged of late, and if there was one (or `urge`), calls the peer.
+    /// Pings every endpoint that was not pinged of late, and if there was one, calls the peer. With `urge`, because a path just
+    /// died, everything is pinged and the peer called in any case.
     pub(crate) fn discover(&mut self, around: &mut Around<'_>, urge: bool) {
         if around.block_direct {
             return;
         }
         self.last_discovery = Some(around.now);
-        let pinged = self.ping_endpoints(around, PING_GAP);
+        let pinged = self.ping_endpoints(around, if urge { Duration::ZERO } else { PING_GAP });
         if pinged || urge {
             self.call(around);
         }

@@ -9,8 +9,8 @@ use wire::keys::{DiscoPublic, NodePublic, SharedBox};
 
 use crate::choice::{Candidate, better};
 use crate::config::{
-    DISCOVERY_GAP, HEARTBEAT, LEARNED_KEPT, MAX_ENDPOINTS, PING_TIMEOUT, PeerRecord,
-    SESSION_ACTIVE, SILENCE, TRUST,
+    DISCOVERY_GAP, HEARTBEAT, LEARNED_KEPT, MAX_ENDPOINTS, PING_TIMEOUT, PeerRecord, SESSION_ACTIVE, SILENCE,
+    TRUST,
 };
 use crate::endpoints::{Endpoints, acceptable, canonical};
 use crate::netcheck::Netcheck;

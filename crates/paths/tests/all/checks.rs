@@ -1,70 +1,14 @@
 //! Home, STUN, our own record: one node alone, with exact times.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use paths::{Config, Event, Local, Output, Paths, Report, Route};
+use paths::{Event, Local, Output, Report, Route};
 use wire::derpmap::{DerpMap, RelayNode};
 use wire::stun;
 
-use crate::world::{disco_private, map_of, ms, node_key, relay_region, stun_region};
-
-struct Alone {
-    paths: Paths,
-    start: Instant,
-    now: Instant,
-}
-
-impl Alone {
-    fn new() -> Self {
-        let start = Instant::now();
-        let config = Config { disco: disco_private(1), node: node_key(1), seed: 3, block_direct: false };
-        Self { paths: Paths::new(config, start), start, now: start }
-    }
-
-    fn with_socket() -> Self {
-        let mut alone = Self::new();
-        let addresses = vec!["10.0.0.2".parse().unwrap()];
-        alone.paths.set_local(alone.now, Local { addresses, port_v4: Some(41641), port_v6: None });
-        alone.drain();
-        alone
-    }
-
-    fn set_map(&mut self, map: DerpMap) -> Vec<Output> {
-        self.paths.set_map(self.now, map);
-        self.drain()
-    }
-
-    fn latency(&mut self, region: u16, millis: u64) -> Vec<Output> {
-        self.paths.relay_latency(self.now, region, Some(ms(millis)));
-        self.drain()
-    }
-
-    fn drain(&mut self) -> Vec<Output> {
-        std::iter::from_fn(|| self.paths.poll()).collect()
-    }
-
-    /// Lets `time` pass with every timer on time; what came out, and when.
-    fn pass(&mut self, time: Duration) -> Vec<(Duration, Output)> {
-        let until = self.now + time;
-        let mut all = Vec::new();
-        while let Some(at) = self.paths.next_timeout().filter(|at| *at <= until) {
-            self.now = self.now.max(at);
-            self.paths.handle_timeout(self.now);
-            assert!(self.paths.next_timeout().is_none_or(|next| next > self.now));
-            let at = self.now - self.start;
-            all.extend(self.drain().into_iter().map(|output| (at, output)));
-        }
-        self.now = until;
-        all
-    }
-
-    fn answer(&mut self, request: &[u8], seen: &str) -> Vec<Output> {
-        let response = stun::response(stun::parse_request(request).unwrap(), seen.parse().unwrap());
-        self.paths.handle_udp(self.now, "192.0.2.1:3478".parse().unwrap(), &response);
-        self.drain()
-    }
-}
+use crate::alone::{Alone, plain};
+use crate::world::{map_of, ms, node_key, relay_region, stun_region};
 
 fn homes(outputs: &[Output]) -> Vec<u16> {
     let home = |output: &Output| match output {
@@ -76,7 +20,9 @@ fn homes(outputs: &[Output]) -> Vec<u16> {
 
 fn endpoints(outputs: &[Output]) -> Option<Vec<String>> {
     outputs.iter().rev().find_map(|output| match output {
-        Output::Event(Event::Self_ { endpoints, .. }) => Some(endpoints.iter().map(SocketAddr::to_string).collect()),
+        Output::Event(Event::Self_ { endpoints, .. }) => {
+            Some(endpoints.iter().map(SocketAddr::to_string).collect())
+        }
         _ => None,
     })
 }
@@ -94,10 +40,6 @@ fn requests(outputs: &[Output]) -> Vec<(SocketAddr, Vec<u8>)> {
         _ => None,
     };
     outputs.iter().filter_map(request).collect()
-}
-
-fn plain(timed: &[(Duration, Output)]) -> Vec<Output> {
-    timed.iter().map(|(_, output)| output.clone()).collect()
 }
 
 #[test]
@@ -228,7 +170,10 @@ fn stun_tells_our_address_and_the_nat_kind() {
 fn a_fixed_port_is_advertised_behind_a_symmetric_nat() {
     let mut alone = Alone::with_socket();
     alone.paths.set_fixed_port(alone.now, true);
-    let map = map_of([stun_region(10, "192.0.2.1:3478".parse().unwrap()), stun_region(11, "192.0.2.2:3478".parse().unwrap())]);
+    let map = map_of([
+        stun_region(10, "192.0.2.1:3478".parse().unwrap()),
+        stun_region(11, "192.0.2.2:3478".parse().unwrap()),
+    ]);
     let asked = requests(&alone.set_map(map));
     alone.answer(&asked[0].1, "203.0.113.7:5000");
     let outputs = alone.answer(&asked[1].1, "203.0.113.7:5001");
@@ -243,7 +188,8 @@ fn a_silent_server_is_asked_three_times_and_given_up() {
     assert_eq!(requests(&alone.set_map(map)).len(), 1);
     alone.latency(9, 12);
     let outputs = alone.pass(Duration::from_secs(10));
-    let tries: Vec<_> = outputs.iter().filter(|(_, o)| matches!(o, Output::Udp { .. })).map(|(at, _)| *at).collect();
+    let tries: Vec<_> =
+        outputs.iter().filter(|(_, o)| matches!(o, Output::Udp { .. })).map(|(at, _)| *at).collect();
     assert_eq!(tries, [ms(200), ms(600)]);
     let ended = outputs.iter().find(|(_, o)| matches!(o, Output::Event(Event::Report(_)))).unwrap();
     assert_eq!(ended.0, ms(1600));
@@ -256,13 +202,19 @@ fn both_ports_of_the_embedded_server_are_asked_by_name() {
     let mut alone = Alone::with_socket();
     let mut region = relay_region(999);
     region.nodes[0].stun_port = 3478;
-    region.nodes.push(RelayNode { host: "relay.test".into(), stun_port: 3479, stun_only: true, ..<_>::default() });
+    region.nodes.push(RelayNode {
+        host: "relay.test".into(),
+        stun_port: 3479,
+        stun_only: true,
+        ..<_>::default()
+    });
     let outputs = alone.set_map(map_of([region]));
     let asks: Vec<_> = outputs.iter().filter(|o| matches!(o, Output::ResolveStun { .. })).collect();
     let ask = |port| Output::ResolveStun { region: 999, host: "relay.test".into(), port };
     assert_eq!(asks, [&ask(3478), &ask(3479)]);
     for port in [3478, 3479] {
-        let found = vec![SocketAddr::new("192.0.2.9".parse().unwrap(), port), "[2001:db8::9]:3478".parse().unwrap()];
+        let found =
+            vec![SocketAddr::new("192.0.2.9".parse().unwrap(), port), "[2001:db8::9]:3478".parse().unwrap()];
         alone.paths.stun_resolved(alone.now, 999, found);
         let asked = requests(&alone.drain());
         assert_eq!(asked.len(), 1, "IPv6 has no socket");
@@ -292,8 +244,19 @@ fn nothing_is_checked_without_peers() {
 #[test]
 fn interface_addresses_are_ordered_and_filtered() {
     let cases: [(&[&str], &[&str]); 4] = [
-        (&["2001:db8::5", "192.168.1.9", "10.0.0.2", "fe80::1", "127.0.0.1", "169.254.1.1", "fd60:627a:a42b::7", "fd00::1"],
-         &["10.0.0.2:41641", "192.168.1.9:41641", "[2001:db8::5]:41642"]),
+        (
+            &[
+                "2001:db8::5",
+                "192.168.1.9",
+                "10.0.0.2",
+                "fe80::1",
+                "127.0.0.1",
+                "169.254.1.1",
+                "fd60:627a:a42b::7",
+                "fd00::1",
+            ],
+            &["10.0.0.2:41641", "192.168.1.9:41641", "[2001:db8::5]:41642"],
+        ),
         (&["169.254.1.1", "fd00::1", "127.0.0.1"], &["169.254.1.1:41641", "[fd00::1]:41642"]),
         (&["127.0.0.1", "::1", "fe80::1"], &["127.0.0.1:41641", "[::1]:41642"]),
         (&["fd60:627a:a42b::7"], &[]),

@@ -52,7 +52,9 @@ fn homes() {
         assert_eq!(scenarios.len(), 14);
         for scenario in scenarios {
             let stun_only = ids(&scenario["stun_only_regions"]);
-            if all || (stun_only.is_empty() && !scenario["name"].as_str().unwrap().starts_with("history older")) {
+            if all
+                || (stun_only.is_empty() && !scenario["name"].as_str().unwrap().starts_with("history older"))
+            {
                 play(scenario, &stun_only);
             }
         }
@@ -62,7 +64,8 @@ fn homes() {
 fn play(scenario: &Value, stun_only: &BTreeSet<u16>) {
     let start = Instant::now();
     let scores = scenario["region_score"].as_object().into_iter().flatten();
-    let scores: BTreeMap<u16, f64> = scores.map(|(id, v)| (id.parse().unwrap(), v.as_f64().unwrap())).collect();
+    let scores: BTreeMap<u16, f64> =
+        scores.map(|(id, v)| (id.parse().unwrap(), v.as_f64().unwrap())).collect();
     let relays = (1..10).filter(|id| !stun_only.contains(id)).collect();
     let (mut history, mut home) = (History::default(), 0);
     for step in scenario["steps"].as_array().unwrap() {

@@ -26,7 +26,13 @@ pub fn disco_private(number: u8) -> DiscoPrivate {
 }
 
 pub fn relay_region(id: u16) -> Region {
-    let node = RelayNode { name: format!("{id}b"), region_id: id, host: "relay.test".into(), stun_port: -1, ..<_>::default() };
+    let node = RelayNode {
+        name: format!("{id}b"),
+        region_id: id,
+        host: "relay.test".into(),
+        stun_port: -1,
+        ..<_>::default()
+    };
     Region { id, embedded: id == REGION, nodes: vec![node], ..<_>::default() }
 }
 
@@ -120,14 +126,28 @@ impl World {
         paths.set_local(now, local(self.net.address(host)));
         paths.set_map(now, map.clone());
         let (events, data) = (Vec::new(), Vec::new());
-        self.nodes.push(Node { paths, host, key, disco: public, home: 0, endpoints: Vec::new(), events, data });
+        self.nodes.push(Node {
+            paths,
+            host,
+            key,
+            disco: public,
+            home: 0,
+            endpoints: Vec::new(),
+            events,
+            data,
+        });
         self.drain(self.nodes.len() - 1);
     }
 
     /// Gives every node the present record of every other.
     pub fn introduce(&mut self) {
         let now = self.net.now();
-        let record = |n: &Node| PeerRecord { key: n.key, disco: n.disco, home: n.home, endpoints: n.endpoints.clone() };
+        let record = |n: &Node| PeerRecord {
+            key: n.key,
+            disco: n.disco,
+            home: n.home,
+            endpoints: n.endpoints.clone(),
+        };
         let records: Vec<PeerRecord> = self.nodes.iter().map(record).collect();
         for node in 0..self.nodes.len() {
             let others: Vec<_> = records.iter().filter(|r| r.key != self.nodes[node].key).cloned().collect();
@@ -189,11 +209,10 @@ impl World {
     /// The last path the node told for the peer.
     pub fn path(&self, node: usize, peer: usize) -> Option<Path> {
         let key = self.nodes[peer].key;
-        let told = self.nodes[node].events.iter().rev().find_map(|(_, event)| match event {
+        self.nodes[node].events.iter().rev().find_map(|(_, event)| match event {
             Event::PathChanged { peer, path } if *peer == key => Some(*path),
             _ => None,
-        });
-        told
+        })
     }
 
     pub fn is_direct(&self, node: usize, peer: usize) -> bool {
