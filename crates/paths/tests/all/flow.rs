@@ -40,7 +40,7 @@ fn order_and_sizes_are_those_of_the_recorded_conversation() {
     world.send(1, 0);
     world.run(ms(15_700));
 
-    // The first packet and a call-me-maybe by relay, from each side, and nothing else by relay ever.
+    // The first packet and a call-me-maybe go by relay, in this order; every call-me-maybe has the recorded size.
     let relayed: Vec<_> = world.sights.iter().filter(|s| s.by == "derp").map(|s| (s.from, s.kind)).collect();
     assert_eq!(relayed[..2], [(0, "data"), (0, "call-me-maybe")]);
     let calls: Vec<usize> = seen(&world.sights, "derp", "call-me-maybe").map(|sight| sight.size).collect();
