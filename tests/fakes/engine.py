@@ -2,8 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 from coder.dataplane.engine import Interval, NodeSettings, NodeStats, Path, Peer, Pong, SelfChanged, SpeedtestResult
 
@@ -23,8 +23,9 @@ class FakeNode:
         self.maps: list[str] = []
         self.peers: list[tuple[Peer, ...]] = []
         self.block_direct = settings.block_direct
+        self.force_websockets = settings.force_websockets
         self.handshakes: dict[str, float] = {}
-        self.pongs: list[Pong | Exception | None] = []
+        self.pongs: list[Pong | BaseException | None] = []
         """What each disco ping comes to; None: no answer. The last one is repeated."""
         self.reachable = asyncio.Event()
         self.reachable.set()
@@ -41,6 +42,9 @@ class FakeNode:
     def set_block_direct(self, block: bool) -> None:
         self.block_direct = block
 
+    def set_force_websockets(self, force: bool) -> None:
+        self.force_websockets = force
+
     def settle(self, home: int = 999, endpoints: tuple[str, ...] = ("10.0.0.2:4000",)) -> None:
         """Act as a node that has chosen its home."""
         self.on_event(SelfChanged(home=home, latencies={f"{home}-v4": 0.001}, endpoints=endpoints, forced_websocket={}))
@@ -49,7 +53,7 @@ class FakeNode:
         pong = self.pongs.pop(0) if len(self.pongs) > 1 else self.pongs[0]
         if pong is None:
             await asyncio.Event().wait()
-        if isinstance(pong, Exception):
+        if isinstance(pong, BaseException):
             raise pong
         assert pong is not None
         return pong
@@ -87,7 +91,7 @@ class FakeEngine:
         self.prepare = prepare
         self.nodes: list[FakeNode] = []
 
-    async def __aenter__(self) -> "FakeEngine":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -102,9 +106,7 @@ class FakeEngine:
 
 
 def result(*intervals: tuple[float, float, int]) -> SpeedtestResult:
-    rows = tuple(Interval(start, end, size) for start, end, size in intervals)
-    return SpeedtestResult(intervals=rows, total=Interval(0.0, rows[-1].end, sum(row.bytes for row in rows)))
-
-
-def headers_of(settings: NodeSettings) -> Mapping[str, str]:
-    return settings.headers
+    rows = tuple(Interval(start=start, end=end, bytes=size) for start, end, size in intervals)
+    return SpeedtestResult(
+        intervals=rows, total=Interval(start=0.0, end=rows[-1].end, bytes=sum(row.bytes for row in rows))
+    )

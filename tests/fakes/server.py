@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from email.policy import HTTP
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
@@ -79,7 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
         status, body = answer(call) if callable(answer) else answer
         if status == 101:
             self.close_connection = True
-            _websocket(self.connection, self.raw_requestline, self.headers.as_bytes(), self.fake.handlers)
+            _websocket(self.connection, self.raw_requestline, self.headers.as_bytes(policy=HTTP), self.fake.handlers)
             return
         payload = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
@@ -102,6 +103,7 @@ def _websocket(connection: socket.socket, line: bytes, headers: bytes, handlers:
     [request] = protocol.events_received()
     assert isinstance(request, Request)
     protocol.send_response(protocol.accept(request))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setblocking(False)
     asyncio.run(_serve(_ServerChannel(connection, protocol), handlers))
 
@@ -244,7 +246,8 @@ def coordination(requests: list[pb.CoordinateRequest]) -> dict[str, Handler]:
                 return
 
     async def maps(ctx: Context, incoming: AsyncIterator[Any], send: Send) -> None:
-        await send(map_message())
+        async for _ in incoming:
+            await send(map_message())
         await asyncio.Event().wait()
 
     return {

@@ -1,5 +1,6 @@
 """What listens on this machine, for the list of ports a workspace offers. From Linux's /proc; elsewhere: nothing."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,15 +49,26 @@ def _owners(proc: Path, inodes: set[str]) -> dict[str, str]:
     """Find the process behind each socket, among those we may look into."""
     found: dict[str, str] = {}
     for process in proc.iterdir():
-        if not process.name.isdigit():
-            continue
-        try:
-            links = [str(entry.readlink()) for entry in (process / "fd").iterdir()]
-            name = (process / "comm").read_text().strip()
-        except OSError:
-            continue  # gone meanwhile, or another user's
-        for link in links:
-            inode = link.removeprefix("socket:[").removesuffix("]")
-            if link.startswith("socket:[") and inode in inodes:
-                found[inode] = name
+        if process.name.isdigit():
+            for inode in _held(process) & inodes:
+                found[inode] = _name(process)
     return found
+
+
+def _held(process: Path) -> set[str]:
+    """Return the inodes of a process's sockets; none for what is gone meanwhile, or another user's."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for entry in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                link = str(entry.readlink())
+                if link.startswith("socket:["):
+                    found.add(link[len("socket:[") : -1])
+    return found
+
+
+def _name(process: Path) -> str:
+    try:
+        return (process / "comm").read_text().strip()
+    except OSError:
+        return ""

@@ -15,16 +15,19 @@ from coder.cli import errors, output, times, workspaces
 from coder.cli.context import Globals
 from coder.cli.options import format_duration
 from coder.cli.threads import in_thread
+from coder.errors import NotFound, TimedOut, Unreachable
 
 if TYPE_CHECKING:
     from coder.cli.api import Api
     from coder.dataplane.engine import Path, Pong
-    from coder.errors import Unreachable
     from coder.peering import Dial, Peering
     from coder.rpc.channel import Channel
 
 AGENT_POLL = 0.5
 """Seconds between two looks at an agent that is not connected yet."""
+
+GOODBYE = 0.2
+"""Seconds the command waits for the server to close the socket; what is left of it then ends with the process."""
 
 API_VERSION = "2.0"
 """Version of the coordination calls: the lowest there is, so that no server is too old."""
@@ -72,7 +75,7 @@ class Connection:
 
         Raises TimedOut after `patience` seconds, and what ended the introduction for good.
         """
-        attempt = asyncio.ensure_future(self.node.reach(self.address))
+        attempt = asyncio.ensure_future(self._reach())
         waited = {attempt} if self.following is None else {attempt, self.following}
         try:
             await asyncio.wait(waited, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
@@ -84,12 +87,16 @@ class Connection:
         finally:
             attempt.cancel()
 
+    async def _reach(self) -> float:
+        await self.peering.introduced.wait()  # pings before there is a peer would only make later ones rarer
+        return await self.node.reach(self.address)
+
     async def ping(self, patience: float) -> "Pong":
-        """Send one disco ping. Raises TimedOut."""
+        """Send one disco ping. Raises TimedOut, also when the agent has left."""
         try:
             async with asyncio.timeout(patience):
                 return await self.node.ping(self.address)
-        except TimeoutError:
+        except (TimeoutError, TimedOut, NotFound):
             raise errors.no_answer(self.workspace, format_duration(patience), self._watch.problem) from None
 
 
@@ -129,6 +136,7 @@ async def connect(flags: Globals, argument: str, *, patience: float) -> AsyncIte
     target = workspaces.Target.parse(argument)
     with flags.api() as api:
         asked = asyncio.ensure_future(in_thread(functools.partial(workspaces.find, api, target)))
+        asked.add_done_callback(lambda done: done.cancelled() or done.exception())  # told even if nobody comes to ask
         await asyncio.sleep(0)  # lets the request leave before the imports take the interpreter
         from coder.dataplane.engine import Engine
 
@@ -155,7 +163,7 @@ async def _agent(api: "Api", workspace: Any, target: workspaces.Target, patience
     return UUID(agent["id"])
 
 
-def _not_connected(target: workspaces.Target, agent: Any) -> "Unreachable":
+def _not_connected(target: workspaces.Target, agent: Any) -> Unreachable:
     if not agent.get("first_connected_at"):
         return errors.agent_not_connected(target.name, "has never connected")
     since = times.ago(agent.get("disconnected_at") or agent.get("last_connected_at"))
@@ -207,7 +215,7 @@ async def _end(connection: Connection, first: "asyncio.Task[Channel]") -> None:
     finally:
         if following is not None:
             following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+            await asyncio.wait({following}, timeout=GOODBYE)
         else:
             await _abandon(first)
         connection.peering.close()

@@ -4,7 +4,6 @@ Start-up time is felt at each call, so a command's module is imported when it ru
 """
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -33,9 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 ALIASES = {"ls": "list", "rm": "delete"}
 
-EXIT_USAGE = 2
 EXIT_INTERRUPTED = 128 + 2  # a shell's number for death by SIGINT
-EXIT_BROKEN_PIPE = 128 + 13  # and for SIGPIPE
 
 
 class Lazy(click.Group):
@@ -135,15 +132,11 @@ def run(argv: Sequence[str]) -> int:
     """Run one command and return its exit status; every failure is one line on stderr, none a traceback."""
     try:
         result = group.main(args=list(argv), prog_name="coder", standalone_mode=False)
-        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        _silence()
-        return EXIT_BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - told apart below
         return _failed(error)
     return result if isinstance(result, int) else 0
@@ -162,11 +155,6 @@ def _failed(error: Exception) -> int:
         output.note(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}")
         return 1
     raise error
-
-
-def _silence() -> None:
-    """Give the interpreter something to flush to: the reader of our output has left."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -106,6 +106,8 @@ class Peering:
         self._told = False
         self._heard = False
         self._timer: asyncio.Task[None] | None = None
+        self.introduced = asyncio.Event()
+        """Set once there was a peer to talk to."""
         self.node: Node = engine.node(settings, self._event)
         self._peers = Peers(acknowledge=isinstance(role, Host), handshake_age=self.node.last_handshake)
         if isinstance(role, Client):
@@ -256,6 +258,8 @@ class Peering:
                 case SetPeers(peers):
                     self._configured = peers
                     self.node.set_peers([_peer(one) for one in peers])
+                    if peers:
+                        self.introduced.set()
                 case SendReady(ids):
                     if self._outbox is not None:
                         ready = [pb.CoordinateRequest.ReadyForHandshake(id=one.bytes) for one in ids]

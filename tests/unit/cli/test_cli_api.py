@@ -55,7 +55,7 @@ def test_401_without_a_token_is_the_servers_answer_and_with_one_an_invalid_sessi
 @pytest.mark.parametrize(
     ("body", "text"),
     [
-        ({"message": "Validation failed.", "validations": [{"field": "name", "detail": "Taken."}]}, "Validation failed: name: Taken."),
+        ({"message": "It failed.", "validations": [{"field": "name", "detail": "Taken."}]}, "failed: name: Taken"),
         ({"message": "No.", "detail": "Because\nof this"}, "No: Because of this"),
         ({"message": "Just no."}, "Just no."),
         ([], "answered with status 400"),
@@ -70,9 +70,12 @@ def test_error_bodies_become_one_line(body, text):
 
 
 def test_a_page_where_json_is_expected_is_no_server_of_ours():
-    with FakeServer({"GET /api/v2/users/me": (200, b"<html>hello</html>")}) as server, Api(server.url) as api:
-        with pytest.raises(Unreachable, match="does not answer like"):
-            api.me()
+    with (
+        FakeServer({"GET /api/v2/users/me": (200, b"<html>hello</html>")}) as server,
+        Api(server.url) as api,
+        pytest.raises(Unreachable, match="does not answer like"),
+    ):
+        api.me()
 
 
 def test_nothing_listens():
@@ -92,9 +95,12 @@ def test_a_name_that_does_not_resolve(monkeypatch):
 
 
 def test_tls_to_a_port_that_speaks_http():
-    with FakeServer() as server, Api(server.url.replace("http", "https")) as api:
-        with pytest.raises(Unreachable, match="does not speak TLS"):
-            api.me()
+    with (
+        FakeServer() as server,
+        Api(server.url.replace("http", "https")) as api,
+        pytest.raises(Unreachable, match="does not speak TLS"),
+    ):
+        api.me()
 
 
 def test_a_server_that_talks_nonsense():

@@ -11,6 +11,7 @@ import click
 from coder.cli import output
 from coder.cli.context import Globals
 from coder.cli.options import Duration, format_latency, output_option
+from coder.errors import TimedOut
 
 if TYPE_CHECKING:
     from coder.cli.connect import Connection
@@ -107,9 +108,8 @@ async def _one(connection: "Connection", run: Run, before: "Path | None") -> "Pa
         stamp = f"[{now.isoformat(timespec='seconds').replace('+00:00', 'Z')}] "
     number = len(run.pings) + 1
     try:
-        async with asyncio.timeout(run.timeout):
-            pong = await connection.node.ping(connection.address)
-    except TimeoutError:
+        pong = await connection.ping(run.timeout)
+    except TimedOut:
         run.pings.append({"n": number, "error": "timed out"})
         _line(run, f'{stamp}ping to "{connection.workspace}" timed out')
         return before

@@ -1,0 +1,278 @@
+import asyncio
+import random
+import socket
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from fakes.coordinator import Coordinator, memory_channels
+from fakes.engine import FakeEngine
+from fakes.server import AGENT_ID, map_message
+from structlog.testing import capture_logs
+
+from coder.agent.agent import Agent
+from coder.agent.settings import AgentSettings
+from coder.clock import FakeClock
+from coder.dataplane.engine import Incoming
+from coder.errors import RpcError, Unreachable, UpgradeRefused
+from coder.ids import Secret
+from coder.rpc.handlers import Unary
+from coder.wire.proto import agent_pb2 as pb
+
+TOKEN = "33333333-3333-4333-8333-333333333333"
+State = pb.Lifecycle.State
+SERVICE = "/coder.agent.v2.Agent/"
+
+
+class Server:
+    """What an agent dials: each connection gets a coordinator and the agent's calls."""
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.calls = []
+        self.refusals = []
+        self.coordinators = []
+        self.dials = 0
+        self.interval = timedelta(seconds=30)
+        self.manifest = pb.Manifest(agent_id=AGENT_ID.bytes, workspace_name="dev", derp_map=map_message())
+        self.fail = set()
+
+    async def dial(self, token):
+        self.dials += 1
+        if self.refusals:
+            raise self.refusals.pop(0)
+        ours, theirs = memory_channels()
+        calls = {
+            "GetManifest": Unary(pb.GetManifestRequest, self._answer("GetManifest", lambda _: self.manifest)),
+            "UpdateStartup": Unary(pb.UpdateStartupRequest, self._answer("UpdateStartup", lambda r: r.startup)),
+            "UpdateLifecycle": Unary(pb.UpdateLifecycleRequest, self._answer("UpdateLifecycle", lambda r: r.lifecycle)),
+            "UpdateStats": Unary(pb.UpdateStatsRequest, self._answer("UpdateStats", self._stats)),
+        }
+        handlers = {SERVICE + name: handler for name, handler in calls.items()}
+        self.coordinators.append(Coordinator(theirs, self.clock, handlers))
+        return ours
+
+    def _answer(self, name, make):
+        async def call(ctx, request):
+            self.calls.append((name, request))
+            if name in self.fail:
+                raise RpcError("no")
+            return make(request)
+
+        return call
+
+    def _stats(self, request):
+        response = pb.UpdateStatsResponse()
+        response.report_interval.FromTimedelta(self.interval)
+        return response
+
+    @property
+    def names(self):
+        return [name for name, _ in self.calls]
+
+    @property
+    def states(self):
+        return [State.Name(request.lifecycle.state) for name, request in self.calls if name == "UpdateLifecycle"]
+
+
+class Lab:
+    def __init__(self):
+        self.clock = FakeClock()
+        self.engine = FakeEngine()
+        self.server = Server(self.clock)
+        settings = AgentSettings(url="http://127.0.0.1:3000", token=Secret(TOKEN), version="v0.1.0", listen_port=7)
+        self.agent = Agent(settings, self.engine, self.server.dial, clock=self.clock, rng=random.Random(1))
+
+    @property
+    def node(self):
+        return self.engine.nodes[-1]
+
+
+@asynccontextmanager
+async def running(change=lambda lab: None):
+    lab = Lab()
+    change(lab)
+    task = asyncio.ensure_future(lab.agent.run())
+    try:
+        await lab.clock.advance(0)
+        yield lab, task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        for coordinator in lab.server.coordinators:
+            coordinator.cancel()
+
+
+async def test_starts_in_the_protocols_order():
+    async with running() as (lab, _):
+        assert lab.server.names[:2] == ["GetManifest", "UpdateStartup"]
+        assert lab.server.names[2:] == ["UpdateLifecycle", "UpdateLifecycle", "UpdateStats"]
+        assert lab.server.states == ["STARTING", "READY"]
+        startup = lab.server.calls[1][1].startup
+        assert startup.version == "v0.1.0"
+        assert startup.expanded_directory.startswith("/")
+        assert not lab.server.calls[-1][1].HasField("stats"), "the first report only asks for the interval"
+        lab.node.settle()
+        await lab.clock.advance(0)
+        node = lab.server.coordinators[0].requests[0].update_self.node
+        assert list(node.addresses) == [
+            "fd7a:115c:a1e0:4e5c:9f10:123:4567:89ab/128",
+            "fd60:627a:a42b:4e5c:9f10:123:4567:89ab/128",
+        ]
+
+
+async def test_the_node_answers_on_the_agents_ports():
+    async with running() as (lab, _):
+        settings = lab.node.settings
+        assert settings.ports == {1: "refuse", 2: "refuse", 22: "refuse", 3: "speedtest", 4: "python"}
+        assert settings.default == "splice"
+        assert settings.listen_port == 7
+        assert '"HostName": "127.0.0.1"' in lab.node.maps[0]
+
+
+async def test_traffic_is_reported_as_differences_at_the_servers_pace():
+    async with running() as (lab, _):
+        before = len(lab.server.calls)
+        await lab.clock.advance(29)
+        assert len(lab.server.calls) == before
+        await lab.clock.advance(2)
+        [(name, request)] = lab.server.calls[before:]
+        assert name == "UpdateStats"
+        assert (request.stats.rx_bytes, request.stats.tx_bytes) == (0, 0)
+        assert request.stats.connection_median_latency_ms == -0.001
+
+
+async def test_an_eager_server_does_not_keep_an_idle_agent_awake():
+    async with running(lambda lab: setattr(lab.server, "interval", timedelta(milliseconds=1))) as (lab, _):
+        before = len(lab.server.calls)
+        await lab.clock.advance(9)
+        assert len(lab.server.calls) == before
+
+
+async def test_a_lost_connection_is_dialled_again_and_the_node_stays():
+    async with running() as (lab, _):
+        lab.server.coordinators[0].cancel()
+        await lab.clock.advance(0.2)
+        assert lab.server.dials == 2
+        assert len(lab.engine.nodes) == 1
+        assert lab.server.states == ["STARTING", "READY"], "it has started already"
+        assert lab.server.names.count("UpdateStartup") == 2
+
+
+async def test_another_manifest_changes_the_rules():
+    async with running() as (lab, _):
+        lab.server.manifest.disable_direct_connections = True
+        lab.server.manifest.derp_force_websockets = True
+        lab.server.coordinators[0].cancel()
+        await lab.clock.advance(0.2)
+        assert lab.node.block_direct
+        assert lab.node.force_websockets
+
+
+async def test_another_identity_gets_another_node():
+    async with running() as (lab, _):
+        lab.server.manifest.agent_id = UUID("bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb").bytes
+        lab.server.coordinators[0].cancel()
+        await lab.clock.advance(0.2)
+        old, new = lab.engine.nodes
+        assert old.closed
+        assert not new.closed
+
+
+async def test_a_refused_token_is_tried_for_ever_and_told_once_a_cause():
+    def refuse(lab):
+        refused = UpgradeRefused(401, b'{"message":"Not authorised.","detail":"Deleted."}')
+        lab.server.refusals = [refused] * 5 + [Unreachable("down")] * 2 + [refused]
+
+    with capture_logs() as logs:
+        async with running(refuse) as (lab, _):
+            await lab.clock.advance(30)
+            assert lab.server.dials == 9
+            assert lab.server.states == ["STARTING", "READY"]
+    told = [entry for entry in logs if entry["log_level"] == "warning"]
+    assert [entry["reason"] for entry in told] == [
+        "the server answered 401: Not authorised: Deleted",
+        "down",
+        "the server answered 401: Not authorised: Deleted",
+    ]
+    assert "CODER_AGENT_TOKEN" in told[0]["remedy"]
+    assert TOKEN not in str(logs)
+
+
+async def test_dials_grow_rare_but_never_stop():
+    async with running(lambda lab: setattr(lab.server, "refusals", [Unreachable("down")] * 10_000)) as (lab, task):
+        await lab.clock.advance(1)
+        early = lab.server.dials
+        assert early >= 4
+        await lab.clock.advance(600)
+        late = lab.server.dials - early
+        assert 50 <= late <= 90
+        assert not task.done()
+
+
+async def test_a_refused_call_ends_the_session_which_is_begun_anew():
+    async with running(lambda lab: lab.server.fail.add("UpdateLifecycle")) as (lab, task):
+        await lab.clock.advance(0.5)
+        assert lab.server.dials > 1
+        lab.server.fail.clear()
+        await lab.clock.advance(20)
+        assert lab.server.states[-2:] == ["STARTING", "READY"]
+        assert not task.done()
+
+
+async def test_a_manifest_that_makes_no_sense_is_no_crash():
+    async with running(lambda lab: setattr(lab.server.manifest, "agent_id", b"short")) as (lab, task):
+        await lab.clock.advance(1)
+        assert lab.server.dials > 1
+        assert not task.done()
+
+
+async def test_stopping_takes_leave_in_order():
+    async with running() as (lab, task):
+        lab.agent.stop()
+        await lab.clock.advance(0)
+        assert task.done()
+        assert task.exception() is None
+        assert lab.server.states[-2:] == ["SHUTTING_DOWN", "OFF"]
+        assert lab.server.coordinators[0].requests[-1].HasField("disconnect")
+        assert lab.node.closed
+
+
+async def test_stopping_without_a_server_is_immediate():
+    async with running(lambda lab: setattr(lab.server, "refusals", [Unreachable("down")] * 9)) as (lab, task):
+        lab.agent.stop()
+        await lab.clock.advance(0)
+        assert task.done()
+        assert task.exception() is None
+
+
+async def test_stopping_survives_a_server_that_refuses_the_farewell():
+    async with running() as (lab, task):
+        lab.server.fail.add("UpdateLifecycle")
+        lab.agent.stop()
+        await lab.clock.advance(2)
+        assert task.done()
+        assert task.exception() is None
+
+
+@pytest.mark.parametrize("path", ["/", "/api/v0/netcheck", "/api/v0/listening-ports"])
+async def test_serves_its_api_on_the_streams_that_arrive(path):
+    async with running() as (lab, _):
+        lab.node.settle(home=999)
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        lab.node.on_event(Incoming(port=4, stream=theirs, source="fd7a::1"))
+        reader, writer = await asyncio.open_connection(sock=ours)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 200")
+        expected = {"/": b"Hello from the agent!", "/api/v0/netcheck": b'"PreferredDERP": 999'}
+        assert expected.get(path, b'"ports": [') in answer
+        writer.close()
+
+
+def test_settings_do_not_print_the_token():
+    settings = AgentSettings(url="x", token=Secret(TOKEN), version="v1", headers={"X-Key": "quiet"})
+    assert TOKEN not in repr(settings)
+    assert "quiet" not in repr(settings)

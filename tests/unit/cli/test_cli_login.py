@@ -1,0 +1,171 @@
+import stat
+
+import pytest
+from fakes.server import SESSION, USER
+
+PASSWORD = "correct-horse-battery"
+NEW_KEY = "Zz9zZ9zZ9z-0123456789abcdefghijkl"
+FIRST = {"message": "There is no first user yet."}
+
+
+def accept(call):
+    ok = call.body == {"email": "alice@example.com", "password": PASSWORD}
+    return (201, {"session_token": SESSION}) if ok else (401, {"message": "The e-mail or the password is wrong."})
+
+
+@pytest.fixture
+def fresh(server):
+    """A server that has no users yet."""
+    server.answers["GET /api/v2/users/first"] = (404, FIRST)
+    server.answers["POST /api/v2/users/first"] = (201, {"user_id": "x", "organization_id": "y"})
+    server.answers["POST /api/v2/users/login"] = accept
+    return server
+
+
+def test_makes_the_first_user_from_options_and_keeps_the_session(coder, fresh, config):
+    run = coder(
+        "login", fresh.url, "--first-user-username", "alice", "--first-user-email", "alice@example.com",
+        CODER_FIRST_USER_PASSWORD=PASSWORD,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    assert run.out == "> Welcome to Coder, alice! You're authenticated.\n"
+    assert f"Attempting to authenticate with argument URL: '{fresh.url}'" in run.err
+    [call] = [call for call in fresh.asked("/api/v2/users/first") if call.method == "POST"]
+    assert call.body["username"] == "alice"
+    assert call.body["trial"] is False
+    assert (config / "session").read_text().strip() == SESSION
+    assert (config / "url").read_text().strip() == fresh.url
+    assert stat.S_IMODE((config / "session").stat().st_mode) == 0o600
+    assert sorted(path.name for path in config.iterdir()) == ["session", "url"]
+
+
+def test_asks_for_the_first_user_on_a_terminal_without_showing_the_password(coder, fresh):
+    answers = f"alice\nalice@example.com\n{PASSWORD}\n{PASSWORD}\n"
+    run = coder("--force-tty", "login", fresh.url, stdin=answers)
+    assert run.code == 0, run.err
+    assert PASSWORD not in run.out + run.err
+
+
+def test_without_a_terminal_it_says_which_options_are_missing(coder, fresh):
+    run = coder("login", fresh.url, "--first-user-username", "alice")
+    assert run.code == 1
+    assert "--first-user-email, --first-user-password" in run.err
+    assert run.err.count("error:") == 1
+
+
+def test_signs_in_with_a_password_where_users_exist(coder, server):
+    server.answers["POST /api/v2/users/login"] = accept
+    run = coder("login", server.url, CODER_FIRST_USER_EMAIL="alice@example.com", CODER_FIRST_USER_PASSWORD=PASSWORD)
+    assert run.code == 0, run.err
+
+
+def test_a_wrong_password_is_one_line(coder, server, config):
+    server.answers["POST /api/v2/users/login"] = accept
+    run = coder("--force-tty", "login", server.url, stdin="alice@example.com\nwrong\n")
+    assert run.code == 1
+    assert run.err.splitlines()[-1] == "error: The e-mail or the password is wrong. Try again: coder login."
+    assert not config.exists()
+
+
+def test_a_token_makes_a_key_of_our_own(coder, server, config):
+    server.answers["POST /api/v2/users/me/keys"] = (201, {"key": NEW_KEY})
+    run = coder("--token", SESSION, "login", server.url)
+    assert run.code == 0, run.err
+    assert (config / "session").read_text().strip() == NEW_KEY
+    assert [call.headers["Coder-Session-Token"] for call in server.calls[1:]] == [SESSION, NEW_KEY]
+
+
+def test_a_token_can_be_the_session_itself(coder, server, config):
+    run = coder("login", server.url, "--use-token-as-session", CODER_SESSION_TOKEN=SESSION)
+    assert run.code == 0, run.err
+    assert (config / "session").read_text().strip() == SESSION
+    assert SESSION not in run.out + run.err
+
+
+def test_a_pasted_token_is_checked(coder, server, config):
+    run = coder("--force-tty", "login", server.url, stdin=f"\n{SESSION}\n")
+    assert run.code == 0, run.err
+    assert (config / "session").read_text().strip() == SESSION
+    assert SESSION not in run.out + run.err
+
+
+def test_a_refused_token(coder, server):
+    server.answers["POST /api/v2/users/me/keys"] = (401, {"message": "no"})
+    run = coder("--token", "nonsense", "login", server.url)
+    assert run.code == 1
+    assert "does not accept this token" in run.err
+    assert "nonsense" not in run.err
+
+
+def test_nobody_to_ask(coder, server):
+    run = coder("login", server.url)
+    assert run.code == 1
+    assert "no credentials" in run.err
+
+
+def test_no_server_named(coder):
+    run = coder("login")
+    assert run.code == 1
+    assert "coder login <url>" in run.err
+
+
+def test_an_old_session_does_not_count_as_a_given_token(coder, signed_in):
+    run = coder("login")
+    assert "authenticate with config URL" in run.err
+    assert run.code == 1
+    assert "no credentials" in run.err
+
+
+def test_logout_tells_the_server_and_forgets(coder, signed_in, config):
+    signed_in.answers["POST /api/v2/users/logout"] = (200, {"message": "bye"})
+    run = coder("logout", "-y")
+    assert run.code == 0
+    assert "no longer logged in" in run.out
+    assert list(config.iterdir()) == []
+    assert signed_in.asked("/api/v2/users/logout")
+
+
+def test_logout_forgets_even_when_the_session_is_gone(coder, signed_in, config):
+    signed_in.answers["POST /api/v2/users/logout"] = (401, {"message": "no"})
+    run = coder("logout", "-y")
+    assert run.code == 0
+    assert list(config.iterdir()) == []
+
+
+def test_whoami(coder, signed_in):
+    assert coder("whoami").out == f"Coder is running at {signed_in.url}, You're authenticated as alice !\n"
+    assert f'"username": "{USER["username"]}"' in coder("whoami", "-o", "json").out
+
+
+def test_an_expired_session_says_where_to_sign_in(coder, signed_in):
+    signed_in.answers["GET /api/v2/users/me"] = (401, {"message": "expired"})
+    run = coder("whoami")
+    assert run.code == 1
+    assert run.err == (
+        f"error: your session is not valid or has expired. Sign in again: coder login {signed_in.url}.\n"
+    )
+
+
+def test_not_signed_in(coder):
+    run = coder("whoami")
+    assert run.code == 1
+    assert run.err == "error: you are not signed in. Try 'coder login <url>'.\n"
+
+
+def test_flags_win_over_variables_and_these_over_files(coder, signed_in, server):
+    other = "Other6gH9k-0123456789abcdefghijkl"
+    coder("whoami", CODER_SESSION_TOKEN=other)
+    coder("--token", "Third", "whoami", CODER_SESSION_TOKEN=other)
+    coder("whoami")
+    seen = [call.headers["Coder-Session-Token"] for call in signed_in.calls]
+    assert seen == [other, "Third", SESSION]
+
+
+def test_headers_reach_every_request(coder, signed_in):
+    coder("--header", "X-One=1", "whoami")
+    coder("whoami", CODER_HEADER="X-One=1,X-Two=a=b")
+    assert signed_in.calls[0].headers["X-One"] == "1"
+    assert signed_in.calls[1].headers["X-Two"] == "a=b"
+    run = coder("--header", "nonsense-secret", "whoami")
+    assert run.code == 2
+    assert "nonsense-secret" not in run.err

@@ -1,0 +1,108 @@
+import os
+import subprocess
+import sys
+
+import click
+import pytest
+
+from coder.cli import main as program
+from coder.cli.context import Globals
+from coder.cli.store import ConfigDir
+from coder.ids import Secret
+
+HEAVY = {"fastapi", "sqlalchemy", "pydantic", "structlog", "httpx2", "websockets", "google.protobuf", "asyncio", "rich"}
+
+
+def test_help_names_every_command_without_importing_any(coder):
+    run = coder("--help")
+    assert run.code == 0
+    for name, (_, text) in program.COMMANDS.items():
+        assert f"  {name} " in run.out
+        assert text.split()[0] in run.out
+
+
+def test_starting_imports_nothing_heavy():
+    code = "import sys, coder.cli.main; print(' '.join(sys.modules))"
+    loaded = set(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    )
+    assert not HEAVY & loaded
+
+
+def test_the_agent_imports_no_server_and_no_http_client():
+    code = "import sys, coder.cli.commands.agent, coder.agent.agent; print(' '.join(sys.modules))"
+    loaded = set(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    )
+    assert not {"fastapi", "sqlalchemy", "pydantic", "httpx2", "coder.server", "h11"} & loaded
+
+
+@pytest.mark.parametrize("name", sorted(set(program.COMMANDS) - {"server"}))
+def test_every_command_has_help(coder, name):
+    run = coder(name, "--help")
+    assert run.code == 0
+    assert run.out.startswith(f"Usage: coder {name}")
+
+
+def test_an_unknown_command_brings_the_nearest(coder):
+    run = coder("pnig")
+    assert run.code == 2
+    assert "Did you mean 'ping'?" in run.err
+
+
+def test_version(coder):
+    assert coder("--version").out == coder("version").out
+    assert '"version": "v' in coder("version", "-o", "json").out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(coder, shell):
+    run = coder("completion", shell)
+    assert run.code == 0
+    assert "_CODER_COMPLETE" in run.out
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (KeyboardInterrupt(), 130, ""),
+        (click.Abort(), 130, ""),
+        (FileNotFoundError(2, "No such file or directory", "/x"), 1, "error: No such file or directory: /x\n"),
+    ],
+)
+def test_failures_are_told_in_a_line_or_not_at_all(coder, monkeypatch, error, code, text):
+    def fail(self):
+        raise error
+
+    monkeypatch.setattr(Globals, "api", fail)
+    run = coder("whoami")
+    assert (run.code, run.err.lstrip()) == (code, text)  # a line break ends the line with the ^C
+
+
+def test_a_defect_keeps_its_traceback(coder, monkeypatch):
+    def fail(self):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Globals, "api", fail)
+    with pytest.raises(ZeroDivisionError):
+        coder("whoami")
+
+
+def test_a_reader_that_leaves_gets_no_complaint():
+    read, write = os.pipe()
+    os.close(read)
+    run = subprocess.run(
+        [sys.executable, "-m", "coder.cli.main", "--help"], stdout=write, stderr=subprocess.PIPE, check=False
+    )
+    os.close(write)
+    assert run.returncode == 1
+    assert run.stderr == b""
+
+
+def test_settings_do_not_print_their_secrets(tmp_path):
+    flags = Globals(
+        url="http://x", url_source="flag", token=Secret("hush"), token_source="flag", config=ConfigDir(tmp_path),
+        headers={"X-Key": "quiet"}, disable_direct=False, verbose=False, force_tty=False, no_color=False,
+    )  # fmt: skip
+    assert "hush" not in repr(flags)
+    assert "quiet" not in repr(flags)
