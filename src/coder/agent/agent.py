@@ -37,6 +37,9 @@ FIRST_RETRY, LAST_RETRY = 0.1, 10.0
 FAREWELL = 2.0
 """Seconds the server has to take our leave."""
 
+GOODBYE = 0.2
+"""Seconds to wait for it to close the connection afterwards."""
+
 MIN_REPORT = 10.0
 """Seconds between two reports, however often a server asks for them: an idle agent should sleep."""
 
@@ -62,6 +65,7 @@ class Agent:
         self._rng = rng or random.SystemRandom()
         self._backoff = Backoff(FIRST_RETRY, LAST_RETRY, self._rng)
         self._stop = asyncio.Event()
+        self._farewell = asyncio.Event()
         self._peering: Peering | None = None
         self._services: Services | None = None
         self._id: UUID | None = None
@@ -75,9 +79,14 @@ class Agent:
 
     async def run(self) -> None:
         """Serve until stopped. No refusal is final: the server may be restarted, the token may be made valid."""
+        serving, stopped = asyncio.ensure_future(self._serve()), asyncio.ensure_future(self._stopped())
         try:
-            await until_one_ends(self._serve(), self._stopped())
+            await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            (serving if serving.done() else stopped).result()
         finally:
+            serving.cancel()
+            stopped.cancel()
+            await asyncio.wait({serving, stopped}, timeout=GOODBYE)
             if self._services is not None:
                 await self._services.close()
             if self._peering is not None:
@@ -105,6 +114,8 @@ class Agent:
             self._rpc = rpc
             try:
                 await until_one_ends(peering.introduce(rpc), self._report(rpc, peering), _ended(rpc))
+                if self._stop.is_set():
+                    await self._farewell.wait()  # the server hangs up on our leave before we have said the last word
             finally:
                 self._rpc = None
 
@@ -159,12 +170,16 @@ class Agent:
                 await self._say(rpc, calls.State.OFF)
         except (TimeoutError, CoderError) as error:
             log.debug("agent.farewell_failed", reason=str(error))
+        finally:
+            self._farewell.set()
+            log.info("agent.stopped")
 
     def _tell(self, cause: str, error: CoderError | None) -> None:
         """Log why there is no connection: once for each cause in a row."""
         level = log.debug if cause == self._told else log.warning
         self._told = cause
-        level("agent.not_connected", server=self._settings.url, reason=cause, remedy=_remedy(error))
+        remedy = _remedy(error)
+        level("agent.not_connected", server=self._settings.url, reason=cause, **({"remedy": remedy} if remedy else {}))
 
 
 async def _ended(rpc: RpcClient) -> None:

@@ -167,7 +167,7 @@ def _not_connected(target: workspaces.Target, agent: Any) -> Unreachable:
     if not agent.get("first_connected_at"):
         return errors.agent_not_connected(target.name, "has never connected")
     since = times.ago(agent.get("disconnected_at") or agent.get("last_connected_at"))
-    return errors.agent_not_connected(target.name, f"is not connected, since {since or 'some time'}")
+    return errors.agent_not_connected(target.name, f"is not connected; it was last there {since or 'some time ago'}")
 
 
 @asynccontextmanager

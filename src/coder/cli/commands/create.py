@@ -31,7 +31,7 @@ def command(flags: Globals, *, name: str, form: str, token_file: Path | None) ->
     place = {"CODER_AGENT_URL": api.url}
     if token_file is not None:
         write_private(token_file, token.reveal() + "\n")
-        place["CODER_AGENT_TOKEN_FILE"] = str(token_file)
+        place["CODER_AGENT_TOKEN_FILE"] = str(token_file.absolute())
     else:
         place["CODER_AGENT_TOKEN"] = token.reveal()
     line = " ".join([*(f"{key}={shlex.quote(value)}" for key, value in place.items()), "coder", "agent"])
