@@ -1,1 +1,23 @@
-//! Shell: the HTTP front, relay sessions, STUN answers.
+//! The edge: everything of a server that faces the network.
+//!
+//! It owns the listening sockets. Relay clients (DERP) are taken out of HTTP and served by a thread of their own; STUN
+//! requests are answered; all other HTTP goes to the application behind a Unix socket, bodies and upgrades as streams.
+//!
+//! Two threads: one runs a small event loop for HTTP and STUN, the other the relay's router over plain sockets. A
+//! connection that upgrades to DERP moves from the first to the second with its file descriptor. No rule of the relay
+//! protocol is here (see the `relay` crate), and no decision about users: those are the application's.
+
+#![forbid(unsafe_code)]
+
+mod config;
+mod counters;
+mod edge;
+mod error;
+mod front;
+mod relay_thread;
+mod stun;
+
+pub use config::{Config, Network};
+pub use counters::Counters;
+pub use edge::Edge;
+pub use error::EdgeError;

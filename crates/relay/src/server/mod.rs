@@ -205,13 +205,14 @@ impl Router {
     }
 
     /// Takes over a stream. `preface` is written as it is (an HTTP answer), the greeting follows in the same write.
+    ///
+    /// The caller makes the socket known to its [`Sink`], then calls [`Router::feed`], with or without bytes.
     pub fn accept(
         &mut self,
         now: Instant,
         remote: SocketAddr,
         transport: Transport,
         preface: &[u8],
-        sink: &mut impl Sink,
     ) -> ConnId {
         let generation = self.next_generation;
         self.next_generation = self.next_generation.wrapping_add(1);
@@ -236,7 +237,6 @@ impl Router {
         let mut greeting = Vec::with_capacity(64);
         encode::server_key(&mut greeting, &self.public);
         self.control(id, &greeting);
-        self.flush_dirty(now, sink);
         id
     }
 

@@ -74,7 +74,8 @@ impl Relay {
 
     pub fn accept_as(&mut self, remote: &str, transport: Transport) -> ConnId {
         let remote: SocketAddr = remote.parse().unwrap();
-        let id = self.router.accept(self.now, remote, transport, b"", &mut self.sockets);
+        let id = self.router.accept(self.now, remote, transport, b"");
+        self.feed(id, b"");
         self.drain();
         id
     }
@@ -97,7 +98,11 @@ impl Relay {
     }
 
     pub fn feed(&mut self, id: ConnId, bytes: &[u8]) {
-        for bytes in bytes.chunks(relay::server::READ_AT_ONCE) {
+        let parts: Vec<&[u8]> = match bytes {
+            [] => vec![bytes],
+            _ => bytes.chunks(relay::server::READ_AT_ONCE).collect(),
+        };
+        for bytes in parts {
             let kept = self.router.kept(id);
             self.buffer[kept..kept + bytes.len()].copy_from_slice(bytes);
             self.router.feed(self.now, id, &mut self.buffer, bytes.len(), &mut self.sockets);

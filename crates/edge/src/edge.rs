@@ -1,0 +1,157 @@
+//! Starting and stopping the edge.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, watch};
+use wire::keys::{NodePrivate, NodePublic};
+
+use crate::config::Config;
+use crate::counters::{Counters, Tally};
+use crate::error::EdgeError;
+use crate::front::{self, Front, Upstream};
+use crate::relay_thread::RelayThread;
+use crate::stun;
+
+/// A running edge. Dropping it stops it as [`Edge::stop`] does.
+pub struct Edge {
+    addresses: Vec<SocketAddr>,
+    stun_addresses: Vec<SocketAddr>,
+    relay: Arc<RelayThread>,
+    tally: Arc<Tally>,
+    stop: watch::Sender<bool>,
+    front_thread: Option<JoinHandle<()>>,
+    relay_thread: Option<JoinHandle<()>>,
+}
+
+/// Sockets that are bound already.
+struct Sockets {
+    listeners: Vec<TcpListener>,
+    stun: Vec<UdpSocket>,
+}
+
+impl Edge {
+    /// Binds all addresses, then starts serving.
+    ///
+    /// # Errors
+    /// [`EdgeError::Bind`] names the first address that cannot be used; nothing runs then.
+    pub fn start(config: Config) -> Result<Self, EdgeError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let sockets = runtime.block_on(bind(&config))?;
+        let addresses = sockets.listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
+        let stun_addresses = sockets.stun.iter().map(UdpSocket::local_addr).collect::<io::Result<_>>()?;
+        let tally = Arc::new(Tally::default());
+        let key = config.relay_key.unwrap_or_else(NodePrivate::generate);
+        let (relay, relay_thread) = RelayThread::start(key, config.mesh_key)?;
+        let front = Arc::new(Front {
+            upstream: Upstream::new(config.upstream),
+            relay: config.derp.then(|| Arc::clone(&relay)),
+            trusted_proxies: config.trusted_proxies,
+            max_connections: config.max_connections,
+            head_timeout: config.head_timeout,
+            tally: Arc::clone(&tally),
+        });
+        let (stop, stopped) = watch::channel(false);
+        let front_thread = std::thread::Builder::new()
+            .name("edge".to_owned())
+            .spawn(move || run(runtime, front, sockets, stopped, config.drain))
+            .inspect_err(|_| relay.stop())?;
+        Ok(Self {
+            addresses,
+            stun_addresses,
+            relay,
+            tally,
+            stop,
+            front_thread: Some(front_thread),
+            relay_thread: Some(relay_thread),
+        })
+    }
+
+    /// Where HTTP is served, in the order of the configuration.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Where STUN is answered, in the order of the configuration.
+    pub fn stun_addresses(&self) -> &[SocketAddr] {
+        &self.stun_addresses
+    }
+
+    /// What has happened so far.
+    pub fn counters(&self) -> Counters {
+        let (relay, relay_cpu) = self.relay.counters();
+        Counters { relay, relay_cpu, ..self.tally.read() }
+    }
+
+    /// The key that relay clients see.
+    pub fn relay_public_key(&self) -> NodePublic {
+        self.relay.public_key()
+    }
+
+    /// Stops listening, gives requests in flight a moment, closes the relay's connections, and waits for the threads.
+    pub fn stop(self) {
+        drop(self);
+    }
+
+    fn shut_down(&mut self) {
+        // The front cannot be gone yet: it ends only because of this.
+        let _ = self.stop.send(true);
+        // A thread that panicked has nothing left to wait for.
+        if let Some(thread) = self.front_thread.take() {
+            let _ = thread.join();
+        }
+        self.relay.stop();
+        if let Some(thread) = self.relay_thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+async fn bind(config: &Config) -> Result<Sockets, EdgeError> {
+    let mut sockets = Sockets { listeners: Vec::new(), stun: Vec::new() };
+    for &address in &config.listen {
+        let error = |source| EdgeError::Bind { address, protocol: "TCP", source };
+        sockets.listeners.push(TcpListener::bind(address).await.map_err(error)?);
+    }
+    for &address in &config.stun {
+        let error = |source| EdgeError::Bind { address, protocol: "UDP", source };
+        sockets.stun.push(UdpSocket::bind(address).await.map_err(error)?);
+    }
+    Ok(sockets)
+}
+
+/// The front's thread.
+fn run(
+    runtime: Runtime,
+    front: Arc<Front>,
+    sockets: Sockets,
+    mut stopped: watch::Receiver<bool>,
+    drain: Duration,
+) {
+    runtime.block_on(async {
+        let (alive, mut all_gone) = mpsc::channel(1);
+        for listener in sockets.listeners {
+            tokio::spawn(front::serve(Arc::clone(&front), listener, stopped.clone(), alive.clone()));
+        }
+        for socket in sockets.stun {
+            tokio::spawn(stun::serve(socket, Arc::clone(&front.tally)));
+        }
+        drop(alive);
+        // Either the signal, or the handle is gone; both mean the end.
+        let _ = stopped.changed().await;
+        // Nothing is ever sent: this waits until the last connection has dropped its end.
+        let _ = tokio::time::timeout(drain, all_gone.recv()).await;
+    });
+    // What is still open (spliced WebSockets, slow requests) ends with the runtime.
+}

@@ -1,0 +1,70 @@
+//! Answers that need neither the application nor the relay.
+
+use bytes::Bytes;
+use http_body_util::{Either, Full};
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use hyper::{Method, Response, StatusCode};
+
+use super::Body;
+
+const CHALLENGE: &str = "x-tailscale-challenge";
+const CHALLENGE_RESPONSE: HeaderName = HeaderName::from_static("x-tailscale-response");
+const MAX_CHALLENGE: usize = 64;
+
+/// An answer without a body.
+pub(super) fn empty(status: StatusCode) -> Response<Body> {
+    with_body(status, Bytes::new())
+}
+
+/// An answer in words, for clients that show them.
+pub(super) fn text(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = with_body(status, Bytes::from_static(text.as_bytes()));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// An error in the application's form. `message` must need no escaping in JSON.
+pub(super) fn problem(status: StatusCode, message: &'static str) -> Response<Body> {
+    let mut response = with_body(status, Bytes::from(format!("{{\"message\":\"{message}\"}}\n")));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// What clients measure a relay's latency with.
+pub(super) fn probe(method: &Method) -> Response<Body> {
+    if method != Method::GET && method != Method::HEAD {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "bogus probe method\n");
+    }
+    let mut response = empty(StatusCode::OK);
+    response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    response
+}
+
+/// What clients detect captive portals with: only the real server can answer their challenge.
+pub(super) fn generate_204(request: &HeaderMap) -> Response<Body> {
+    let mut response = empty(StatusCode::NO_CONTENT);
+    let headers = response.headers_mut();
+    let never = "no-cache, no-store, must-revalidate, no-transform, max-age=0";
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(never));
+    let challenge = request.get(CHALLENGE).map_or(&[][..], HeaderValue::as_bytes);
+    if (1..=MAX_CHALLENGE).contains(&challenge.len())
+        && challenge.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(byte))
+        && let Ok(value) = HeaderValue::from_bytes(&[b"response ", challenge].concat())
+    {
+        headers.insert(CHALLENGE_RESPONSE, value);
+    }
+    response
+}
+
+fn with_body(status: StatusCode, body: Bytes) -> Response<Body> {
+    let mut response = Response::new(Either::Right(Full::new(body)));
+    *response.status_mut() = status;
+    response
+}
