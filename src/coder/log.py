@@ -17,7 +17,7 @@ REDACTED = "<redacted>"
 
 _SECRET_WORDS = ("token", "secret", "password", "authorization", "cookie", "private", "api_key")
 _TOKEN = re.compile(r"\b[A-Za-z0-9]{10}-[A-Za-z0-9]{22}\b")
-_QUIET = ("uvicorn.access", "aiosqlite", "alembic")
+_QUIET = ("uvicorn", "aiosqlite", "alembic", "httpx2", "httpcore2")
 
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -61,7 +61,7 @@ def configure(*, style: str = "auto", level: str = "info", stream: TextIO | None
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     for name in _QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.WARNING)  # their news are the connections' business, not ours
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

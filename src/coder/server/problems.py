@@ -23,6 +23,12 @@ RESUME_FIELD = "resume_token"
 """Clients whose 401 names this field in a validation dial again without the token."""
 
 
+class Json(JSONResponse):
+    """JSON as the protocol labels it."""
+
+    media_type = "application/json; charset=utf-8"
+
+
 class Problem(Exception):  # noqa: N818  it is an answer, told to a client
     """An answer that refuses. `validations` are pairs of a field and what is wrong with it."""
 
@@ -42,14 +48,14 @@ class Problem(Exception):  # noqa: N818  it is an answer, told to a client
         self.validations = tuple(validations)
         self.headers = dict(headers or {})
 
-    def response(self) -> JSONResponse:
+    def response(self) -> Json:
         """Return the answer itself."""
         body: dict[str, Any] = {"message": self.message}
         if self.detail:
             body["detail"] = self.detail
         if self.validations:
             body["validations"] = [{"field": field, "detail": detail} for field, detail in self.validations]
-        return JSONResponse(body, self.status, self.headers, media_type="application/json; charset=utf-8")
+        return Json(body, self.status, self.headers)
 
 
 def not_found() -> Problem:

@@ -87,18 +87,22 @@ async def logs(agent: UUID, who: SignedIn, deployment: Deployed, after: int = 0)
 @router.get("/workspaceagents/{agent}/listening-ports")
 async def listening_ports(agent: UUID, who: SignedIn, deployment: Deployed) -> None:
     """Refuse: this server has no node of its own yet, so it cannot ask the agent."""
-    found = await visible(deployment, who, agent)
-    state = agent_status.status(found.agent, deployment.clock.now())
-    if state is not agent_status.Status.CONNECTED:
-        raise Problem(400, f"The agent is {state.value}; it must be connected to be asked.")
+    await _require_connected(deployment, who, agent)
     raise Problem(501, "This server does not ask agents for their ports.", detail="Use `coder port-forward` or `ssh`.")
 
 
 @router.get("/workspaceagents/{agent}/containers")
 async def containers(agent: UUID, who: SignedIn, deployment: Deployed) -> None:
     """Refuse: dev containers are not offered."""
-    await visible(deployment, who, agent)
+    await _require_connected(deployment, who, agent)
     raise Problem(403, "Dev containers are not offered by this server.")
+
+
+async def _require_connected(deployment: Deployment, who: Caller, agent_id: UUID) -> None:
+    found = await visible(deployment, who, agent_id)
+    state = agent_status.status(found.agent, deployment.clock.now())
+    if state is not agent_status.Status.CONNECTED:
+        raise Problem(400, f"The agent is {state.value}; it must be connected to be asked.")
 
 
 @router.websocket("/workspaceagents/{agent}/coordinate")

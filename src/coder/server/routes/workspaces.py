@@ -176,14 +176,11 @@ async def rename(workspace: UUID, wanted: Rename, who: SignedIn, deployment: Dep
 
 
 @router.post("/workspaces/{workspace}/usage", status_code=204)
-async def use(workspace: UUID, request: Request, who: SignedIn, deployment: Deployed) -> Response:
+async def use(workspace: UUID, who: SignedIn, deployment: Deployed, usage: Usage | None = None) -> Response:
     """Note that a workspace is in use."""
     row = await visible(deployment, who, workspace, living=True)
-    body = await request.body()
-    if body:
-        usage = Usage.model_validate_json(body)
-        if (usage.agent_id is None) != (not usage.app_name):
-            raise invalid(("app_name", "Give both agent_id and app_name, or neither."))
+    if usage and (usage.agent_id is None) != (not usage.app_name):
+        raise invalid(("app_name", "Give both agent_id and app_name, or neither."))
     async with deployment.store.write() as session:
         await workspaces.used(session, row.id, deployment.clock.now())
     return Response(status_code=204)
