@@ -128,7 +128,8 @@ class Engine:
     async def _request(self, node: int, request: int) -> "_native.Done":
         """Wait for a request's outcome; being cancelled cancels it."""
         self._check()
-        future = self._waiting[request] = self._loop.create_future()
+        future: asyncio.Future[_native.Done] = self._loop.create_future()
+        self._waiting[request] = future
         try:
             done = await future
         except asyncio.CancelledError:
