@@ -260,3 +260,25 @@ fn a_second_request_on_a_connection_can_upgrade_too() {
     stream.read_exact(&mut greeting).unwrap();
     assert_eq!(greeting[..5], [1, 0, 0, 0, 40]);
 }
+
+#[test]
+fn the_front_goes_on_whatever_it_is_sent() {
+    use proptest::test_runner::{Config, TestRunner};
+    const START: &[u8] = b"GET /derp HTTP/1.1\r\nHost: a\r\nUpgrade";
+    let edge = common::edge();
+    let head = proptest::collection::vec(proptest::num::u8::ANY, 0..300);
+    let mut runner = TestRunner::new(Config { cases: 64, failure_persistence: None, ..Config::default() });
+    let outcome = runner.run(&(0usize..40, head), |(keep, garbage)| {
+        let start = &START[..keep.min(START.len())];
+        let mut stream = connect(&edge);
+        // It may be refused before all of it is written, and the refusal may be cut off by a reset.
+        let _ = stream.write_all(&[start, &garbage].concat());
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let _ = stream.read_to_end(&mut Vec::new());
+        let answer = exchange(&edge, b"GET /derp/probe HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        proptest::prop_assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
+        Ok(())
+    });
+    outcome.unwrap();
+    wait_until(|| edge.counters().connections == 0);
+}

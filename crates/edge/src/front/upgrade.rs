@@ -35,7 +35,7 @@ pub(super) fn derp(
 ) -> Response<Body> {
     let start = match start(&request, relay) {
         Ok(start) => start,
-        Err(refusal) => return refusal,
+        Err((status, text)) => return answers::text(status, text),
     };
     let upgrade = hyper::upgrade::on(&mut request);
     peer.takeover.announce();
@@ -59,21 +59,21 @@ async fn hand_over(front: Arc<Front>, relay: Arc<RelayThread>, peer: Peer, upgra
     });
 }
 
-fn start(request: &Request<Incoming>, relay: &RelayThread) -> Result<Start, Response<Body>> {
+/// Judges the request; a refusal is a status and its text.
+fn start(request: &Request<Incoming>, relay: &RelayThread) -> Result<Start, (StatusCode, &'static str)> {
     let headers = request.headers();
     let protocol = headers.get(UPGRADE).map_or(&[][..], |value| value.as_bytes());
     let websocket = protocol.eq_ignore_ascii_case(b"websocket");
     // Old clients say "websocket" without the subprotocol and mean plain DERP.
     if !(websocket || protocol.eq_ignore_ascii_case(b"derp")) || request.version() != Version::HTTP_11 {
-        return Err(answers::text(StatusCode::UPGRADE_REQUIRED, "DERP requires connection upgrade\n"));
+        return Err((StatusCode::UPGRADE_REQUIRED, "DERP requires connection upgrade\n"));
     }
     if !request.body().is_end_stream() {
-        return Err(answers::text(StatusCode::BAD_REQUEST, "an upgrade to DERP takes no body\n"));
+        return Err((StatusCode::BAD_REQUEST, "an upgrade to DERP takes no body\n"));
     }
     if websocket && offers_derp(headers) {
-        let accept = websocket_accept(request).ok_or_else(|| {
-            answers::text(StatusCode::BAD_REQUEST, "not a WebSocket handshake of version 13\n")
-        })?;
+        let accept = websocket_accept(request)
+            .ok_or((StatusCode::BAD_REQUEST, "not a WebSocket handshake of version 13\n"))?;
         return Ok(Start { transport: Transport::WebSocket, preface: websocket_answer(&accept) });
     }
     let fast = headers.get(FAST_START).is_some_and(|value| value == "1");

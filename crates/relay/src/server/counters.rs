@@ -11,11 +11,13 @@ pub struct Dropped {
     pub gone: u64,
 }
 
-/// All counters of a router. They only grow, except `clients` and `queued_bytes`, which tell what is now.
+/// All counters of a router. They only grow, except the first three, which tell what is now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Connections that are logged in now.
     pub clients: u64,
+    /// Those of them that call this relay their home.
+    pub at_home: u64,
     /// Bytes waiting for a socket now.
     pub queued_bytes: u64,
     /// Connections that ever logged in.

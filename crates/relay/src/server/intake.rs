@@ -9,13 +9,10 @@ use wire::derp::{
     looks_like_disco, rewrite,
 };
 use wire::keys::NodePublic;
-use wire::ws;
 
-use super::session::{Session, WebSocket};
+use super::session::Session;
+use super::websocket::{MAX_ANSWERS, Unwrapped};
 use super::{CloseReason, ConnId, Router, Sink};
-
-/// More pongs of the WebSocket layer than fit here are not sent.
-const WEBSOCKET_PONGS: usize = 16 * 1024;
 
 /// Neighbouring packets for one destination, as RecvPacket frames.
 struct Run {
@@ -23,6 +20,21 @@ struct Run {
     key: NodePublic,
     range: Range<usize>,
     packets: u64,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Self { to: None, key: NodePublic::ZERO, range: 0..0, packets: 0 }
+    }
+}
+
+/// One read of one connection.
+struct Reading {
+    now: Instant,
+    id: ConnId,
+    /// Key and mesh right, once logged in.
+    source: Option<(NodePublic, bool)>,
+    run: Run,
 }
 
 /// What is sure of a frame when only its header is known.
@@ -108,93 +120,105 @@ impl Router {
         mut at: usize,
         sink: &mut impl Sink,
     ) -> Result<usize, CloseReason> {
-        let mut run = Run { to: None, key: NodePublic::ZERO, range: 0..0, packets: 0 };
-        let mut source = self.source(id);
-        if let Some((key, _)) = source
+        let mut reading = Reading { now, id, source: self.source(id), run: Run::default() };
+        if let Some((key, _)) = reading.source
             && buf.len() >= at + HEADER_LEN
         {
             self.directory.spoke(&key, id);
         }
         let outcome = loop {
             let Some((kind, len)) = Header::parse(&buf[at..]) else { break Ok(at) };
-            match plan(source, kind, len) {
-                Ok(Plan::Read) => {}
-                Ok(Plan::Skip) => {
-                    self.counters.skipped += 1;
-                    let there = len.min(buf.len() - at - HEADER_LEN);
-                    at += HEADER_LEN + there;
-                    if there < len
-                        && let Some(session) = self.session_mut(id)
-                    {
-                        session.skip = len - there;
-                        break Ok(at);
-                    }
-                    continue;
-                }
-                Err(reason) => break Err(reason),
-            }
             let end = at + HEADER_LEN + len;
-            let Some(frame) = buf.get_mut(at..end) else { break Ok(at) };
-            match (kind, source) {
-                (FrameType::SendPacket, Some((key, _))) => {
-                    let Some(to) = rewrite::send_to_recv(frame, &key) else {
-                        break Err(CloseReason::Malformed(DerpError::Short(kind)));
-                    };
-                    if run.packets == 0 || run.key != to || run.range.end != at {
-                        self.deliver_run(now, id, Some(key), &run, buf, sink);
-                        run = Run { to: self.directory.active(&to), key: to, range: at..at, packets: 0 };
-                    }
-                    run.range.end = end;
-                    run.packets += 1;
-                    if run.to.is_none() {
-                        self.undeliverable(now, id, &to, &buf[at + rewrite::PREFIX_LEN..end]);
-                        run.packets = 0;
-                    }
-                }
-                (FrameType::ForwardPacket, Some((key, _))) => {
-                    self.deliver_run(now, id, Some(key), &run, buf, sink);
-                    run.packets = 0;
-                    if let Err(reason) = self.forward(now, id, &mut buf[at..end], sink) {
+            match plan(reading.source, kind, len) {
+                Err(reason) => break Err(reason),
+                Ok(Plan::Skip) => self.skip(id, end.saturating_sub(buf.len())),
+                Ok(Plan::Read) if end > buf.len() => break Ok(at),
+                Ok(Plan::Read) => {
+                    if let Err(reason) = self.frame(&mut reading, kind, buf, at..end, sink) {
                         break Err(reason);
                     }
                 }
-                _ => {
-                    self.deliver_run(now, id, source.map(|(key, _)| key), &run, buf, sink);
-                    run.packets = 0;
-                    if let Err(reason) = self.other(now, id, kind, &buf[at + HEADER_LEN..end]) {
-                        break Err(reason);
-                    }
-                    source = self.source(id);
-                    if source.is_none() {
-                        break Ok(end);
-                    }
-                }
+            }
+            if end >= buf.len() || self.session(id).is_none() {
+                break Ok(end.min(buf.len()));
             }
             at = end;
         };
-        self.deliver_run(now, id, source.map(|(key, _)| key), &run, buf, sink);
+        self.finish_run(&mut reading, buf, sink);
         outcome
+    }
+
+    /// Passes over a frame nobody knows; `missing` bytes of it are still to come.
+    fn skip(&mut self, id: ConnId, missing: usize) {
+        self.counters.skipped += 1;
+        if let Some(session) = self.session_mut(id) {
+            session.skip = missing;
+        }
+    }
+
+    /// Handles the whole frame that lies at `range`.
+    fn frame(
+        &mut self,
+        reading: &mut Reading,
+        kind: FrameType,
+        buf: &mut [u8],
+        range: Range<usize>,
+        sink: &mut impl Sink,
+    ) -> Result<(), CloseReason> {
+        match (kind, reading.source) {
+            (FrameType::SendPacket, Some((key, _))) => {
+                let Some(to) = rewrite::send_to_recv(&mut buf[range.clone()], &key) else {
+                    return Err(CloseReason::Malformed(DerpError::Short(kind)));
+                };
+                self.extend_run(reading, to, buf, range, sink);
+                Ok(())
+            }
+            (FrameType::ForwardPacket, Some(_)) => {
+                self.finish_run(reading, buf, sink);
+                self.forward(reading.now, reading.id, &mut buf[range], sink)
+            }
+            _ => {
+                self.finish_run(reading, buf, sink);
+                let payload = &buf[range.start + HEADER_LEN..range.end];
+                self.other(reading.now, reading.id, kind, payload)?;
+                reading.source = self.source(reading.id);
+                Ok(())
+            }
+        }
+    }
+
+    /// Adds the RecvPacket frame at `range` to the run, or starts another one with it.
+    fn extend_run(
+        &mut self,
+        reading: &mut Reading,
+        to: NodePublic,
+        buf: &[u8],
+        range: Range<usize>,
+        sink: &mut impl Sink,
+    ) {
+        if reading.run.packets == 0 || reading.run.key != to || reading.run.range.end != range.start {
+            self.finish_run(reading, buf, sink);
+            let Some(active) = self.directory.active(&to) else {
+                let packet = &buf[range.start + rewrite::PREFIX_LEN..range.end];
+                return self.undeliverable(reading.now, reading.id, &to, packet);
+            };
+            reading.run = Run { to: Some(active), key: to, range: range.start..range.start, packets: 0 };
+        }
+        reading.run.range.end = range.end;
+        reading.run.packets += 1;
+    }
+
+    /// Delivers what was gathered so far.
+    fn finish_run(&mut self, reading: &mut Reading, buf: &[u8], sink: &mut impl Sink) {
+        let run = std::mem::take(&mut reading.run);
+        let (Some(to), Some((source, _))) = (run.to, reading.source) else { return };
+        self.heard(reading.id, &source, to);
+        self.deliver(reading.now, reading.id, to, &buf[run.range], run.packets, sink);
     }
 
     /// Key and mesh right of a logged-in connection.
     fn source(&self, id: ConnId) -> Option<(NodePublic, bool)> {
         self.session(id)?.peer.as_ref().map(|peer| (peer.key, peer.mesh))
-    }
-
-    fn deliver_run(
-        &mut self,
-        now: Instant,
-        from: ConnId,
-        source: Option<NodePublic>,
-        run: &Run,
-        buf: &[u8],
-        sink: &mut impl Sink,
-    ) {
-        let (Some(to), Some(source)) = (run.to, source) else { return };
-        if run.packets > 0 {
-            self.heard(from, &source, to);
-            self.deliver(now, from, to, &buf[run.range.clone()], run.packets, sink);
-        }
     }
 
     /// Remembers who must be told when `source` is gone.
@@ -253,7 +277,9 @@ impl Router {
             FromClient::Ping(data) => self.pong(id, &data),
             FromClient::NotePreferred(home) => {
                 if let Some(peer) = self.session_mut(id).and_then(|session| session.peer.as_mut()) {
-                    peer.preferred = home;
+                    let before = std::mem::replace(&mut peer.preferred, home);
+                    self.counters.at_home += u64::from(home);
+                    self.counters.at_home -= u64::from(before);
                 }
             }
             FromClient::WatchConns => self.watch(id),
@@ -281,7 +307,7 @@ impl Router {
     }
 
     fn answer_websocket(&mut self, id: ConnId, answers: &[u8]) {
-        let fits = self.session(id).is_some_and(|session| session.outbox.len() < WEBSOCKET_PONGS);
+        let fits = self.session(id).is_some_and(|session| session.outbox.len() < MAX_ANSWERS);
         if fits && !answers.is_empty() {
             self.raw(id, answers);
         }
@@ -319,56 +345,4 @@ fn keep(session: &mut Session, rest: &[u8]) {
         session.partial.extend_from_slice(rest);
     }
     session.partial_needs = Header::parse(rest).map_or(HEADER_LEN, |(_, len)| HEADER_LEN + len);
-}
-
-/// The outcome of taking WebSocket framing away.
-#[derive(Default)]
-struct Unwrapped {
-    /// End of the stream's bytes, moved together behind the partial DERP frame.
-    end: usize,
-    /// What the WebSocket layer itself must answer.
-    answers: Vec<u8>,
-}
-
-impl Unwrapped {
-    /// `buf` is the partial DERP frame (up to `self.end`), room for the partial WebSocket frame, and what was read.
-    fn run(&mut self, websocket: &mut WebSocket, buf: &mut [u8]) -> Result<(), CloseReason> {
-        let mut at = self.end;
-        buf[at..at + websocket.tail.len()].copy_from_slice(&websocket.tail);
-        websocket.tail.clear();
-        loop {
-            let step = match websocket.decoder.decode(&mut buf[at..]) {
-                Ok(step) => step,
-                Err(error) => {
-                    self.say_close(error.close_code());
-                    return Err(CloseReason::WebSocket(error));
-                }
-            };
-            match step.event {
-                Some(ws::Event::Data(range)) => {
-                    let len = range.len();
-                    buf.copy_within(at + range.start..at + range.end, self.end);
-                    self.end += len;
-                }
-                Some(ws::Event::Ping(range)) if self.answers.len() < WEBSOCKET_PONGS => {
-                    let payload = &buf[at + range.start..at + range.end];
-                    ws::encode(&mut self.answers, ws::Opcode::Pong, payload, None);
-                }
-                Some(ws::Event::Ping(_) | ws::Event::Pong(_)) => {}
-                Some(ws::Event::Close(_)) => {
-                    self.say_close(1000);
-                    return Err(CloseReason::Disconnected);
-                }
-                None if step.consumed == 0 => break,
-                None => {}
-            }
-            at += step.consumed;
-        }
-        websocket.tail.extend_from_slice(&buf[at..]);
-        Ok(())
-    }
-
-    fn say_close(&mut self, code: u16) {
-        ws::encode(&mut self.answers, ws::Opcode::Close, &code.to_be_bytes(), None);
-    }
 }

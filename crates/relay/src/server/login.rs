@@ -86,7 +86,9 @@ impl Router {
         let peer = session.peer.as_ref()?;
         let flags = match (peer.mesh, peer.prober) {
             (false, false) => Flags::REGULAR.0,
-            (mesh, prober) => u8::from(mesh) * Flags::MESH.0 | u8::from(prober) * Flags::PROBER.0,
+            (true, false) => Flags::MESH.0,
+            (false, true) => Flags::PROBER.0,
+            (true, true) => Flags::MESH.0 | Flags::PROBER.0,
         };
         let mut frame = Vec::with_capacity(64);
         encode::peer_present(&mut frame, &peer.key, Some((session.remote, Flags(flags))));

@@ -23,6 +23,7 @@ mod login;
 mod outbox;
 mod session;
 mod timers;
+mod websocket;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io::IoSlice;
@@ -38,8 +39,9 @@ use wire::ws::WsError;
 pub use counters::{Counters, Dropped};
 use directory::Directory;
 use outbox::{Memory, Outbox};
-use session::{Session, WebSocket};
+use session::Session;
 use timers::{Timer, Timers};
+use websocket::WebSocket;
 
 use crate::MeshKey;
 
@@ -335,6 +337,7 @@ impl Router {
         }
         let Some(peer) = session.peer else { return };
         self.counters.clients -= 1;
+        self.counters.at_home -= u64::from(peer.preferred);
         self.watchers.remove(&id);
         if let Some(heard_by) = self.directory.remove(&peer.key, id) {
             let mut frame = Vec::with_capacity(64);

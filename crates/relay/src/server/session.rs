@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use wire::keys::NodePublic;
-use wire::ws;
 
 use super::outbox::Outbox;
+use super::websocket::WebSocket;
 use super::{ConnId, GONE_BURST, GONE_EVERY};
 
 pub(super) struct Session {
@@ -35,19 +35,6 @@ impl Session {
     /// Bytes that belong in front of what is read next.
     pub(super) fn kept(&self) -> usize {
         self.partial.len() + self.websocket.as_ref().map_or(0, |websocket| websocket.tail.len())
-    }
-}
-
-/// The receiving side of a WebSocket.
-pub(super) struct WebSocket {
-    pub(super) decoder: ws::Decoder,
-    /// The beginning of a header or control frame that is not complete yet.
-    pub(super) tail: Vec<u8>,
-}
-
-impl WebSocket {
-    pub(super) fn new() -> Box<Self> {
-        Box::new(Self { decoder: ws::Decoder::new(ws::Role::Server), tail: Vec::new() })
     }
 }
 
