@@ -176,7 +176,8 @@ impl Engine {
     }
 }
 
-fn parse<T: std::str::FromStr>(text: &str, what: &str) -> PyResult<T> {
+/// Reads a text argument; a `ValueError` says what it should have been.
+pub fn parse<T: std::str::FromStr>(text: &str, what: &str) -> PyResult<T> {
     text.parse().map_err(|_| PyValueError::new_err(format!("not a {what}: {text:?}")))
 }
 
