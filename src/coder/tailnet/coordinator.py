@@ -138,7 +138,7 @@ class MemoryCoordinator:
     def _add_tunnel(self, peer: "_Peer", other_id: UUID) -> None:
         self._tunnels.add(peer.id, other_id)
         other = self._peers.get(other_id)
-        if other is not None:
+        if other is not None and other is not peer:
             self._send_node(peer, other, "add tunnel")
             self._send_node(other, peer, "add tunnel")
 

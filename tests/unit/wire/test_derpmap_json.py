@@ -177,11 +177,13 @@ def test_every_map_survives_both_forms(value):
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(["Regions", "HomeParams", "RegionScore", "1", "Nodes", "Name", "RegionID", "Latitude"]),
-        inner,
-        max_size=3,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["Regions", "HomeParams", "RegionScore", "1", "Nodes", "Name", "RegionID", "Latitude"]),
+            inner,
+            max_size=3,
+        )
     ),
 )
 

@@ -12,7 +12,7 @@ DATA, WINDOW, PING, GO_AWAY = range(4)
 SYN, ACK, FIN, RST = 1, 2, 4, 8
 
 
-def frame(kind, flags=0, stream=0, length=0, payload=b"", version=0):
+def frame(kind, flags=0, stream=0, length=0, payload=b"", *, version=0):
     return struct.pack(">BBHII", version, kind, flags, stream, length) + payload
 
 
