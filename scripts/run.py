@@ -114,7 +114,9 @@ def run(oneshot: bool) -> None:
         if oneshot:
             say("Every step worked.")
             return
-        say(f"The server is at {url}\nUser admin, password in {(STATE / 'password').relative_to(ROOT)}. Ctrl-C stops it.")
+        say(
+            f"The server is at {url}\nUser admin, password in {(STATE / 'password').relative_to(ROOT)}. Ctrl-C stops it."
+        )
         print(f"To go on by hand: export CODER_CONFIG_DIR={STATE / 'config'} PATH={CODER.parent}:$PATH", flush=True)
         server.wait()
 

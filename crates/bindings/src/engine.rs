@@ -96,7 +96,8 @@ impl Engine {
 
     /// Replaces the DERP map, given as its JSON.
     fn set_map(&self, node: NodeId, json: &str) -> PyResult<()> {
-        let map: DerpMap = serde_json::from_str(json).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let map: DerpMap =
+            serde_json::from_str(json).map_err(|error| PyValueError::new_err(error.to_string()))?;
         self.engine.set_map(node, map);
         Ok(())
     }
@@ -139,7 +140,14 @@ impl Engine {
         Ok(self.engine.request(node, Request::Splice(endpoint(address, port)?, fd)))
     }
 
-    fn speedtest(&self, node: NodeId, address: &str, port: u16, seconds: f64, download: bool) -> PyResult<u64> {
+    fn speedtest(
+        &self,
+        node: NodeId,
+        address: &str,
+        port: u16,
+        seconds: f64,
+        download: bool,
+    ) -> PyResult<u64> {
         let duration =
             Duration::try_from_secs_f64(seconds).map_err(|error| PyValueError::new_err(error.to_string()))?;
         let direction = if download { speedtest::Direction::Down } else { speedtest::Direction::Up };

@@ -87,7 +87,11 @@ fn main() {
     b.meet(&a);
     a.meet(&b);
     let started = Instant::now();
-    println!("reach {:?} after {:?}", a.wait(a.engine.request(a.keys.id, Request::Reach(b.address))), started.elapsed());
+    println!(
+        "reach {:?} after {:?}",
+        a.wait(a.engine.request(a.keys.id, Request::Reach(b.address))),
+        started.elapsed()
+    );
     println!("ping {:?}", a.wait(a.engine.request(a.keys.id, Request::Ping(b.address))));
     for direction in [Direction::Down, Direction::Up, Direction::Down, Direction::Up] {
         let before = cpu();

@@ -196,7 +196,9 @@ fn supersedes(new: &Event, old: &Event) -> bool {
         (Event::SelfChanged { .. }, Event::SelfChanged { .. }) => true,
         (Event::PathChanged { peer: new, .. }, Event::PathChanged { peer: old, .. }) => new == old,
         (Event::RelayProblem { region: new, .. }, Event::RelayProblem { region: old, .. }) => new == old,
-        (Event::ForcedWebsocket { region: new, .. }, Event::ForcedWebsocket { region: old, .. }) => new == old,
+        (Event::ForcedWebsocket { region: new, .. }, Event::ForcedWebsocket { region: old, .. }) => {
+            new == old
+        }
         _ => false,
     }
 }

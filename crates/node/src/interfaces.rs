@@ -13,7 +13,11 @@ const GROUPS: u32 = 0x1 | 0x10 | 0x100;
 /// The addresses of all interfaces that are up, in no particular order.
 pub(crate) fn addresses() -> Vec<IpAddr> {
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
-    interfaces.into_iter().filter(|interface| usable(&interface.name)).map(|interface| interface.ip()).collect()
+    interfaces
+        .into_iter()
+        .filter(|interface| usable(&interface.name))
+        .map(|interface| interface.ip())
+        .collect()
 }
 
 /// Interfaces of another network's tunnel loop back into it.

@@ -76,11 +76,14 @@ impl Node {
         let v6 = Udp::bind(true, v4.as_ref().map_or(settings.listen_port, Udp::port))
             .or_else(|_| Udp::bind(true, 0))
             .ok();
-        if settings.listen_port != 0 && v4.as_ref().or(v6.as_ref()).map(Udp::port) != Some(settings.listen_port) {
+        if settings.listen_port != 0
+            && v4.as_ref().or(v6.as_ref()).map(Udp::port) != Some(settings.listen_port)
+        {
             return Err(io::Error::from(io::ErrorKind::AddrInUse));
         }
         let (paths_seed, stack_seed, ping_seed) = (random()?, random()?, random()?);
-        let config = paths::Config { disco, node: key, seed: paths_seed, block_direct: settings.block_direct };
+        let config =
+            paths::Config { disco, node: key, seed: paths_seed, block_direct: settings.block_direct };
         let how = How { force_websocket: settings.force_websockets, headers: settings.headers.clone() };
         let relays = Relays::new(id, private.clone(), mailbox.clone(), how);
         let outlet = Outlet::new(id, Paths::new(config, now), relays, v4, v6);
@@ -181,7 +184,8 @@ impl Node {
         let mut first: Vec<(PeerId, Vec<u8>)> = Vec::new();
         self.tunnel.set_peers(now, &configs, &mut |peer, datagram| first.push((peer, datagram.to_vec())));
         let tunnel = &self.tunnel;
-        self.outlet.set_keys(configs.iter().filter_map(|config| Some((tunnel.peer(&config.key)?, config.key))));
+        self.outlet
+            .set_keys(configs.iter().filter_map(|config| Some((tunnel.peer(&config.key)?, config.key))));
         for (peer, datagram) in first {
             self.outlet.push(now, peer, &datagram);
         }
@@ -190,10 +194,12 @@ impl Node {
 
     pub(crate) fn request(&mut self, now: Instant, reactor: &Reactor, request: RequestId, what: Request) {
         match what {
-            Request::Ping(address) => match self.tunnel.peer_at(&address).and_then(|peer| self.tunnel.key(peer)) {
-                Some(key) => self.outlet.paths.ping(now, &key, request),
-                None => self.answer(request, Answer::Failed(Failure::NoPeer)),
-            },
+            Request::Ping(address) => {
+                match self.tunnel.peer_at(&address).and_then(|peer| self.tunnel.key(peer)) {
+                    Some(key) => self.outlet.paths.ping(now, &key, request),
+                    None => self.answer(request, Answer::Failed(Failure::NoPeer)),
+                }
+            }
             Request::Reach(address) => self.pings.reach(now, request, address),
             Request::Echo(address) => self.pings.echo(now, request, address, &mut self.stack),
             Request::Connect(to) => self.open(now, reactor, request, to, Purpose::Descriptor),
@@ -204,7 +210,14 @@ impl Node {
         }
     }
 
-    fn open(&mut self, now: Instant, reactor: &Reactor, request: RequestId, to: SocketAddrV6, purpose: Purpose) {
+    fn open(
+        &mut self,
+        now: Instant,
+        reactor: &Reactor,
+        request: RequestId,
+        to: SocketAddrV6,
+        purpose: Purpose,
+    ) {
         self.with_streams(now, reactor, |streams, cx| streams.open(cx, request, to, purpose));
     }
 
@@ -220,7 +233,10 @@ impl Node {
             sent_bytes: self.outlet.sent_bytes,
             received_packets: self.received_packets,
             sent_packets: self.outlet.sent_packets,
-            refused: self.refused + tunnel.malformed + tunnel.unknown_peer + tunnel.not_authentic
+            refused: self.refused
+                + tunnel.malformed
+                + tunnel.unknown_peer
+                + tunnel.not_authentic
                 + tunnel.foreign_address,
             streams: self.streams.len() as u64,
         });
@@ -321,7 +337,8 @@ impl Node {
         self.received_packets += 1;
         self.received_bytes += datagram.len() as u64;
         let outlet = &mut self.outlet;
-        let outcome = self.tunnel.handle(now, from, datagram, &mut |peer, reply| outlet.push(now, peer, reply));
+        let outcome =
+            self.tunnel.handle(now, from, datagram, &mut |peer, reply| outlet.push(now, peer, reply));
         let mut decrypted = outcome.ok().flatten()?;
         self.stack.inject(now, decrypted.bytes_mut());
         Some(decrypted.peer)
@@ -411,7 +428,8 @@ impl Node {
             self.relay_lost(now, region, text);
         }
         let (id, events) = (self.id, &self.events);
-        self.pings.poll(now, &mut self.stack, |request, answer| events.push(id, Event::Done { request, answer }));
+        self.pings
+            .poll(now, &mut self.stack, |request, answer| events.push(id, Event::Done { request, answer }));
         if self.datagrams.next_timeout().is_some_and(|at| at <= now) {
             self.datagrams.handle_timeout(now);
         }
@@ -466,7 +484,8 @@ impl Node {
     fn resolve(&self, region: u16, host: String, port: u16) {
         let (node, mailbox) = (self.id, self.mailbox.clone());
         let _ = thread::Builder::new().name("coder-resolve".into()).spawn(move || {
-            let addresses = (host.as_str(), port).to_socket_addrs().map(Iterator::collect).unwrap_or_default();
+            let addresses =
+                (host.as_str(), port).to_socket_addrs().map(Iterator::collect).unwrap_or_default();
             mailbox.send(Command::Resolved(node, region, addresses));
         });
     }
@@ -486,13 +505,19 @@ impl Node {
         match event {
             Happened::Incoming { id, from, to } => {
                 let port_use = self.settings.ports.get(&to.port()).copied().unwrap_or(self.settings.default);
-                self.with_streams(now, reactor, |streams, cx| streams.incoming(cx, id, from, to.port(), port_use));
+                self.with_streams(now, reactor, |streams, cx| {
+                    streams.incoming(cx, id, from, to.port(), port_use)
+                });
             }
-            Happened::Connected(flow) => self.with_streams(now, reactor, |streams, cx| streams.connected(cx, flow)),
+            Happened::Connected(flow) => {
+                self.with_streams(now, reactor, |streams, cx| streams.connected(cx, flow))
+            }
             Happened::Readable(flow) | Happened::Writable(flow) => {
                 self.with_streams(now, reactor, |streams, cx| streams.pump(cx, flow));
             }
-            Happened::Finished(flow) => self.with_streams(now, reactor, |streams, cx| streams.finished(cx, flow)),
+            Happened::Finished(flow) => {
+                self.with_streams(now, reactor, |streams, cx| streams.finished(cx, flow))
+            }
             Happened::Refused(flow) => {
                 self.with_streams(now, reactor, |streams, cx| streams.lost(cx, flow, Failure::Refused));
             }
@@ -509,7 +534,9 @@ impl Node {
             }
             Happened::EchoReply { id, .. } => {
                 let (node, events) = (self.id, &self.events);
-                self.pings.echo_reply(now, id, |request, answer| events.push(node, Event::Done { request, answer }));
+                self.pings.echo_reply(now, id, |request, answer| {
+                    events.push(node, Event::Done { request, answer })
+                });
             }
             Happened::TsmpPong { from, data } => self.tsmp_pong(now, from, data),
         }
@@ -527,8 +554,7 @@ impl Node {
         reactor: &Reactor,
         act: impl FnOnce(&mut Streams, &mut Context<'_>),
     ) {
-        let mut cx =
-            Context { now, node: self.id, stack: &mut self.stack, reactor, events: &self.events };
+        let mut cx = Context { now, node: self.id, stack: &mut self.stack, reactor, events: &self.events };
         act(&mut self.streams, &mut cx);
     }
 

@@ -161,7 +161,9 @@ impl Outlet {
         while let Some(batch) = self.batches.pop() {
             self.transmit(now, batch.to, batch.bytes, batch.segment);
         }
-        for (udp, v6) in self.v4.iter_mut().map(|udp| (udp, false)).chain(self.v6.iter_mut().map(|udp| (udp, true))) {
+        for (udp, v6) in
+            self.v4.iter_mut().map(|udp| (udp, false)).chain(self.v6.iter_mut().map(|udp| (udp, true)))
+        {
             let blocked = self.waiting.iter().any(|waiting| waiting.to.is_ipv6() == v6);
             if blocked != udp.blocked {
                 udp.blocked = blocked;

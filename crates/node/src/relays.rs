@@ -331,7 +331,11 @@ impl Up {
             Event::PeerGone { peer, .. } => news(News::PeerGone(peer)),
             Event::Restarting { reconnect_in, .. } => news(News::Restarting(reconnect_in)),
             Event::Health(text) if !text.is_empty() => news(News::Health(text.to_owned())),
-            Event::Health(_) | Event::Ready(_) | Event::PeerPresent { .. } | Event::KeepAlive | Event::Pong(_) => {}
+            Event::Health(_)
+            | Event::Ready(_)
+            | Event::PeerPresent { .. }
+            | Event::KeepAlive
+            | Event::Pong(_) => {}
         })?;
         if self.session.can_send() {
             for (to, waiting) in self.waiting.drain(..) {

@@ -56,7 +56,12 @@ enum End {
     /// Our handshake is under way.
     Opening(RequestId, Purpose),
     /// A peer's handshake is under way; Python gets this end when it is done.
-    Arriving { ours: OwnedFd, theirs: OwnedFd, from: SocketAddrV6, port: u16 },
+    Arriving {
+        ours: OwnedFd,
+        theirs: OwnedFd,
+        from: SocketAddrV6,
+        port: u16,
+    },
     Pipe(Pipe),
     Server(Box<speedtest::Server>),
     Client(RequestId, Box<speedtest::Client>),
@@ -106,7 +111,13 @@ impl Streams {
     }
 
     /// Starts a stream to a peer; the answer is an event.
-    pub(crate) fn open(&mut self, cx: &mut Context<'_>, request: RequestId, to: SocketAddrV6, purpose: Purpose) {
+    pub(crate) fn open(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: RequestId,
+        to: SocketAddrV6,
+        purpose: Purpose,
+    ) {
         match cx.stack.connect(cx.now, to) {
             Ok(flow) => {
                 self.ends.insert(flow, End::Opening(request, purpose));
@@ -371,11 +382,11 @@ fn request_of(end: &End) -> Option<RequestId> {
 
 impl Pipe {
     fn pump(&mut self, cx: &mut Context<'_>, flow: Flow) -> Verdict {
-        let blocked = match self.to_local(cx, flow) {
+        let blocked = match self.fill_local(cx, flow) {
             Ok(blocked) => blocked,
             Err(error) => return Verdict::Broken(Failure::System(error.to_string())),
         };
-        let full = match self.to_tunnel(cx, flow) {
+        let full = match self.fill_tunnel(cx, flow) {
             Ok(full) => full,
             Err(error) => return Verdict::Broken(Failure::System(error.to_string())),
         };
@@ -391,7 +402,7 @@ impl Pipe {
     }
 
     /// Answers whether the local side takes no more for now.
-    fn to_local(&mut self, cx: &mut Context<'_>, flow: Flow) -> Result<bool, Errno> {
+    fn fill_local(&mut self, cx: &mut Context<'_>, flow: Flow) -> Result<bool, Errno> {
         let (mut moved, mut blocked, mut broken) = (0, false, None);
         while self.tunnel_open && moved < BUDGET {
             let fd = &self.fd;
@@ -426,7 +437,7 @@ impl Pipe {
     }
 
     /// Answers whether the stream takes no more for now.
-    fn to_tunnel(&mut self, cx: &mut Context<'_>, flow: Flow) -> Result<bool, Errno> {
+    fn fill_tunnel(&mut self, cx: &mut Context<'_>, flow: Flow) -> Result<bool, Errno> {
         let mut moved = 0;
         while self.local_open && moved < BUDGET {
             if cx.stack.send_capacity(flow) == 0 {
@@ -470,7 +481,12 @@ fn pump_server(cx: &mut Context<'_>, flow: Flow, server: &mut speedtest::Server)
     Verdict::Keep
 }
 
-fn pump_client(cx: &mut Context<'_>, flow: Flow, request: RequestId, client: &mut speedtest::Client) -> Verdict {
+fn pump_client(
+    cx: &mut Context<'_>,
+    flow: Flow,
+    request: RequestId,
+    client: &mut speedtest::Client,
+) -> Verdict {
     let now = cx.now;
     while cx.stack.recv(flow, |bytes| {
         client.incoming(now, bytes);
@@ -482,7 +498,9 @@ fn pump_client(cx: &mut Context<'_>, flow: Flow, request: RequestId, client: &mu
     while let Some(event) = client.poll_event() {
         match event {
             speedtest::Event::Started => {}
-            speedtest::Event::Interval(interval) => cx.events.push(cx.node, Event::Progress { request, interval }),
+            speedtest::Event::Interval(interval) => {
+                cx.events.push(cx.node, Event::Progress { request, interval })
+            }
             speedtest::Event::Finished(Ok(report)) => {
                 let answer = Answer::Speedtest { intervals: report.intervals, total: report.total };
                 cx.answer(request, answer);
