@@ -469,10 +469,23 @@ def _check(settings: Settings) -> None:
         raise ConfigError("--derp-server-stun-port: expected a port from 1 to 65534, 0 for any, or -1 for none.")
     if not 1 <= settings.derp.region_id <= 65535:
         raise ConfigError("--derp-server-region-id: expected a number from 1 to 65535.")
+    _check_networks(settings.http.proxy_trusted_origins)
     for option in OPTIONS:
         value = read(settings, option)
         if option.kind is timedelta and value <= timedelta(0):
             raise ConfigError(f"--{option.flag}: expected a duration above zero.")
+
+
+def _check_networks(networks: tuple[str, ...]) -> None:
+    if not networks:
+        return
+    from ipaddress import ip_network  # noqa: PLC0415  rarely needed
+
+    for text in networks:
+        try:
+            ip_network(text)
+        except ValueError as problem:
+            raise ConfigError(f"--proxy-trusted-origins: {problem}.") from None
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -131,7 +131,7 @@ async def _fetch(url: str) -> bytes:
     except TimeoutError:
         raise MapError(f"Cannot fetch the DERP map from {url}: no answer in {FETCH_TIMEOUT:g} seconds.") from None
     except (httpx2.HTTPError, httpx2.InvalidURL) as problem:
-        raise MapError(f"Cannot fetch the DERP map from {url}: {problem or type(problem).__name__}.") from None
+        raise MapError(f"Cannot fetch the DERP map from {url}: {str(problem) or type(problem).__name__}.") from None
 
 
 def _client() -> httpx2.AsyncClient:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
+from starlette.websockets import WebSocketState
 
 from coder.errors import CoderError
 
@@ -21,6 +22,8 @@ UNSUPPORTED_VERSION = "Unknown or unsupported API version"
 """Compared by clients and agents."""
 RESUME_FIELD = "resume_token"
 """Clients whose 401 names this field in a validation dial again without the token."""
+
+_GOING_AWAY = 1001  # RFC 6455, section 7.4.1
 
 
 class Json(JSONResponse):
@@ -87,7 +90,10 @@ def install(app: FastAPI) -> None:
 async def _answer(connection: HTTPConnection, problem: Problem) -> Response:
     response = problem.response()
     if isinstance(connection, WebSocket):
-        await connection.send_denial_response(response)
+        if connection.application_state is WebSocketState.CONNECTING:
+            await connection.send_denial_response(response)
+        else:
+            await connection.close(_GOING_AWAY)
     return response
 
 

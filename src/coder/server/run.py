@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -15,10 +16,11 @@ import structlog
 import uvicorn
 
 from coder.clock import Clock, SystemClock
-from coder.config import DerpSettings, Settings, split_address
+from coder.config import ConfigError, DerpSettings, Settings, split_address
+from coder.dataplane.edge import Edge as NativeEdge
+from coder.dataplane.edge import EdgeSettings
 from coder.db import site, users
 from coder.db.store import SqliteStore
-from coder.errors import CoderError
 from coder.server import maps
 from coder.server.app import create_app
 from coder.server.deployment import Deployment
@@ -32,15 +34,9 @@ log = structlog.get_logger(__name__)
 GRACE = 2.0
 """Seconds that connections get for their goodbyes when the server stops."""
 
-_MAX_MESSAGE = 4 * 2**20 + 1024
+_MAX_MESSAGE = 4 * 2**20 + 64 * 1024
 _WEBSOCKET_PING = 15.0
 _WEBSOCKET_PONG = 30.0
-
-
-class ListenError(CoderError):
-    """An address cannot be listened on."""
-
-    remedy = "Choose another one with --http-address or --derp-server-stun-port."
 
 
 class Edge(Protocol):
@@ -58,18 +54,8 @@ class Edge(Protocol):
         """Stop listening and end all connections. May block for a moment."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EdgePlan:
-    """What an edge is to do."""
-
-    listen: str
-    upstream: str
-    derp: bool
-    stun: tuple[str, ...]
-    trusted_proxies: tuple[str, ...]
-
-
-EdgeFactory = Callable[[EdgePlan], Edge]
+EdgeFactory = Callable[[EdgeSettings], Edge]
+"""Starts an edge. Raises Unreachable when an address is taken. Tests pass one that needs no native code."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,31 +70,11 @@ class Ready:
     needs_first_user: bool
 
 
-def native_edge(plan: EdgePlan) -> Edge:
-    """Start the edge of the data plane. Raises ListenError."""
-    from coder.dataplane.engine import Edge as NativeEdge  # noqa: PLC0415  tests run without native code
-    from coder.dataplane.engine import EdgeSettings  # noqa: PLC0415
-
-    try:
-        edge: Edge = NativeEdge(
-            EdgeSettings(
-                listen=(plan.listen,),
-                upstream=plan.upstream,
-                derp=plan.derp,
-                stun=plan.stun,
-                trusted_proxies=plan.trusted_proxies,
-            )
-        )
-    except OSError as problem:
-        raise ListenError(f"Cannot listen on {plan.listen}: {problem.strerror or problem}.") from None
-    return edge
-
-
 async def run(
     settings: Settings,
     *,
     announce: Callable[[Ready], None],
-    edge_factory: EdgeFactory = native_edge,
+    edge_factory: EdgeFactory = NativeEdge,
     clock: Clock | None = None,
     stop: asyncio.Event | None = None,
 ) -> None:
@@ -161,9 +127,9 @@ async def assemble(
     )
 
 
-def _plan(settings: Settings, upstream: str) -> EdgePlan:
-    return EdgePlan(
-        listen=listen_address(settings.http.address),
+def _plan(settings: Settings, upstream: str) -> EdgeSettings:
+    return EdgeSettings(
+        listen=(listen_address(settings.http.address),),
         upstream=upstream,
         derp=settings.derp.enable,
         stun=_stun_addresses(settings.derp),
@@ -172,10 +138,13 @@ def _plan(settings: Settings, upstream: str) -> EdgePlan:
 
 
 def listen_address(address: str) -> str:
-    """Return host:port with a host that is an address: none means all."""
+    """Return ip:port of a listening address. Raises ConfigError for a name that is none of this machine's."""
     host, port = split_address(address)
-    host = {"localhost": "127.0.0.1"}.get(host, host)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        found = ip_address({"localhost": "127.0.0.1"}.get(host, host))
+    except ValueError:
+        raise ConfigError(f"--http-address: {host!r} is no IP address of this machine.") from None
+    return f"[{found}]:{port}" if found.version == 6 else f"{found}:{port}"
 
 
 def _stun_addresses(derp: DerpSettings) -> tuple[str, ...]:

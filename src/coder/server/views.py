@@ -244,7 +244,11 @@ def template_version(row: TemplateVersion, organization_id: UUID) -> Json:
         "name": row.name,
         "message": "",
         "job": _job(
-            row.id, (row.created_at, row.updated_at), organization_id, kind="template_version_import", source={}
+            row.id,
+            (row.created_at, row.updated_at),
+            organization_id,
+            kind="template_version_import",
+            source={"template_version_id": str(row.id)},
         ),
         "readme": "",
         "created_by": {"id": NIL, "username": ""},

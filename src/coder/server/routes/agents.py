@@ -95,7 +95,7 @@ async def listening_ports(agent: UUID, who: SignedIn, deployment: Deployed) -> N
 async def containers(agent: UUID, who: SignedIn, deployment: Deployed) -> None:
     """Refuse: dev containers are not offered."""
     await _require_connected(deployment, who, agent)
-    raise Problem(403, "Dev containers are not offered by this server.")
+    raise Problem(403, "Dev containers are not offered by this server.", detail="Run them on the machine itself.")
 
 
 async def _require_connected(deployment: Deployment, who: Caller, agent_id: UUID) -> None:

@@ -1,0 +1,169 @@
+"""The composition: starts, announces, stops in order; what stands in its way gets one line."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+from click.testing import CliRunner
+
+from coder import config
+from coder.cli.commands.server import command
+from coder.config import Settings
+from coder.dataplane.edge import EdgeSettings
+from coder.db.store import StateDirectoryError
+from coder.errors import CoderError, Unreachable
+from coder.server.run import Ready, run
+
+
+class FakeEdge:
+    """Stands where the native edge would: listens nowhere; tests talk to its upstream."""
+
+    addresses = ("127.0.0.1:4321",)
+    stun_ports = (3478, 3479)
+
+    def __init__(self, settings: EdgeSettings) -> None:
+        self.settings = settings
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Running:
+    def __init__(self) -> None:
+        self.edges: list[FakeEdge] = []
+        self.ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
+        self.stop = asyncio.Event()
+
+    def edge(self, settings: EdgeSettings) -> FakeEdge:
+        self.edges.append(FakeEdge(settings))
+        return self.edges[-1]
+
+    async def get(self, path: str) -> httpx2.Response:
+        transport = httpx2.AsyncHTTPTransport(uds=self.edges[0].settings.upstream)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://x") as client:
+            return await client.get(path)
+
+
+def settings(tmp_path: Path, **flags: str) -> Settings:
+    return config.load(flags={"state_dir": str(tmp_path / "state"), **flags}, environ={})
+
+
+@asynccontextmanager
+async def running(wanted: Settings) -> AsyncIterator[Running]:
+    here = Running()
+    task = asyncio.create_task(run(wanted, announce=here.ready.set_result, edge_factory=here.edge, stop=here.stop))
+    await asyncio.wait([task, here.ready], return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        task.result()
+    yield here
+    here.stop.set()
+    await task
+
+
+async def test_a_server_starts_announces_itself_and_stops(tmp_path: Path):
+    async with running(settings(tmp_path)) as here:
+        ready = here.ready.result()
+        assert ready.access_url == "http://127.0.0.1:4321"
+        assert (ready.access_url_derived, ready.needs_first_user) == (True, True)
+        assert (await here.get("/healthz")).text == "OK"
+        [edge] = here.edges
+        assert edge.settings.listen == ("127.0.0.1:3000",)
+        assert edge.settings.stun == ("0.0.0.0:3478", "0.0.0.0:3479")
+        upstream = Path(edge.settings.upstream)
+        assert upstream.parent.stat().st_mode & 0o777 == 0o700
+    assert edge.closed
+    assert not upstream.parent.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_stops_it(tmp_path: Path, number: int):
+    async with running(settings(tmp_path)) as here:
+        os.kill(os.getpid(), number)
+        await here.stop.wait()
+
+
+@pytest.mark.parametrize(
+    ("flags", "stun"),
+    [
+        ({"derp_server_stun_port": "0"}, ("0.0.0.0:0", "0.0.0.0:0")),
+        ({"derp_server_stun_port": "-1"}, ()),
+        ({"block_direct_connections": "true"}, ()),
+    ],
+)
+async def test_where_stun_is_answered(tmp_path: Path, flags: dict[str, str], stun: tuple[str, ...]):
+    async with running(settings(tmp_path, access_url="https://coder.example.com/", **flags)) as here:
+        assert here.edges[0].settings.stun == stun
+        assert here.ready.result().access_url == "https://coder.example.com"
+        assert here.ready.result().access_url_derived is False
+
+
+async def test_two_servers_on_one_state_directory(tmp_path: Path):
+    async with running(settings(tmp_path)) as here:
+        with pytest.raises(StateDirectoryError, match="Another server"):
+            async with running(settings(tmp_path)):
+                pass
+        assert (await here.get("/healthz")).status_code == 200
+
+
+async def test_a_restarted_server_knows_its_users_and_itself(tmp_path: Path):
+    async with running(settings(tmp_path)) as here:
+        first = (await here.get("/api/v2/buildinfo")).json()
+    async with running(settings(tmp_path)) as here:
+        assert (await here.get("/api/v2/buildinfo")).json() == first
+
+
+async def test_an_address_in_use_ends_the_start_and_leaves_nothing_behind(tmp_path: Path):
+    def taken(_settings: EdgeSettings) -> FakeEdge:
+        raise Unreachable("127.0.0.1:3000 is in use")
+
+    with pytest.raises(Unreachable, match="in use"):
+        await run(settings(tmp_path), announce=lambda _ready: None, edge_factory=taken)
+    async with running(settings(tmp_path)):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"derp_config_path": "/nowhere/map.json"}, "/nowhere/map.json"),
+        ({"derp_server_enable": "false"}, "no regions"),
+        ({"http_address": "coder.example.com:80"}, "IP address"),
+    ],
+)
+async def test_what_stands_in_the_way_is_told_in_one_line_and_the_edge_is_closed(
+    tmp_path: Path, flags: dict[str, str], words: str
+):
+    edges: list[FakeEdge] = []
+
+    def edge(wanted: EdgeSettings) -> FakeEdge:
+        edges.append(FakeEdge(wanted))
+        return edges[-1]
+
+    with pytest.raises(CoderError, match=words) as refused:
+        await run(settings(tmp_path, **flags), announce=lambda _ready: None, edge_factory=edge)
+    assert "\n" not in str(refused.value)
+    assert refused.value.exit_code == 1
+    assert all(each.closed for each in edges)
+
+
+def test_write_config_prints_what_is_in_force():
+    result = CliRunner().invoke(
+        command,
+        ["--http-address", "127.0.0.1:9", "--derp-server-enable=false", "--write-config"],
+        env={"CODER_LOG_LEVEL": "debug"},
+    )
+    assert result.exit_code == 0
+    assert "httpAddress: 127.0.0.1:9" in result.output
+    assert "enable: false" in result.output
+    assert "level: debug" in result.output
+
+
+def test_help_names_every_setting_that_is_not_hidden():
+    text = CliRunner().invoke(command, ["--help"]).output
+    assert [option.flag for option in config.OPTIONS if f"--{option.flag} " not in text and not option.hidden] == []

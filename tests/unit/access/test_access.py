@@ -1,0 +1,146 @@
+"""Names, passwords, tokens, sessions and limits: the rules themselves."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coder.access import limits, names, passwords, sessions, tokens
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+@pytest.mark.parametrize("name", ["a", "A1", "a-b-c", "x" * 32])
+def test_good_names(name: str):
+    assert names.name_problem(name) is None
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a-", "a--b", "a_b", "a.b", "ä", "a\n", "x" * 33, " a"])
+def test_bad_names(name: str):
+    assert names.name_problem(name)
+
+
+def test_me_is_nobodys_name():
+    assert names.username_problem("ME")
+    assert names.username_problem("mee") is None
+
+
+@pytest.mark.parametrize(
+    ("email", "good"), [("a@b", True), ("a", False), ("@b", False), ("a b@c", False), ("a@b@c", False)]
+)
+def test_addresses(email: str, good: bool):
+    assert (names.email_problem(email) is None) == good
+
+
+@pytest.mark.parametrize(
+    "password", ["SomeSecurePassword!", "correct horse battery", "k3#Vq9!zL", "ä" * 1 + "Öx7?pQw2"]
+)
+def test_strong_passwords(password: str):
+    assert passwords.password_problem(password) is None
+
+
+@pytest.mark.parametrize("password", ["", "password", "12345678901234567890", "abcdefghijklmnopqrstuvwxyz", "a" * 64])
+def test_weak_passwords(password: str):
+    assert passwords.password_problem(password)
+
+
+def test_length_is_counted_in_bytes():
+    assert passwords.password_problem("kL9#" * 16) is None
+    assert "64 bytes" in (passwords.password_problem("kL9#" * 16 + "x") or "")
+    assert "64 bytes" in (passwords.password_problem("äÖ7?" * 11) or "")
+
+
+def test_a_password_verifies_against_its_own_hash_only():
+    stored = passwords.hash_password("correct horse battery")
+    assert stored != passwords.hash_password("correct horse battery")
+    assert passwords.verify_password(stored, "correct horse battery")
+    assert not passwords.verify_password(stored, "correct horse batterz")
+    assert not passwords.verify_password(stored, "x" * 65)
+    assert not passwords.verify_password("not a hash", "correct horse battery")
+
+
+def test_no_user_verifies_nothing_not_even_the_decoy():
+    assert not passwords.verify_password(None, "the hash compared with when there is no such user")
+
+
+def test_a_session_token_has_the_shape_that_clients_know():
+    token = tokens.new_session_token()
+    assert (len(token.id), len(token.secret)) == (10, 22)
+    assert tokens.parse_session_token(token.text) == token
+    assert token.secret not in repr(token)
+    assert len(token.hashed) == 32
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_token_or_a_named_fault(text: str):
+    try:
+        parsed = tokens.parse_session_token(text).text
+    except tokens.TokenFormatError:
+        parsed = None
+    assert parsed in {None, text}
+
+
+def test_every_truncation_of_a_token_is_refused():
+    text = tokens.new_session_token().text
+    for length in range(len(text)):
+        with pytest.raises(tokens.TokenFormatError):
+            tokens.parse_session_token(text[:length])
+
+
+def test_agent_tokens_are_random_uuids_hashed_in_canonical_form():
+    token = tokens.new_agent_token()
+    assert token.version == 4
+    assert token != tokens.new_agent_token()
+    assert tokens.matches(tokens.hash_agent_token(token), tokens.hash_agent_token(type(token)(str(token).upper())))
+
+
+def lease(**changes: object) -> sessions.Lease:
+    values = {"expires_at": NOW + 24 * HOUR, "last_used": NOW, "lifetime": 24 * HOUR, "extends": True}
+    return sessions.Lease(**(values | changes))
+
+
+def test_a_session_ends_exactly_at_its_time():
+    assert not sessions.is_expired(lease(), NOW + 24 * HOUR - timedelta(microseconds=1))
+    assert sessions.is_expired(lease(), NOW + 24 * HOUR)
+
+
+def test_use_is_noted_once_an_hour_and_extends():
+    assert sessions.use(lease(), NOW + HOUR - timedelta(seconds=1)) is None
+    assert sessions.use(lease(), NOW + HOUR) == sessions.Use(NOW + HOUR, NOW + 25 * HOUR)
+
+
+def test_what_does_not_extend():
+    kept = sessions.Use(NOW + HOUR, NOW + 24 * HOUR)
+    assert sessions.use(lease(extends=False), NOW + HOUR) == kept
+    assert sessions.use(lease(), NOW + HOUR, extend=False) == kept
+
+
+def test_use_never_shortens_a_session():
+    longer = lease(expires_at=NOW + 90 * HOUR)
+    assert sessions.use(longer, NOW + HOUR) == sessions.Use(NOW + HOUR, NOW + 90 * HOUR)
+
+
+def test_the_window_moves():
+    window = limits.MovingWindow(limits.Limit(2, 60.0))
+    assert [window.hit("a", now) for now in (0.0, 10.0)] == [0.0, 0.0]
+    assert window.hit("a", 20.0) == 40.0
+    assert window.hit("b", 20.0) == 0.0
+    assert window.hit("a", 60.0) == 0.0
+    assert window.hit("a", 60.0) == 10.0
+
+
+def test_the_window_forgets_the_longest_unseen_subject_first():
+    window = limits.MovingWindow(limits.Limit(1, 60.0), max_subjects=2)
+    for subject in ("a", "b", "a", "c"):
+        window.hit(subject, 0.0)
+    assert window.hit("a", 1.0) == 59.0
+    assert window.hit("b", 1.0) == 0.0
+
+
+def test_logins_are_limited_by_address_over_all_accounts_and_by_account_over_all_addresses():
+    both = limits.LoginLimits(limits.Limit(2, 60.0), limits.Limit(2, 60.0))
+    assert [both.hit("1.1.1.1", account, 0.0) for account in ("a", "b", "c")] == [0.0, 0.0, 60.0]
+    assert [both.hit(address, "D", 0.0) for address in ("2.2.2.2", "3.3.3.3")] == [0.0, 0.0]
+    assert both.hit("4.4.4.4", "d", 30.0) == 30.0

@@ -1,0 +1,230 @@
+"""The pure parts of the server: versions, agent status, changes, sockets, maps."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from coder.clock import FakeClock
+from coder.config import DerpSettings
+from coder.db.models import WorkspaceAgent
+from coder.errors import Closed
+from coder.server import agent_status, api_version, changes, maps
+from coder.server.agent_status import Status
+from coder.server.problems import Problem
+from coder.server.run import derive_access_url, listen_address
+from coder.server.sockets import Sockets
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+URL = "https://coder.example.com"
+
+
+def seconds(number: float) -> datetime:
+    return NOW + timedelta(seconds=number)
+
+
+def agent(**values: object) -> WorkspaceAgent:
+    known = {"created_at": NOW, "connection_timeout_seconds": 120, "lifecycle_state": "created"}
+    return WorkspaceAgent(**(known | values))
+
+
+@pytest.mark.parametrize(
+    ("times", "now", "expected"),
+    [
+        ({}, 120, Status.CONNECTING),
+        ({}, 121, Status.TIMEOUT),
+        ({"connection_timeout_seconds": 0}, 10**6, Status.CONNECTING),
+        ({"last": 10}, 40, Status.CONNECTED),
+        ({"last": 10}, 41, Status.DISCONNECTED),
+        ({"last": 10, "ended": 10}, 11, Status.DISCONNECTED),
+        ({"last": 10, "ended": 9}, 11, Status.CONNECTED),
+        ({"last": 500, "ended": 200}, 510, Status.CONNECTED),
+    ],
+)
+def test_the_status_of_an_agent(times: dict[str, int], now: int, expected: Status):
+    values: dict[str, object] = {key: value for key, value in times.items() if key not in {"last", "ended"}}
+    if "last" in times:
+        values |= {"first_connected_at": NOW, "last_connected_at": seconds(times["last"])}
+    if "ended" in times:
+        values["disconnected_at"] = seconds(times["ended"])
+    assert agent_status.status(agent(**values), seconds(now)) is expected
+
+
+@pytest.mark.parametrize(
+    ("lifecycle", "healthy"), [("ready", True), ("created", True), ("start_error", False), ("off", False)]
+)
+def test_the_health_of_a_connected_agent_is_its_lifecycle(lifecycle: str, healthy: bool):
+    connected = agent(first_connected_at=NOW, last_connected_at=NOW, lifecycle_state=lifecycle)
+    found = agent_status.health(connected, seconds(1))
+    assert (found.healthy, bool(found.reason)) == (healthy, not healthy)
+
+
+@pytest.mark.parametrize("text", ["2.0", "2.6", "2.13"])
+def test_versions_that_are_served(text: str):
+    assert api_version.accept(text) == text
+
+
+@pytest.mark.parametrize("text", ["2.14", "3.0", "1.9", "", "2", "a.b", "2.0.0", " 2.0", "٢.0", "9999999.0"])
+def test_versions_that_are_not(text: str):
+    with pytest.raises(Problem) as refused:
+        api_version.accept(text)
+    assert (refused.value.status, refused.value.message) == (400, "Unknown or unsupported API version")
+
+
+async def test_a_change_wakes_those_who_watch_its_subject_once():
+    hub, clock = changes.Changes(), FakeClock()
+    with hub.watch("a") as mine, hub.watch("b") as other:
+        hub.announce("a")
+        hub.announce("a")
+        hub.announce("c")
+        assert (mine.is_set(), other.is_set()) == (True, False)
+    hub.announce("a")
+    assert clock.monotonic() == 0
+
+
+async def test_ending_an_owner_ends_its_connections_and_nobody_elses():
+    sockets, ended = Sockets(), []
+
+    async def connection(*owners: str) -> None:
+        with sockets.belonging_to(*owners):
+            await asyncio.Event().wait()
+        ended.append(owners)
+
+    tasks = [asyncio.create_task(connection(*owners)) for owners in (("a", "b"), ("a",), ("c",))]
+    await asyncio.sleep(0)
+    assert sockets.end("b", "gone") == 1
+    assert sockets.end("b", "gone") == 0
+    await tasks[0]
+    assert ended == [("a", "b")]
+    assert sockets.count("a") == 1
+    await sockets.stop(5)
+    await asyncio.gather(*tasks)
+    assert sockets.count("a") == sockets.count("c") == 0
+    with pytest.raises(Closed), sockets.belonging_to("d"):
+        pass
+
+
+async def test_a_cancellation_from_elsewhere_is_not_swallowed():
+    sockets = Sockets()
+
+    async def connection() -> None:
+        with sockets.belonging_to("a"):
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(connection())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert sockets.count("a") == 0
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("127.0.0.1:3000", "http://127.0.0.1:3000"),
+        ("0.0.0.0:80", "http://127.0.0.1:80"),
+        ("[::]:80", "http://127.0.0.1:80"),
+        ("[::1]:80", "http://[::1]:80"),
+    ],
+)
+def test_an_access_url_made_from_the_address(address: str, url: str):
+    assert derive_access_url(address) == url
+
+
+@pytest.mark.parametrize(
+    ("given", "address"), [("localhost:1", "127.0.0.1:1"), (":2", "0.0.0.0:2"), ("[::1]:3", "[::1]:3")]
+)
+def test_listening_addresses(given: str, address: str):
+    assert listen_address(given) == address
+
+
+async def test_the_map_has_the_embedded_region_and_both_stun_ports():
+    loaded = await maps.load(DerpSettings(), URL, (3478, 3479))
+    regions = loaded.json()["Regions"]
+    assert sorted(regions) == ["1000", "999"]
+    assert regions["999"]["Nodes"][0]["STUNPort"] == 3478
+    assert regions["1000"]["Nodes"][0]["STUNPort"] == 3479
+    assert loaded.region_names()[999] == "Coder Embedded Relay"
+
+
+NODE = '{"Name": "1a", "RegionID": 1, "HostName": "r"}'
+MAP = f'{{"Regions": {{"1": {{"RegionID": 1, "RegionName": "One", "Nodes": [{NODE}]}}}}}}'
+
+
+async def test_a_map_from_a_file(tmp_path: Path):
+    (tmp_path / "map.json").write_text(MAP)
+    settings = DerpSettings(enable=False, config_path=str(tmp_path / "map.json"))
+    assert (await maps.load(settings, URL, ())).region_names() == {1: "One"}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "not JSON"),
+        ("null", "expected an object"),
+        ('{"Regions": null}', "Regions"),
+        (MAP.replace("1a", "1a\\n"), None),
+    ],
+)
+async def test_a_bad_map_file_gets_one_line(tmp_path: Path, content: str, words: str | None):
+    (tmp_path / "map.json").write_text(content)
+    settings = DerpSettings(config_path=str(tmp_path / "map.json"))
+    if words is None:
+        assert 1 in (await maps.load(settings, URL, ())).region_names()
+        return
+    with pytest.raises(maps.MapError, match=words) as refused:
+        await maps.load(settings, URL, ())
+    assert "\n" not in str(refused.value)
+    assert refused.value.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (DerpSettings(enable=False), "no regions"),
+        (DerpSettings(config_path="/nowhere/map.json"), "Cannot read"),
+        (DerpSettings(config_path="/a", config_url="http://b"), "not both"),
+        (DerpSettings(stun_addresses=("stun.example.com",)), "port"),
+        (DerpSettings(config_url="nonsense"), "Cannot fetch"),
+    ],
+)
+async def test_settings_that_give_no_map(settings: DerpSettings, words: str):
+    with pytest.raises(maps.MapError, match=words):
+        await maps.load(settings, URL, ())
+
+
+async def fetched(monkeypatch: pytest.MonkeyPatch, answer: httpx2.Response) -> maps.DerpMaps:
+    transport = httpx2.MockTransport(lambda _request: answer)
+    monkeypatch.setattr(maps, "_client", lambda: httpx2.AsyncClient(transport=transport))
+    return await maps.load(DerpSettings(enable=False, config_url="https://maps.example.com/map"), URL, ())
+
+
+async def test_a_map_from_a_url(monkeypatch: pytest.MonkeyPatch):
+    assert (await fetched(monkeypatch, httpx2.Response(200, text=MAP))).region_names() == {1: "One"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (httpx2.Response(404, text=MAP), "404"),
+        (httpx2.Response(302, headers={"Location": "http://169.254.169.254/"}), "302"),
+        (httpx2.Response(200, content=b" " * (maps.MAX_DOCUMENT + 1)), "larger than 4 MiB"),
+        (httpx2.Response(200, text="<html>"), "not JSON"),
+    ],
+)
+async def test_a_url_that_gives_no_map(monkeypatch: pytest.MonkeyPatch, answer: httpx2.Response, words: str):
+    with pytest.raises(maps.MapError, match=words):
+        await fetched(monkeypatch, answer)
+
+
+async def test_a_url_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch):
+    async def silent(_request: httpx2.Request) -> httpx2.Response:
+        raise httpx2.ReadTimeout("")
+
+    transport = httpx2.MockTransport(silent)
+    monkeypatch.setattr(maps, "_client", lambda: httpx2.AsyncClient(transport=transport))
+    with pytest.raises(maps.MapError, match="ReadTimeout"):
+        await maps.load(DerpSettings(config_url="https://maps.example.com/map"), URL, ())
