@@ -98,6 +98,8 @@ class RpcStream(Generic[Res]):
         self._responses: deque[Res] = deque()
         self._writing = asyncio.Lock()
         self._finished = False
+        self._error: RpcError | None = None
+        self._broken = False  # a message went out in part
 
     async def __aenter__(self) -> Self:
         return self
@@ -129,7 +131,7 @@ class RpcStream(Generic[Res]):
     def close(self) -> None:
         """Give the call up or, when it is over, away. Safe to call again."""
         self._finished = True
-        if self._unsent or self._writing.locked():
+        if self._unsent or self._broken:
             self._stream.reset()  # the server has seen nothing, or half a message: no goodbye would make sense to it
             return
         with contextlib.suppress(CoderError):  # the stream has ended from the other side: it knows
@@ -140,6 +142,8 @@ class RpcStream(Generic[Res]):
         if self._unsent:
             await self._write(lambda: b"")
         while not self._responses:
+            if self._error is not None:
+                raise self._error
             if self._finished:
                 raise StopAsyncIteration
             self._receive(await self._stream.receive())
@@ -147,10 +151,12 @@ class RpcStream(Generic[Res]):
 
     async def _write(self, make: Callable[[], bytes]) -> None:
         async with self._writing:
-            data = self._unsent + make()
-            self._unsent = data  # a write that is cancelled leaves it, so that `close` knows
+            if self._broken:
+                raise Closed("a message was sent in part, nothing can follow it")
+            data, self._unsent = self._unsent + make(), b""
+            self._broken = True
             await self._stream.send(data)
-            self._unsent = b""
+            self._broken = False
 
     def _receive(self, data: bytes | None) -> None:
         if data is None:
@@ -168,7 +174,7 @@ class RpcStream(Generic[Res]):
                 case drpc.Message(body):
                     self._responses.append(self._decode(body))
                 case drpc.Failed(code, text):
-                    raise _rpc_error(code, text)
+                    self._error = _rpc_error(code, text)
                 case _:
                     self._finished = True
 

@@ -213,6 +213,8 @@ async def test_closing_a_half_sent_call_resets_it():
         service.pipes[0].hold()
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
+        with pytest.raises(Closed, match="in part"):
+            await call.send(asked())
         call.close()
         service.pipes[0].flowing.set()
         assert (await rpc.unary("/unary", asked(), CoordinateResponse)).error == "1"
@@ -364,3 +366,92 @@ async def test_a_call_that_ends_without_an_answer():
     async with connected() as (rpc, _):
         with pytest.raises(Closed, match="without a response"):
             await rpc.unary("/count", asked(0), CoordinateResponse)
+
+
+async def test_answers_before_an_error_are_not_lost():
+    async def partly(ctx, requests, send):
+        await send(CoordinateResponse(error="one"))
+        await send(CoordinateResponse(error="two"))
+        raise Forbidden("no more")
+
+    ours, theirs = pipe()
+    async with running(serve(theirs, {"/partly": Streaming(CoordinateRequest, partly)})), RpcClient(ours) as rpc:
+        call = rpc.stream("/partly", asked(), CoordinateResponse)
+        await settle()
+        assert [(await anext(call)).error, (await anext(call)).error] == ["one", "two"]
+        with pytest.raises(RpcError, match="no more"):
+            await anext(call)
+
+
+async def test_what_still_arrives_for_an_abandoned_call_is_dropped():
+    async def endless(ctx, requests, send):
+        while True:
+            await send(CoordinateResponse(error="x" * 50_000))
+
+    ours, theirs = pipe()
+    handlers = {"/endless": Streaming(CoordinateRequest, endless), "/unary": Unary(CoordinateRequest, Service().unary)}
+    async with running(serve(theirs, handlers)), RpcClient(ours) as rpc:
+        for _ in range(20):
+            async with rpc.stream("/endless", asked(), CoordinateResponse) as call:
+                await anext(call)
+        assert (await rpc.unary("/unary", asked(), CoordinateResponse)).error == "1"
+        await settle()
+        assert not rpc._mux._streams
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "03 01 01 01 78",  # the server invokes
+        "ff" * 40,
+    ],
+)
+async def test_a_server_that_breaks_a_call_breaks_only_that(answer):
+    ours, theirs = pipe()
+    async with RpcClient(ours) as rpc:
+        call = asyncio.create_task(rpc.unary("/x", asked(), CoordinateResponse))
+        await settle()
+        body = bytes.fromhex(answer)
+        await theirs.send(bytes.fromhex("00 00 0002 00000001") + len(body).to_bytes(4, "big") + body)
+        with pytest.raises(PeerMisbehaved, match="drpc"):
+            await call
+        await settle()
+        assert rpc._mux.open().number == 3
+
+
+async def test_a_server_that_finishes_without_an_answer():
+    ours, theirs = pipe()
+    async with RpcClient(ours) as rpc:
+        call = asyncio.create_task(rpc.unary("/x", asked(), CoordinateResponse))
+        await settle()
+        await theirs.send(bytes.fromhex("00 01 0006 00000001 00000000"))
+        with pytest.raises(Closed, match="without finishing"):
+            await call
+
+
+@pytest.mark.parametrize(("code", "fault"), [(0, None), (1, PeerMisbehaved)])
+async def test_the_peer_goes_away(code, fault):
+    ours, theirs = pipe()
+    async with RpcClient(ours) as rpc:
+        await theirs.send(bytes.fromhex(f"00 03 0000 00000000 0000000{code}"))
+        await settle()
+        with pytest.raises(Closed):
+            await rpc.unary("/x", asked(), CoordinateResponse)
+        if fault is not None:
+            assert isinstance(await rpc.wait_closed(), fault)
+
+
+async def test_a_peer_that_does_not_take_our_last_words_is_left(monkeypatch):
+    monkeypatch.setattr("coder.rpc.mux._LAST_WORDS", 0.0)
+    ours, theirs = pipe()
+    theirs.hold()
+    async with running(serve(theirs, {})) as server:
+        await ours.send(b"\xff" * 12)
+        assert isinstance(await server, PeerMisbehaved)
+        assert theirs.closed
+
+
+async def test_a_client_that_was_never_entered_has_nothing_to_close():
+    rpc = RpcClient(pipe()[0])
+    await rpc.close()
+    assert await rpc.wait_closed() is None
