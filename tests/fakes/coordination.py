@@ -21,7 +21,7 @@ def node(owner, *, home=1, key=None, agent=False, endpoints=("192.0.2.1:41641",)
         number=number,
         as_of=datetime(2030, 1, 1, tzinfo=UTC),
         key=key or NodeKey.from_raw(bytes([number] * 32)),
-        disco=DiscoKey.from_raw(bytes([number + 1] * 32)),
+        disco=DiscoKey.from_raw(bytes([(number + 1) % 256] * 32)),
         home=home,
         latencies={f"{home}-v4": 0.01},
         addresses=agent_addresses(owner) if agent else [client_address(owner)],
