@@ -65,6 +65,7 @@ impl Engine {
     }
 
     /// Makes a node; answers `(id, node key, disco key)`.
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python side")]
     #[pyo3(signature = (*, addresses, ports, default, listen_port, block_direct, force_websockets, headers))]
     fn add_node(
         &self,
