@@ -24,7 +24,7 @@ CODER = Path(sys.executable).with_name("coder")
 PATIENCE = 30.0
 
 
-class StepFailed(Exception):
+class StepError(Exception):
     """A step's command failed; its own output says why."""
 
 
@@ -41,7 +41,7 @@ def environment(**extra: str) -> dict[str, str]:
 def step(*arguments: str, **extra: str) -> None:
     say("$ coder " + shlex.join(arguments))
     if subprocess.run([CODER, *arguments], env=environment(**extra), check=False).returncode != 0:
-        raise StepFailed("coder " + shlex.join(arguments))
+        raise StepError("coder " + shlex.join(arguments))
 
 
 def start(name: str, *arguments: str, **extra: str) -> subprocess.Popen[bytes]:
@@ -74,7 +74,7 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
         with contextlib.suppress(OSError, urllib.error.URLError), urllib.request.urlopen(f"{url}/healthz", timeout=2):
             return
         time.sleep(0.05)
-    raise StepFailed(f"the server did not come up; the end of its log:\n{log.read_text()[-2000:]}")
+    raise StepError(f"the server did not come up; the end of its log:\n{log.read_text()[-2000:]}")
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -114,9 +114,8 @@ def run(oneshot: bool) -> None:
         if oneshot:
             say("Every step worked.")
             return
-        say(
-            f"The server is at {url}\nUser admin, password in {(STATE / 'password').relative_to(ROOT)}. Ctrl-C stops it."
-        )
+        password = (STATE / "password").relative_to(ROOT)
+        say(f"The server is at {url}\nUser admin, password in {password}. Ctrl-C stops it.")
         print(f"To go on by hand: export CODER_CONFIG_DIR={STATE / 'config'} PATH={CODER.parent}:$PATH", flush=True)
         server.wait()
 
@@ -127,7 +126,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         run(parser.parse_args().oneshot)
-    except StepFailed as failed:
+    except StepError as failed:
         print(f"\nfailed: {failed}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
