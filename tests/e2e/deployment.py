@@ -1,0 +1,114 @@
+"""A real server, a real agent and the real command, each a process of its own, on this machine's loopback."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+CODER = Path(sys.executable).with_name("coder")
+PATIENCE = 30.0
+PASSWORD = "correct-horse-battery-9"
+
+
+def wait_until(what, condition):
+    """Poll an outside process; only the hang limit is a time."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"waited {PATIENCE:.0f} s for {what}")
+
+
+class Deployment:
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.url = ""
+        self.address = "127.0.0.1:0"
+        self.processes: dict[str, subprocess.Popen] = {}
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("CODER_")}
+        return kept | {"CODER_CONFIG_DIR": str(self.place / "config"), "NO_COLOR": "1"} | extra
+
+    def start(self, name: str, *arguments: str, **extra: str) -> subprocess.Popen:
+        log = (self.place / f"{name}.log").open("ab")
+        process = subprocess.Popen(
+            [CODER, *arguments], env=self.environment(**extra), stdout=log, stderr=log, stdin=subprocess.DEVNULL
+        )
+        log.close()
+        self.processes[name] = process
+        return process
+
+    def log(self, name: str) -> str:
+        return (self.place / f"{name}.log").read_text()
+
+    def start_server(self) -> None:
+        self.start(
+            "server",
+            *("server", "--http-address", self.address, "--state-dir", str(self.place / "state")),
+            *("--derp-server-stun-port", "0", *(("--access-url", self.url) if self.url else ())),
+        )
+        if not self.url:
+            announced = wait_until(
+                "the server's address",
+                lambda: [line for line in self.log("server").splitlines() if line.startswith("Access URL")],
+            )
+            self.url = announced[0].split()[-1]
+            self.address = self.url.removeprefix("http://")
+        wait_until("the server", self.healthy)
+
+    def healthy(self) -> bool:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.url}/healthz", timeout=5) as answer:
+            return answer.status == 200
+        return False
+
+    def stop(self, name: str, *, kill: bool = False) -> int:
+        process = self.processes.pop(name)
+        process.kill() if kill else process.terminate()
+        return process.wait(PATIENCE)
+
+    def start_agent(self) -> None:
+        self.start("agent", "agent", CODER_AGENT_URL=self.url, CODER_AGENT_TOKEN_FILE=str(self.place / "token"))
+
+    def run(self, *arguments: str, **extra: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [CODER, *arguments],
+            env=self.environment(**extra),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def ok(self, *arguments: str, **extra: str) -> str:
+        done = self.run(*arguments, **extra)
+        assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.ok(*arguments, "-o", "json"))
+
+    def agent_status(self) -> str:
+        workspace = self.json("show", "dev")
+        workspace = workspace[0] if isinstance(workspace, list) else workspace
+        return workspace["latest_build"]["resources"][0]["agents"][0]["status"]
+
+    def close(self) -> None:
+        for process in self.processes.values():
+            process.kill()
+            process.wait(PATIENCE)
+
+
+def sign_in(deployment: Deployment) -> None:
+    deployment.ok(
+        *("login", deployment.url, "--first-user-username", "admin", "--first-user-email", "a@example.com"),
+        CODER_FIRST_USER_PASSWORD=PASSWORD,
+    )
