@@ -66,10 +66,13 @@ fuzz: ## fuzz one codec: TARGET=disco SECONDS=60 (needs a nightly Rust and cargo
 proto: setup ## generate src/coder/wire/proto from the .proto files
 	$(BIN)/python scripts/proto.py
 
+docs: setup ## generate the reference pages of docs/
+	$(BIN)/python scripts/docs_config.py
+
 lock: $(VENV)/.installed ## renew requirements.txt from pyproject.toml
 	$(BIN)/pip install --quiet pip-tools
 	$(BIN)/pip-compile --quiet --upgrade --extra dev --generate-hashes --strip-extras --allow-unsafe \
-		--no-emit-index-url --no-emit-trusted-host --no-header --output-file requirements.txt pyproject.toml
+		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header --output-file requirements.txt pyproject.toml
 
 clean: ## remove what was built, keep the caches of the package managers
 	rm -rf $(VENV) build dist .run target src/coder/dataplane/_native*.so

@@ -144,7 +144,12 @@ class Api:
         return self._parse(*self._exchange(method, path, body))
 
     def _exchange(self, method: str, path: str, body: Json = None) -> tuple[int, Message, bytes]:
-        """Send on the open connection; when the server had closed that one meanwhile, once more on a new one."""
+        """Send on the open connection; when the server had closed that one meanwhile, once more on a new one.
+
+        Only questions are repeated. What changes something goes out on a new connection, so that it is sent once.
+        """
+        if method != "GET":
+            self.close()
         reused = self._connection is not None
         try:
             return self._once(method, path, body)
