@@ -1,6 +1,7 @@
 """A server for each test: the real application on a real database, on a unix socket when sockets are needed."""
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -134,8 +135,8 @@ async def server(bare: Server) -> Server:
 
 
 @pytest.fixture
-async def live(deployment: Deployment, tmp_path: Path) -> AsyncIterator[Server]:
-    """A server on a unix socket, its owner signed in."""
+async def live(deployment: Deployment, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Server]:
+    """A server on a unix socket, its owner signed in. Whatever a test does, no error may reach the log."""
     path = str(tmp_path / "app.sock")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
@@ -150,3 +151,4 @@ async def live(deployment: Deployment, tmp_path: Path) -> AsyncIterator[Server]:
         await deployment.sockets.stop(5)
         web.should_exit = True
         await serving
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []

@@ -230,3 +230,15 @@ async def test_a_stopping_server_says_goodbye(live: Server):
         await live.deployment.sockets.stop(5)
         await client.wait_closed()
     assert live.deployment.sockets.count(workspace.agent_id) == 0
+
+
+async def test_a_stopping_server_lets_nobody_in(live: Server):
+    workspace = await live.workspace()
+    await live.deployment.sockets.stop(0)
+    agent = {TOKEN_HEADER: workspace.agent_token}
+    for path, headers in (
+        (f"/workspaceagents/{workspace.agent_id}/coordinate?version=2.0", None),
+        ("/derp-map", None),
+        ("/workspaceagents/me/rpc", agent),
+    ):
+        assert (await refusal(live, path, headers))[0] == 503

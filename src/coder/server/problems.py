@@ -78,36 +78,38 @@ def forbidden(detail: str) -> Problem:
 
 def install(app: FastAPI) -> None:
     """Make the app answer every kind of error this way."""
-    app.add_exception_handler(Problem, _on_problem)
-    app.add_exception_handler(CoderError, _on_coder_error)
-    app.add_exception_handler(RequestValidationError, _on_validation)
-    app.add_exception_handler(WebSocketRequestValidationError, _on_validation)
-    app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(OperationalError, _on_database)
-    app.add_exception_handler(Exception, _on_exception)
+    handlers: dict[type[Exception], Any] = {
+        Problem: _on_problem,
+        CoderError: _on_coder_error,
+        RequestValidationError: _on_validation,
+        WebSocketRequestValidationError: _on_validation,
+        HTTPException: _on_http,
+        OperationalError: _on_database,
+        Exception: _on_exception,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
 
 
-async def _answer(connection: HTTPConnection, problem: Problem) -> Response:
-    response = problem.response()
-    if isinstance(connection, WebSocket):
-        if connection.application_state is WebSocketState.CONNECTING:
-            await connection.send_denial_response(response)
-        else:
-            await connection.close(_GOING_AWAY)
-    return response
+async def _answer(connection: HTTPConnection, problem: Problem) -> Response | None:
+    """Return the answer; a WebSocket that is open already can only be closed."""
+    if isinstance(connection, WebSocket) and connection.application_state is not WebSocketState.CONNECTING:
+        await connection.close(_GOING_AWAY)
+        return None
+    return problem.response()
 
 
-async def _on_problem(connection: HTTPConnection, problem: Exception) -> Response:
+async def _on_problem(connection: HTTPConnection, problem: Exception) -> Response | None:
     assert isinstance(problem, Problem)
     return await _answer(connection, problem)
 
 
-async def _on_coder_error(connection: HTTPConnection, error: Exception) -> Response:
+async def _on_coder_error(connection: HTTPConnection, error: Exception) -> Response | None:
     assert isinstance(error, CoderError)
     return await _answer(connection, Problem(error.status, error.message, detail=error.remedy))
 
 
-async def _on_validation(connection: HTTPConnection, error: Exception) -> Response:
+async def _on_validation(connection: HTTPConnection, error: Exception) -> Response | None:
     assert isinstance(error, (RequestValidationError, WebSocketRequestValidationError))
     faults = error.errors()
     if any(fault["type"] == "json_invalid" for fault in faults):
@@ -123,7 +125,7 @@ def _field(fault: Any) -> str:
     return ".".join(str(part) for part in fault["loc"][1:]) or str(fault["loc"][0])
 
 
-async def _on_http(connection: HTTPConnection, error: Exception) -> Response:
+async def _on_http(connection: HTTPConnection, error: Exception) -> Response | None:
     assert isinstance(error, HTTPException)
     message = {404: "Route not found.", 405: "This route does not take that method."}.get(
         error.status_code, error.detail
@@ -131,7 +133,7 @@ async def _on_http(connection: HTTPConnection, error: Exception) -> Response:
     return await _answer(connection, Problem(error.status_code, message, headers=error.headers))
 
 
-async def _on_database(connection: HTTPConnection, _error: Exception) -> Response:
+async def _on_database(connection: HTTPConnection, _error: Exception) -> Response | None:
     return await _answer(connection, Problem(500, DATABASE_UNREACHABLE))
 
 

@@ -28,12 +28,12 @@ async def serve(websocket: WebSocket, who: AgentCaller, deployment: Deployed) ->
     """Serve the calls of an agent, and keep track of its connection."""
     version = api_version.accept(websocket.query_params.get("version") or "2.0")
     tracked = websocket.query_params.get("role") in {None, "", "agent"}
-    await websocket.accept()
     monitor = Monitor(deployment, who) if tracked else None
     calls = AgentCalls(deployment, who, version).handlers()
     calls |= TailnetCalls.of_agent(deployment, who.agent.id).handlers()
     bound = structlog.contextvars.bound_contextvars(agent=str(who.agent.id), workspace=who.workspace.name)
     with bound, deployment.sockets.belonging_to(who.agent.id, who.owner.id):
+        await websocket.accept()
         if monitor:
             await monitor.started()
         try:

@@ -112,10 +112,10 @@ async def coordinate(websocket: WebSocket, agent: UUID, who: SignedIn, deploymen
     found = await visible(deployment, who, agent)
     version = api_version.accept(websocket.query_params.get("version") or "1.0")
     peer = _resumed(deployment, websocket.query_params.get(RESUME_FIELD))
-    await websocket.accept()
     calls = TailnetCalls.of_client(deployment, peer, agent)
     bound = structlog.contextvars.bound_contextvars(peer=str(peer), user=who.user.username)
     with bound, deployment.sockets.belonging_to(agent, who.user.id, who.key.id, found.owner.id):
+        await websocket.accept()
         watching = asyncio.create_task(_recheck(deployment, who))
         try:
             fault = await rpc.serve(ServerChannel(websocket), calls.handlers(), clock=deployment.clock)
@@ -153,9 +153,9 @@ async def _recheck(deployment: Deployment, who: Caller) -> None:
 @router.websocket("/derp-map")
 async def derp_map(websocket: WebSocket, who: SignedIn, deployment: Deployed) -> None:
     """Send the DERP map as JSON, now and whenever it changes."""
-    await websocket.accept()
     channel = ServerChannel(websocket)
     with deployment.sockets.belonging_to(who.user.id, who.key.id):
+        await websocket.accept()
         sending = asyncio.create_task(_send_maps(deployment, channel))
         try:
             while await channel.recv() is not None:

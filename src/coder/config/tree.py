@@ -1,0 +1,265 @@
+# ruff: noqa: RUF009  `setting` returns a field, as `dataclasses.field` does
+"""The tree of settings. Its fields are the table of options."""
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from coder.config.options import Option, setting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpSettings:
+    """Where the server listens and how it is reached."""
+
+    address: str = setting(
+        "127.0.0.1:3000",
+        flag="http-address",
+        yaml="networking.http.httpAddress",
+        about="Address to listen on, host:port. Port 0 takes any free port.",
+    )
+    access_url: str = setting(
+        "",
+        flag="access-url",
+        yaml="networking.accessURL",
+        about="URL under which clients and agents reach this server. Default: made from the listening address.",
+    )
+    proxy_trusted_origins: tuple[str, ...] = setting(
+        (),
+        flag="proxy-trusted-origins",
+        yaml="networking.proxyTrustedOrigins",
+        about="Networks (CIDR) of reverse proxies whose forwarded-for headers are believed.",
+    )
+    secure_auth_cookie: bool = setting(
+        False,
+        flag="secure-auth-cookie",
+        yaml="networking.secureAuthCookie",
+        about="Send the session cookie over HTTPS only.",
+    )
+    samesite_auth_cookie: str = setting(
+        "lax",
+        flag="samesite-auth-cookie",
+        yaml="networking.sameSiteAuthCookie",
+        choices=("lax", "none"),
+        about="SameSite attribute of the session cookie.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSettings:
+    """Logins and tokens."""
+
+    duration: timedelta = setting(
+        timedelta(hours=24),
+        flag="session-duration",
+        yaml="networking.http.sessionDuration",
+        about="How long a login lasts without use.",
+    )
+    disable_refresh: bool = setting(
+        False,
+        flag="disable-session-expiry-refresh",
+        yaml="networking.http.disableSessionExpiryRefresh",
+        about="End a login at its first expiry, however much it is used.",
+    )
+    default_token_lifetime: timedelta = setting(
+        timedelta(days=7),
+        flag="default-token-lifetime",
+        yaml="defaultTokenLifetime",
+        about="Lifetime of a token made without one.",
+    )
+    max_token_lifetime: timedelta = setting(
+        timedelta(hours=876_600),
+        flag="max-token-lifetime",
+        yaml="networking.http.maxTokenLifetime",
+        about="Longest lifetime a user may give a token.",
+    )
+    disable_password_auth: bool = setting(
+        False,
+        flag="disable-password-auth",
+        yaml="networking.http.disablePasswordAuth",
+        about="Refuse logins with a password, except by owners.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DerpSettings:
+    """Relays, STUN and the DERP map."""
+
+    enable: bool = setting(
+        True, flag="derp-server-enable", yaml="networking.derp.enable", about="Run the embedded relay."
+    )
+    region_id: int = setting(
+        999,
+        flag="derp-server-region-id",
+        yaml="networking.derp.regionID",
+        about="Region id of the embedded relay, 1 to 65535.",
+    )
+    region_code: str = setting(
+        "coder",
+        flag="derp-server-region-code",
+        yaml="networking.derp.regionCode",
+        about="Region code of the embedded relay.",
+    )
+    region_name: str = setting(
+        "Coder Embedded Relay",
+        flag="derp-server-region-name",
+        yaml="networking.derp.regionName",
+        about="Region name of the embedded relay, shown to users.",
+    )
+    stun_addresses: tuple[str, ...] = setting(
+        (),
+        flag="derp-server-stun-addresses",
+        yaml="networking.derp.stunAddresses",
+        about="Further STUN servers, host:port. The word `disable` anywhere empties the list.",
+    )
+    stun_port: int = setting(
+        3478,
+        flag="derp-server-stun-port",
+        yaml="networking.derp.stunPort",
+        about="UDP port of the embedded STUN server; the port after it serves the second observation that tells NAT "
+        "kinds apart. 0 takes any two free ports, -1 turns it off.",
+    )
+    relay_url: str = setting(
+        "",
+        flag="derp-server-relay-url",
+        yaml="networking.derp.relayURL",
+        about="URL under which other replicas reach the relay of this one. A server on its own has no use for it.",
+    )
+    block_direct: bool = setting(
+        False,
+        flag="block-direct-connections",
+        env="CODER_BLOCK_DIRECT",
+        yaml="networking.derp.blockDirect",
+        about="Relayed connections only: no STUN, no endpoints.",
+    )
+    force_websockets: bool = setting(
+        False,
+        flag="derp-force-websockets",
+        yaml="networking.derp.forceWebSockets",
+        about="Clients and agents reach relays over WebSocket, for proxies that refuse other upgrades.",
+    )
+    config_url: str = setting(
+        "",
+        flag="derp-config-url",
+        yaml="networking.derp.url",
+        about="URL of a DERP map to start from, fetched once at start.",
+    )
+    config_path: str = setting(
+        "",
+        flag="derp-config-path",
+        yaml="networking.derp.configPath",
+        about="File with a DERP map to start from, read once at start.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """What clients are told about SSH names and agents."""
+
+    ssh_hostname_prefix: str = setting(
+        "coder.",
+        flag="ssh-hostname-prefix",
+        yaml="client.sshHostnamePrefix",
+        about="Prefix of workspace names in SSH configurations.",
+    )
+    hostname_suffix: str = setting(
+        "coder",
+        flag="workspace-hostname-suffix",
+        yaml="client.workspaceHostnameSuffix",
+        about="Suffix of workspace names in SSH configurations.",
+    )
+    ssh_config_options: dict[str, str] = setting(
+        {},
+        flag="ssh-config-options",
+        yaml="client.sshConfigOptions",
+        about="Options for the SSH configuration of clients, key=value.",
+    )
+    troubleshooting_url: str = setting(
+        "",
+        flag="agent-fallback-troubleshooting-url",
+        yaml="agentFallbackTroubleshootingURL",
+        about="Page users are pointed at when an agent does not connect.",
+    )
+    stats_interval: timedelta = setting(
+        timedelta(seconds=30),
+        flag="agent-stats-refresh-interval",
+        yaml="introspection.agentStatsRefreshInterval",
+        about="How often agents report their statistics.",
+        hidden=True,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """What is logged, and how."""
+
+    format: str = setting(
+        "auto",
+        flag="log-format",
+        yaml="introspection.logging.format",
+        choices=("auto", "human", "json"),
+        about="`auto` is human on a terminal, JSON otherwise.",
+    )
+    level: str = setting(
+        "info",
+        flag="log-level",
+        yaml="introspection.logging.level",
+        choices=("debug", "info", "warning", "error"),
+        about="Least level that is logged.",
+    )
+
+
+def default_state_dir() -> str:
+    """Return the directory the server keeps its database in when none is given (XDG state home)."""
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return str(Path(base) / "coder")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The whole tree. Rooms receive the part they need."""
+
+    http: HttpSettings = HttpSettings()
+    sessions: SessionSettings = SessionSettings()
+    derp: DerpSettings = DerpSettings()
+    client: ClientSettings = field(default_factory=ClientSettings)
+    log: LogSettings = LogSettings()
+    state_dir: str = setting(
+        "",
+        flag="state-dir",
+        yaml="stateDir",
+        about="Directory of the database. Default: `coder` in the XDG state directory.",
+    )
+
+    @property
+    def state_path(self) -> Path:
+        """The state directory, with its default applied."""
+        return Path(self.state_dir or default_state_dir()).expanduser()
+
+
+def _walk(cls: type, prefix: tuple[str, ...] = ()) -> Iterator[Option]:
+    types = get_type_hints(cls)
+    for each in fields(cls):
+        path, kind = (*prefix, each.name), types[each.name]
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            yield from _walk(kind, path)
+            continue
+        missing = each.default is dataclasses.MISSING
+        default = each.default_factory() if missing and callable(each.default_factory) else each.default
+        yield Option(path=path, kind=kind, default=default, **each.metadata)
+
+
+OPTIONS: tuple[Option, ...] = tuple(_walk(Settings))
+"""The option table, in the order of the tree."""
+
+
+def read(settings: Settings, option: Option) -> Any:
+    """Return the value of one option."""
+    value: Any = settings
+    for name in option.path:
+        value = getattr(value, name)
+    return value
