@@ -10,9 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from e2e.deployment import Deployment, sign_in, wait_until
+
 from coder.cli.connect import connect
 from coder.cli.context import Globals
-from e2e.deployment import Deployment, sign_in, wait_until
 
 CHUNK = os.urandom(1 << 20)
 CHUNKS = 150
@@ -43,7 +44,7 @@ async def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 async def until(connection, kind: str) -> None:
     async with asyncio.timeout(40):
-        while (await connection.ping(10)).path.kind != kind:
+        while (await connection.ping(10)).path.kind != kind:  # noqa: ASYNC110 - the path is asked, it does not tell
             await asyncio.sleep(0.05)
 
 
