@@ -151,4 +151,4 @@ async def live(deployment: Deployment, tmp_path: Path, caplog: pytest.LogCapture
         await deployment.sockets.stop(5)
         web.should_exit = True
         await serving
-    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+    assert [record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.ERROR] == []

@@ -9,11 +9,12 @@ from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import structlog
 import uvicorn
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from coder.clock import Clock, SystemClock
 from coder.config import ConfigError, DerpSettings, Settings, split_address
@@ -195,13 +196,22 @@ class _WebServer(uvicorn.Server):
         yield
 
 
+class _WebSocket(WebSocketsSansIOProtocol):
+    """The web server's WebSocket, which knows that a refusal with a body is an answer too and no failure to log."""
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
+            self.handshake_complete = True
+
+
 def web_server(deployment: Deployment) -> uvicorn.Server:
     """Build the web server. Only the edge talks to it, so the forwarded headers it sets are believed."""
     return _WebServer(
         uvicorn.Config(
             create_app(deployment),
             http="httptools",
-            ws="websockets-sansio",
+            ws=_WebSocket,
             ws_max_size=_MAX_MESSAGE,
             ws_ping_interval=_WEBSOCKET_PING,
             ws_ping_timeout=_WEBSOCKET_PONG,
