@@ -42,7 +42,7 @@ class Edge:
                 mesh_key=None,
             )
         except OSError as error:
-            raise Unreachable(str(error), remedy="Choose another address or stop what uses it.") from error
+            raise Unreachable(str(error), remedy="") from error  # the text names the remedy
 
     @property
     def addresses(self) -> tuple[str, ...]:
