@@ -67,6 +67,7 @@ impl Engine {
     /// # Errors
     /// When the system has no descriptor or thread to give.
     pub fn start() -> io::Result<Self> {
+        give_memory_back();
         let (commands, inbox) = mpsc::channel();
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let mailbox = Mailbox { commands, wake: Arc::clone(&wake) };
@@ -161,6 +162,16 @@ impl Engine {
         if let Some(thread) = thread {
             let _ = thread.join();
         }
+    }
+}
+
+/// Has the allocator map large buffers apart, so that a stream's memory returns to the system when the stream ends.
+/// Left alone, glibc raises its threshold with the first of them it frees and keeps all later ones.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it sets a number inside the allocator, which locks for it.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
     }
 }
 
