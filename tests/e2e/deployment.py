@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -49,7 +50,12 @@ class Deployment:
     def log(self, name: str) -> str:
         return (self.place / f"{name}.log").read_text()
 
-    def start_server(self) -> None:
+    def start_server(self, access_url: str = "") -> None:
+        """`access_url`: where clients are told to go when that is not where the server listens."""
+        if access_url:
+            with socket.create_server(("127.0.0.1", 0)) as chosen:
+                self.address = f"127.0.0.1:{chosen.getsockname()[1]}"
+            self.url = access_url
         self.start(
             "server",
             *("server", "--http-address", self.address, "--state-dir", str(self.place / "state")),
