@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 FIRST_RETRY, LAST_RETRY = 0.1, 10.0
 """Seconds between two dials, at first and at most."""
 
+FIRST_PLEA, LAST_PLEA = 1.0, 60.0
+"""The same after the server said that it does not know the token: it may again, but not soon."""
+
 FAREWELL = 2.0
 """Seconds the server has to take our leave."""
 
@@ -64,6 +67,7 @@ class Agent:
         self._clock = clock or SystemClock()
         self._rng = rng or random.SystemRandom()
         self._backoff = Backoff(FIRST_RETRY, LAST_RETRY, self._rng)
+        self._pleas = Backoff(FIRST_PLEA, LAST_PLEA, self._rng)
         self._stop = asyncio.Event()
         self._farewell = asyncio.Event()
         self._peering: Peering | None = None
@@ -94,13 +98,16 @@ class Agent:
 
     async def _serve(self) -> None:
         while True:
+            pause = self._backoff
             try:
                 await self._session()
             except CoderError as error:
                 self._tell(reason(error), error)
+                if _token_refused(error):
+                    pause = self._pleas
             else:
                 self._tell("the server ended the connection", None)
-            await self._clock.sleep(self._backoff.delay())
+            await self._clock.sleep(pause.delay())
 
     async def _session(self) -> None:
         """Hold one connection to the server, from dialling to its end."""
@@ -109,6 +116,7 @@ class Agent:
             peering = self._prepare(manifest)
             await calls.startup(rpc, self._settings.version, _directory(manifest))
             self._backoff.reset()
+            self._pleas.reset()
             self._told = ""
             log.info("agent.connected", server=self._settings.url, workspace=manifest.workspace_name)
             self._rpc = rpc
@@ -198,7 +206,11 @@ def _directory(manifest: pb.Manifest) -> str:
         return str(home)
 
 
+def _token_refused(error: CoderError | None) -> bool:
+    return isinstance(error, UpgradeRefused) and error.http_status == 401
+
+
 def _remedy(error: CoderError | None) -> str:
-    if isinstance(error, UpgradeRefused) and error.http_status == 401:
+    if _token_refused(error):
         return "Check CODER_AGENT_TOKEN: the workspace may have been deleted. 'coder create' makes a new one."
     return error.remedy if error is not None else ""

@@ -12,7 +12,7 @@ import os
 import socket
 import ssl
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.message import Message
 from typing import Any, Self
 from urllib.parse import quote, unquote, urlencode, urlsplit
@@ -30,22 +30,32 @@ BUILD_HEADER = "X-Coder-Build-Version"
 
 Json = Any
 
+OnBuild = Callable[[str, Callable[[], Json]], None]
+
 
 class Api:
     """One server, optionally as one user.
 
-    `timeout` is seconds for each step of a call. Every method raises `ApiError` when the server refuses,
+    `timeout` is seconds for each step of a call; `on_build` hears the server's build with the first answer, and a
+    function that asks for more about it. Every method raises `ApiError` when the server refuses,
     `NotSignedIn` on 401 with a token, and `Unreachable` when there is no server to talk to.
     """
 
     def __init__(
-        self, url: str, *, token: Secret | None = None, headers: Mapping[str, str] | None = None, timeout: float = 30.0
+        self,
+        url: str,
+        *,
+        token: Secret | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 30.0,
+        on_build: "OnBuild | None" = None,
     ) -> None:
         self.url = url
         self._parts = urlsplit(url)
         self._token = token
         self._headers = dict(headers or {})
         self._timeout = timeout
+        self._on_build = on_build
         self._connection: http.client.HTTPConnection | None = None
 
     def __repr__(self) -> str:
@@ -66,6 +76,11 @@ class Api:
     def signed_in(self, token: Secret) -> "Api":
         """Return a client of the same server with this token."""
         return Api(self.url, token=token, headers=self._headers, timeout=self._timeout)
+
+    def build_info(self) -> Json:
+        """Ask, as nobody, which build the server is."""
+        with Api(self.url, headers=self._headers, timeout=self._timeout) as nobody:
+            return nobody.call("GET", "/api/v2/buildinfo")
 
     # Users and sessions
 
@@ -178,7 +193,13 @@ class Api:
         data = response.read(MAX_BODY + 1)
         if len(data) > MAX_BODY:
             raise errors.bad_answer(self.url)
+        self._heard(response.headers.get(BUILD_HEADER))
         return response.status, response.headers, data
+
+    def _heard(self, build: str | None) -> None:
+        if build and self._on_build is not None:
+            tell, self._on_build = self._on_build, None
+            tell(build, self.build_info)
 
     def _secret(self, answer: Json, key: str) -> Secret:
         value = answer.get(key) if isinstance(answer, dict) else None

@@ -178,7 +178,9 @@ async def _introduced(flags: Globals, api: "Api", engine: Any, agent: UUID, name
     from coder.tailnet.addresses import agent_address, client_address
 
     path = f"/api/v2/workspaceagents/{agent}/coordinate"
-    dial = WebSocketDial(url=api.url, path=path, version=API_VERSION, token=flags.session(), headers=flags.headers)
+    dial = WebSocketDial(
+        url=api.url, path=path, version=API_VERSION, token=flags.session(), headers=flags.headers(api.url)
+    )
     first = asyncio.ensure_future(dial(None))
     try:
         info = await in_thread(functools.partial(api.connection_info, str(agent)))
@@ -193,7 +195,7 @@ async def _introduced(flags: Globals, api: "Api", engine: Any, agent: UUID, name
         default="refuse",
         block_direct=block,
         force_websockets=bool(info.get("derp_force_websockets")),
-        headers=dict(flags.headers),
+        headers=flags.headers(api.url),
     )
     watch = Watch(verbose=flags.verbose)
     peering = Peering(engine, settings, Client(agent), url=api.url, on_event=watch.on_event)

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ import click
 
 from coder.cli import errors
 from coder.cli.store import ConfigDir, default_dir
+from coder.errors import CoderError
 from coder.ids import Secret
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class HeaderPair(click.ParamType[tuple[str, str]]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Globals:
-    """The global flags, resolved. `headers` are kept out of the repr, for they may hold credentials."""
+    """The global flags, resolved. Headers are kept out of the repr, for they may hold credentials."""
 
     url: str | None
     url_source: str
@@ -46,11 +47,15 @@ class Globals:
     token: Secret | None = field(repr=False)
     token_source: str
     config: ConfigDir
-    headers: Mapping[str, str] = field(repr=False)
+    given_headers: Mapping[str, str] = field(repr=False)
+    header_command: str | None = field(repr=False)
+    version_warning: bool
     disable_direct: bool
     verbose: bool
     force_tty: bool
     no_color: bool
+    _printed: dict[str, Mapping[str, str]] = field(default_factory=dict, repr=False, init=False)
+    """What the header command printed for which server."""
 
     @classmethod
     def from_flags(cls, *, sources: Mapping[str, str], **flags: Any) -> "Globals":
@@ -63,7 +68,9 @@ class Globals:
             token=_secret(token or config.read("session")),
             token_source=sources["token"] if token else "config",
             config=config,
-            headers=dict(flags["headers"]),
+            given_headers=dict(flags["headers"]),
+            header_command=flags["header_command"] or None,
+            version_warning=not flags["no_version_warning"],
             disable_direct=flags["disable_direct_connections"],
             verbose=flags["verbose"],
             force_tty=flags["force_tty"],
@@ -96,7 +103,33 @@ class Globals:
 
         if self.url is None:
             raise errors.not_signed_in(None)
-        return Api(normal_url(self.url), token=self.session(), headers=self.headers)
+        url, token = normal_url(self.url), self.session()
+        return Api(url, token=token, headers=self.headers(url), on_build=self.hear_build)
+
+    def headers(self, url: str) -> dict[str, str]:
+        """Return what is added to each request to that server; the header command runs once a server.
+
+        Raises CoderError when that command fails.
+        """
+        if self.header_command is None:
+            return dict(self.given_headers)
+        if url not in self._printed:
+            from coder.cli.headers import from_command
+
+            self._printed[url] = from_command(self.header_command, url)
+        return {**self.given_headers, **self._printed[url]}
+
+    def hear_build(self, build: str, ask: Callable[[], Any]) -> None:
+        """Warn when the server's version may not suit this program's."""
+        from coder.cli import output, versions
+
+        if not self.version_warning or not versions.mismatch(build):
+            return
+        try:
+            info = ask()
+        except CoderError:
+            info = {}  # the command itself will say what is wrong
+        output.note(versions.warning(build, info if isinstance(info, dict) else {}))
 
     def session(self) -> Secret:
         """Return the session token. Raises NotSignedIn."""

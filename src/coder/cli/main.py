@@ -87,8 +87,10 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     "--url", envvar="CODER_URL", metavar="URL", help="The server. [env: CODER_URL; default: the one signed in to]"
 )
 @click.option(
-    "--token", envvar="CODER_SESSION_TOKEN", metavar="TOKEN", help="Session token. [env: CODER_SESSION_TOKEN]"
-)
+    "--token", envvar="CODER_SESSION_TOKEN", metavar="TOKEN",
+    help="Session token. Other users of this machine can read it here: better set CODER_SESSION_TOKEN, or let 'coder"
+    " login' keep it in the file 'session' of the configuration directory. [env: CODER_SESSION_TOKEN]",
+)  # fmt: skip
 @click.option(
     "--global-config",
     envvar="CODER_CONFIG_DIR",
@@ -98,6 +100,15 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 @click.option(
     "--header", "headers", envvar="CODER_HEADER", multiple=True, type=HeaderPair(), metavar="KEY=VALUE",
     help="Header added to every HTTP request and to the relay's; repeatable. [env: CODER_HEADER, comma-separated]",
+)  # fmt: skip
+@click.option(
+    "--header-command", envvar="CODER_HEADER_COMMAND", metavar="COMMAND",
+    help="Command that prints more headers, lines of key=value; the shell runs it with CODER_URL set."
+    " [env: CODER_HEADER_COMMAND]",
+)  # fmt: skip
+@click.option(
+    "--no-version-warning", envvar="CODER_NO_VERSION_WARNING", is_flag=True,
+    help="Do not warn when the server's version does not fit this one. [env: CODER_NO_VERSION_WARNING]",
 )  # fmt: skip
 @click.option(
     "--disable-direct-connections", envvar="CODER_DISABLE_DIRECT_CONNECTIONS", is_flag=True,

@@ -187,7 +187,7 @@ async def test_a_refused_token_is_tried_for_ever_and_told_once_a_cause():
 
     with capture_logs() as logs:
         async with running(refuse) as (lab, _):
-            await lab.clock.advance(30)
+            await lab.clock.advance(60)
             assert lab.server.dials == 9
             assert lab.server.states == ["STARTING", "READY"]
     told = [entry for entry in logs if entry["log_level"] == "warning"]
@@ -198,6 +198,19 @@ async def test_a_refused_token_is_tried_for_ever_and_told_once_a_cause():
     ]
     assert "CODER_AGENT_TOKEN" in told[0]["remedy"]
     assert TOKEN not in str(logs)
+
+
+async def test_a_refused_token_is_tried_more_seldom_than_a_server_that_is_away():
+    refused = UpgradeRefused(401, b'{"message":"Not authorised."}')
+    async with running(lambda lab: setattr(lab.server, "refusals", [refused] * 10_000)) as (lab, task):
+        await lab.clock.advance(600)
+        early = lab.server.dials
+        await lab.clock.advance(600)
+        assert 8 <= lab.server.dials - early <= 13
+        assert not task.done()
+        lab.server.refusals.clear()
+        await lab.clock.advance(75)
+        assert lab.server.states == ["STARTING", "READY"], "a server that was restored knows the token again"
 
 
 async def test_dials_grow_rare_but_never_stop():

@@ -169,3 +169,31 @@ def test_headers_reach_every_request(coder, signed_in):
     run = coder("--header", "nonsense-secret", "whoami")
     assert run.code == 2
     assert "nonsense-secret" not in run.err
+
+
+def test_a_command_may_print_headers_and_knows_the_server(coder, signed_in, tmp_path):
+    count = tmp_path / "count"
+    command = f"echo ran >> {count}; echo X-Where=$CODER_URL; echo; echo 'X-Sum = 1=1'"
+    run = coder("--header", "X-Sum=0", "--header-command", command, "list")
+    assert run.code == 1  # the fake has no list; what counts is what it was sent
+    [call] = signed_in.calls
+    assert call.headers["X-Where"] == signed_in.url
+    assert call.headers["X-Sum"] == "1=1"
+    assert count.read_text() == "ran\n"
+    coder("whoami", CODER_HEADER_COMMAND="echo X-Env=yes")
+    assert signed_in.calls[-1].headers["X-Env"] == "yes"
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        ("echo X-Key=hush; exit 3", "error: the header command ended with status 3. Run it by hand"),
+        ("echo; echo hush", "error: line 2 of the header command is not written key=value. Run it by hand"),
+    ],
+)
+def test_a_header_command_that_fails_is_one_line_without_what_it_printed(coder, signed_in, command, text):
+    run = coder("--header-command", command, "whoami")
+    assert run.code == 1
+    assert run.err.startswith(text)
+    assert "hush" not in run.err + run.out
+    assert signed_in.calls == []

@@ -102,7 +102,10 @@ def test_a_reader_that_leaves_gets_no_complaint():
 def test_settings_do_not_print_their_secrets(tmp_path):
     flags = Globals(
         url="http://x", url_source="flag", token=Secret("hush"), token_source="flag", config=ConfigDir(tmp_path),
-        headers={"X-Key": "quiet"}, disable_direct=False, verbose=False, force_tty=False, no_color=False,
+        given_headers={"X-Key": "quiet"}, header_command="printf X-Key=still", version_warning=True,
+        disable_direct=False, verbose=False, force_tty=False, no_color=False,
     )  # fmt: skip
     assert "hush" not in repr(flags)
     assert "quiet" not in repr(flags)
+    assert flags.headers("http://x") == {"X-Key": "still"}
+    assert "still" not in repr(flags)

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     help="Header added to every request; repeatable.  [env: CODER_AGENT_HEADER, comma-separated]",
 )  # fmt: skip
 @click.option(
+    "--agent-header-command", "header_command", envvar="CODER_AGENT_HEADER_COMMAND", metavar="COMMAND",
+    help="Command whose output, lines of key=value, are headers too.  [env: CODER_AGENT_HEADER_COMMAND]",
+)  # fmt: skip
+@click.option(
     "--log-human", envvar="CODER_AGENT_LOGGING_HUMAN", metavar="FILE", default="/dev/stderr", show_default=True,
     help="Where to log, for people.  [env: CODER_AGENT_LOGGING_HUMAN]",
 )  # fmt: skip
@@ -50,6 +54,7 @@ def command(
     token_file: Path | None,
     port: int,
     headers: tuple[tuple[str, str], ...],
+    header_command: str | None,
     log_human: str,
     log_json: str | None,
 ) -> None:
@@ -61,14 +66,17 @@ def command(
     del auth
     from coder import log
     from coder.agent.settings import AgentSettings
+    from coder.cli.headers import from_command
 
     given = agent_url or flags.url
     if given is None:
         raise CoderError("no server is named", remedy="Set CODER_AGENT_URL.")
+    url = normal_url(given)
+    printed = from_command(header_command, url) if header_command else {}
     settings = AgentSettings(
-        url=normal_url(given),
+        url=url,
         token=_token(token_file),
-        headers={**flags.headers, **dict(headers)},
+        headers={**flags.headers(url), **dict(headers), **printed},
         listen_port=port,
         version=f"v{__version__}",
     )
