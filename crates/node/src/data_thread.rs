@@ -149,7 +149,9 @@ impl DataThread {
                 Err(TryRecvError::Disconnected) => return false,
             };
             if matches!(command, Command::Stop) {
-                std::mem::take(&mut self.nodes).into_values().for_each(Node::close);
+                for node in std::mem::take(&mut self.nodes).into_values() {
+                    node.close(now, &self.reactor);
+                }
                 return false;
             }
             if let Some(id) = self.carry_out(now, command) {
@@ -173,7 +175,7 @@ impl DataThread {
                 Some(id)
             }
             Command::Remove(id) => {
-                self.nodes.remove(&id)?.close();
+                self.nodes.remove(&id)?.close(now, reactor);
                 None
             }
             Command::SetMap(id, map) => on(id, &mut |node| node.set_map(now, map.clone())),

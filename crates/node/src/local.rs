@@ -246,11 +246,16 @@ impl Node {
         let _ = reply.try_send(self.tunnel.last_handshake(peer));
     }
 
-    /// Fails what still waits; the rest ends with the node.
-    pub(crate) fn close(self) {
+    /// Fails what still waits and tells peers of streams that end with the node, as far as sockets take it at once.
+    pub(crate) fn close(mut self, now: Instant, reactor: &Reactor) {
         for request in self.pings.requests().into_iter().chain(self.streams.requests()) {
             self.answer(request, Answer::Failed(Failure::Closed));
         }
+        self.with_streams(now, reactor, Streams::abort);
+        self.outlet.begin();
+        self.stack.poll(now, &mut Exit::new(now, &mut self.tunnel, &mut self.outlet));
+        self.outlet.flush(now, reactor);
+        self.outlet.relays.flush(reactor);
     }
 
     // ---- what the network says

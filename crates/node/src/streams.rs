@@ -135,6 +135,14 @@ impl Streams {
         }
     }
 
+    /// Cuts every stream.
+    pub(crate) fn abort(&mut self, cx: &mut Context<'_>) {
+        for flow in self.ends.keys().copied().collect::<Vec<_>>() {
+            self.drop_end(cx, flow);
+            cx.stack.abort(flow);
+        }
+    }
+
     /// Requests that wait for something here, for a node that closes.
     pub(crate) fn requests(&self) -> Vec<RequestId> {
         self.ends.values().filter_map(request_of).collect()
