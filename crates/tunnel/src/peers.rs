@@ -15,7 +15,11 @@ pub(crate) const KEEPALIVE_SECONDS: u16 = 25;
 const TICK_HANDSHAKE: Duration = Duration::from_millis(250);
 /// … and this often while a session lives.
 const TICK_SESSION: Duration = Duration::from_secs(1);
-/// Our session indices that may still be named in a datagram: eight sessions and a few handshakes.
+/// WireGuard repeats an unanswered initiation after 5 s. Nothing can be sent before the first session, so there it is
+/// repeated this long after the one before as well.
+const REPEATS: [Duration; 3] =
+    [Duration::from_millis(500), Duration::from_millis(1000), Duration::from_millis(2000)];
+/// Our session indices that may still be named in a datagram: eight sessions and some handshakes.
 const INDICES_KEPT: usize = 16;
 
 /// Names a configured peer until the peer is removed.
@@ -55,6 +59,8 @@ pub(crate) struct Peer {
     pub(crate) indices: VecDeque<u32>,
     pub(crate) handshaking: bool,
     pub(crate) last_initiation: Option<Instant>,
+    /// Initiations sent again, ahead of WireGuard's own timer, since the handshake began.
+    pub(crate) repeats: usize,
     pub(crate) ticked: Instant,
     pub(crate) sent_bytes: u64,
     pub(crate) received_bytes: u64,
@@ -69,12 +75,19 @@ impl Peer {
     /// When the timers must be looked at again; none for a peer without a session and without keep-alives.
     pub(crate) fn next_tick(&self) -> Option<Instant> {
         if self.handshaking {
-            Some(self.ticked + TICK_HANDSHAKE)
+            Some(self.ticked + TICK_HANDSHAKE).into_iter().chain(self.next_repeat()).min()
         } else if self.tunn.has_active_session() || self.config.keepalive {
             Some(self.ticked + TICK_SESSION)
         } else {
             None
         }
+    }
+
+    /// When an unanswered first handshake is to be repeated although WireGuard's own timer would wait longer.
+    pub(crate) fn next_repeat(&self) -> Option<Instant> {
+        let wait =
+            REPEATS.get(self.repeats).filter(|_| self.handshaking && !self.tunn.has_active_session())?;
+        Some(self.last_initiation? + *wait)
     }
 
     /// Remembers an index of ours; answers the one that is forgotten for it.

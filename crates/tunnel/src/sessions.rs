@@ -135,6 +135,20 @@ impl Tunnel {
         }
     }
 
+    /// A way to the peer was found: a handshake that is not answered yet is begun again, in case it had none before.
+    pub fn retry(&mut self, now: Instant, key: &NodePublic, send: &mut impl FnMut(PeerId, &[u8])) {
+        let Some(&id) = self.by_key.get(key) else { return };
+        let waits = |peer: &Peer| {
+            peer.handshaking
+                && !peer.tunn.has_active_session()
+                && peer.last_initiation.is_some_and(|at| at + STALE <= now)
+        };
+        self.freshen(now, id, send);
+        if self.peers.get(id.0).is_some_and(waits) {
+            self.call(now, id, true, send);
+        }
+    }
+
     /// The peer that owns an address.
     pub fn peer_at(&self, address: &Ipv6Addr) -> Option<PeerId> {
         self.by_address.get(address).copied()
@@ -244,6 +258,7 @@ impl Tunnel {
             indices: VecDeque::new(),
             handshaking: false,
             last_initiation: None,
+            repeats: 0,
             ticked: now,
             sent_bytes: 0,
             received_bytes: 0,
@@ -280,10 +295,10 @@ impl Tunnel {
         }
     }
 
-    /// Starts a handshake unless one is under way.
-    fn call(&mut self, now: Instant, id: PeerId, send: &mut impl FnMut(PeerId, &[u8])) {
+    /// Starts a handshake; `again`: even if one is under way.
+    fn call(&mut self, now: Instant, id: PeerId, again: bool, send: &mut impl FnMut(PeerId, &[u8])) {
         let Some(peer) = self.peers.get_mut(id.0) else { return };
-        if let Some(initiation) = peer.tunn.format_handshake_initiation(false) {
+        if let Some(initiation) = peer.tunn.format_handshake_initiation(again) {
             self.emit(now, id, initiation.into(), send);
         }
     }
@@ -298,6 +313,11 @@ impl Tunnel {
     fn update(&mut self, now: Instant, id: PeerId, send: &mut impl FnMut(PeerId, &[u8])) {
         let Some(peer) = self.peers.get_mut(id.0) else { return };
         peer.ticked = now;
+        if peer.next_repeat().is_some_and(|at| at <= now) {
+            peer.repeats += 1;
+            self.call(now, id, true, send);
+        }
+        let Some(peer) = self.peers.get_mut(id.0) else { return };
         match peer.tunn.update_timers() {
             Ok(Some(message)) => self.emit(now, id, message, send),
             Ok(None) => {}
@@ -305,7 +325,7 @@ impl Tunnel {
                 peer.handshaking = false;
                 let due = peer.last_initiation.is_none_or(|at| now.saturating_duration_since(at) >= RETRY);
                 if peer.config.keepalive && due {
-                    self.call(now, id, send);
+                    self.call(now, id, false, send);
                 }
             }
         }
@@ -319,7 +339,9 @@ impl Tunnel {
         peer.sent_bytes += bytes.len() as u64;
         if let (Some(&kind @ (INITIATION | RESPONSE)), Some(index)) = (bytes.first(), index_at(bytes, 4)) {
             if kind == INITIATION {
-                peer.handshaking = true;
+                if !std::mem::replace(&mut peer.handshaking, true) {
+                    peer.repeats = 0;
+                }
                 peer.last_initiation = Some(now);
             }
             if let Some(forgotten) = peer.remember(index) {

@@ -232,6 +232,41 @@ fn a_node_without_sessions_needs_no_timer() {
     assert!(a.tunnel.next_tick().is_some_and(|at| at > now && at <= now + Duration::from_secs(1)));
 }
 
+/// Lets time pass at `a`; how often it calls, and when.
+fn calls(a: &mut End, start: Instant, end: Duration) -> Vec<Duration> {
+    let mut calls = Vec::new();
+    while let Some(now) = a.tunnel.next_tick().filter(|at| *at <= start + end) {
+        let out = &mut a.out;
+        a.tunnel.tick(now, &mut |_, bytes| out.push_back(bytes.to_vec()));
+        if a.out.drain(..).any(|bytes| bytes.len() == 148) {
+            calls.push(now - start);
+        }
+    }
+    calls
+}
+
+#[test]
+fn a_first_handshake_without_answer_is_repeated_soon_and_then_seldom() {
+    let now = Instant::now();
+    let (mut a, mut b) = (End::new(1), End::new(2));
+    a.meet(now, &b, false);
+    b.meet(now, &a, false);
+    a.send(now, &b.key.clone(), packet(a.address, b.address, b"wake"));
+    a.out.clear();
+    let repeats = calls(&mut a, now, Duration::from_millis(4900));
+    assert_eq!(repeats, [500, 1500, 3500].map(Duration::from_millis));
+
+    a.tunnel.retry(now + Duration::from_secs(4), &b.key, &mut |_, bytes| b.out.push_back(bytes.to_vec()));
+    assert_eq!(b.out.len(), 1, "a way that was found is used at once");
+    let initiation = b.out.pop_front().unwrap();
+    let from = b.tunnel.peer(&a.key);
+    b.take(now, from, &initiation).unwrap();
+    converse(now, &mut a, &mut b);
+    assert_eq!(b.got.len(), 1);
+    a.tunnel.retry(now + Duration::from_secs(9), &b.key, &mut |_, bytes| b.out.push_back(bytes.to_vec()));
+    assert!(b.out.is_empty(), "a session needs no other");
+}
+
 #[test]
 fn the_address_of_two_peers_belongs_to_the_first() {
     let now = Instant::now();
