@@ -8,6 +8,7 @@ import asyncio
 import functools
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -19,9 +20,10 @@ from coder.errors import NotFound, TimedOut, Unreachable
 
 if TYPE_CHECKING:
     from coder.cli.api import Api
-    from coder.dataplane.engine import Path, Pong
+    from coder.dataplane.engine import Engine, Path, Pong
     from coder.peering import Dial, Peering
     from coder.rpc.channel import Channel
+    from coder.wire.derpmap import DerpMap
 
 AGENT_POLL = 0.5
 """Seconds between two looks at an agent that is not connected yet."""
@@ -36,17 +38,15 @@ API_VERSION = "2.0"
 class Connection:
     """A node of ours that is being introduced to a workspace's agent."""
 
-    def __init__(
-        self, workspace: str, address: str, peering: "Peering", watch: "Watch", *, direct_allowed: bool
-    ) -> None:
+    def __init__(self, workspace: str, address: str, peering: "Peering", watch: "Watch", rules: "Rules") -> None:
         self.workspace = workspace
         """Its name, as the user typed it."""
         self.address = address
         """The agent's tunnel address."""
         self.peering = peering
         self.node = peering.node
-        self.direct_allowed = direct_allowed
-        self._watch = watch
+        self.rules = rules
+        self.watch = watch
         self.following: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._since = self._loop.time()
@@ -83,7 +83,7 @@ class Connection:
                 return attempt.result()
             if self.following is not None and self.following.done():
                 self.following.result()
-            raise errors.no_answer(self.workspace, format_duration(patience), self._watch.problem)
+            raise errors.no_answer(self.workspace, format_duration(patience), self.watch.problem)
         finally:
             attempt.cancel()
 
@@ -97,7 +97,22 @@ class Connection:
             async with asyncio.timeout(patience):
                 return await self.node.ping(self.address)
         except (TimeoutError, TimedOut, NotFound):
-            raise errors.no_answer(self.workspace, format_duration(patience), self._watch.problem) from None
+            raise errors.no_answer(self.workspace, format_duration(patience), self.watch.problem) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Who forbids direct connections, before any network has its say."""
+
+    client_flag: bool = False
+    """The user, for this call."""
+    server_blocks: bool = False
+    """The server's administrator, for everybody."""
+
+    @property
+    def direct_allowed(self) -> bool:
+        """Whether nobody does."""
+        return not self.client_flag and not self.server_blocks
 
 
 class Watch:
@@ -128,7 +143,9 @@ class Watch:
 
 
 @asynccontextmanager
-async def connect(flags: Globals, argument: str, *, patience: float) -> AsyncIterator[Connection]:
+async def connect(
+    flags: Globals, argument: str, *, patience: float, relay_only: bool = False
+) -> AsyncIterator[Connection]:
     """Find the agent of a workspace and have our node introduced to it.
 
     Waits up to `patience` seconds for an agent that is not connected. Raises CoderError with what to do.
@@ -142,7 +159,7 @@ async def connect(flags: Globals, argument: str, *, patience: float) -> AsyncIte
 
         async with Engine() as engine:
             agent = await _agent(api, await asked, target, patience)
-            async with _introduced(flags, api, engine, agent, target.name) as connection:
+            async with introduced(flags, api, engine, agent, target.name, relay_only=relay_only) as connection:
                 yield connection
 
 
@@ -157,13 +174,14 @@ async def _agent(api: "Api", workspace: Any, target: workspaces.Target, patience
     while agent["status"] != "connected":
         left = until - loop.time()
         if left <= 0:
-            raise _not_connected(target, agent)
+            raise not_connected(target, agent)
         await asyncio.sleep(min(AGENT_POLL, left))
         agent = await in_thread(ask)
     return UUID(agent["id"])
 
 
-def _not_connected(target: workspaces.Target, agent: Any) -> Unreachable:
+def not_connected(target: workspaces.Target, agent: Any) -> Unreachable:
+    """Say since when an agent is away."""
     if not agent.get("first_connected_at"):
         return errors.agent_not_connected(target.name, "has never connected")
     since = times.ago(agent.get("disconnected_at") or agent.get("last_connected_at"))
@@ -171,8 +189,13 @@ def _not_connected(target: workspaces.Target, agent: Any) -> Unreachable:
 
 
 @asynccontextmanager
-async def _introduced(flags: Globals, api: "Api", engine: Any, agent: UUID, name: str) -> AsyncIterator[Connection]:
-    """Make the node and keep it introduced while the body runs."""
+async def introduced(
+    flags: Globals, api: "Api", engine: "Engine", agent: UUID, name: str, *, relay_only: bool = False
+) -> AsyncIterator[Connection]:
+    """Make the node and keep it introduced while the body runs.
+
+    With `relay_only` it begins without direct paths, which `peering.set_block_direct` may allow later.
+    """
     from coder.dataplane.engine import NodeSettings
     from coder.peering import Client, Peering, WebSocketDial
     from coder.tailnet.addresses import agent_address, client_address
@@ -184,22 +207,22 @@ async def _introduced(flags: Globals, api: "Api", engine: Any, agent: UUID, name
     first = asyncio.ensure_future(dial(None))
     try:
         info = await in_thread(functools.partial(api.connection_info, str(agent)))
-        relays = _relay_map(api.url, info)
+        relays = relay_map(api.url, info)
     except BaseException:
         await _abandon(first)
         raise
-    block = flags.disable_direct or bool(info.get("disable_direct_connections"))
+    rules = Rules(flags.disable_direct, bool(info.get("disable_direct_connections")))
     settings = NodeSettings(
         addresses=(str(client_address(uuid4())),),
         ports={},
         default="refuse",
-        block_direct=block,
+        block_direct=relay_only or not rules.direct_allowed,
         force_websockets=bool(info.get("derp_force_websockets")),
         headers=flags.headers(api.url),
     )
     watch = Watch(verbose=flags.verbose)
     peering = Peering(engine, settings, Client(agent), url=api.url, on_event=watch.on_event)
-    connection = Connection(name, str(agent_address(agent)), peering, watch, direct_allowed=not block)
+    connection = Connection(name, str(agent_address(agent)), peering, watch, rules)
     try:
         peering.set_map(relays)
         connection.following = asyncio.ensure_future(peering.follow(_started(first, dial)))
@@ -223,7 +246,8 @@ async def _end(connection: Connection, first: "asyncio.Task[Channel]") -> None:
         connection.peering.close()
 
 
-def _relay_map(url: str, info: Any) -> Any:
+def relay_map(url: str, info: Any) -> "DerpMap":
+    """Read the map of a server's answer. Raises CoderError when there is none."""
     from coder.wire import derpmap_json
 
     if not isinstance(info, Mapping) or not info.get("derp_map"):

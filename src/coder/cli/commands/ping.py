@@ -147,7 +147,7 @@ def _preamble(connection: "Connection") -> None:
         output.note(f"    endpoints: {', '.join(peer.endpoints) or 'none'}")
         seconds = connection.node.last_handshake(peer.key)
         _check(seconds is not None, f"Wireguard handshake {seconds or 0:.0f}s ago", "no Wireguard handshake yet")
-    if not connection.direct_allowed:
+    if not connection.rules.direct_allowed:
         output.note(
             "❗ Direct connections are disabled, by --disable-direct-connections or by the server's administrator"
         )
