@@ -138,13 +138,8 @@ impl Tunnel {
     /// A way to the peer was found: a handshake that is not answered yet is begun again, in case it had none before.
     pub fn retry(&mut self, now: Instant, key: &NodePublic, send: &mut impl FnMut(PeerId, &[u8])) {
         let Some(&id) = self.by_key.get(key) else { return };
-        let waits = |peer: &Peer| {
-            peer.handshaking
-                && !peer.tunn.has_active_session()
-                && peer.last_initiation.is_some_and(|at| at + STALE <= now)
-        };
         self.freshen(now, id, send);
-        if self.peers.get(id.0).is_some_and(waits) {
+        if self.peers.get(id.0).is_some_and(|peer| peer.handshaking && !peer.tunn.has_active_session()) {
             self.call(now, id, true, send);
         }
     }
