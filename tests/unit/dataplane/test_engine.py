@@ -46,7 +46,8 @@ class Pair:
         return node
 
     async def introduce(self) -> None:
-        for side in (0, 1):
+        # The workspace first: it answers the client's first ping.
+        for side in (1, 0):
             other = self.nodes[1 - side]
             peer = Peer(
                 key=other.key,
