@@ -5,12 +5,41 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
-from coder.dataplane.engine import Interval, NodeSettings, NodeStats, Path, Peer, Pong, SelfChanged, SpeedtestResult
+from coder.dataplane.engine import (
+    Interval,
+    NetworkReport,
+    NodeSettings,
+    NodeStats,
+    Path,
+    Peer,
+    PeerPaths,
+    Pong,
+    SelfChanged,
+    SpeedtestResult,
+)
 
 KEY = "nodekey:" + "1a" * 32
 DISCO = "discokey:" + "2b" * 32
 DIRECT = Path(kind="direct", endpoint="10.0.0.7:41641", region=None)
 RELAYED = Path(kind="relay", endpoint=None, region=999)
+REPORT = NetworkReport(
+    udp=True,
+    ipv4=True,
+    ipv6=False,
+    ipv4_can_send=True,
+    ipv6_can_send=False,
+    os_has_ipv6=False,
+    icmpv4=False,
+    mapping_varies_by_dest_ip=False,
+    hair_pinning=None,
+    captive_portal=None,
+    preferred_derp=999,
+    region_latency={999: 0.001},
+    region_v4_latency={999: 0.001},
+    region_v6_latency={},
+    global_v4="203.0.113.7:41641",
+    global_v6=None,
+)
 
 
 class FakeNode:
@@ -32,6 +61,12 @@ class FakeNode:
         self.result: SpeedtestResult | Exception | None = None
         self.closed = False
         self.tests: list[tuple[float, bool]] = []
+        self.mapped: list[tuple[str, ...]] = []
+        self.ports = (41641, 41642)
+        self.paths: dict[str, PeerPaths] = {}
+        self.report: NetworkReport | None = None
+        self.next_report: NetworkReport = REPORT
+        """What a check of the network finds."""
 
     def set_map(self, derp_map_json: str) -> None:
         self.maps.append(derp_map_json)
@@ -44,6 +79,20 @@ class FakeNode:
 
     def set_force_websockets(self, force: bool) -> None:
         self.force_websockets = force
+
+    def set_mapped(self, endpoints: Sequence[str]) -> None:
+        self.mapped.append(tuple(endpoints))
+
+    def udp_ports(self) -> tuple[int, int]:
+        return self.ports
+
+    def peer_paths(self, peer: str) -> PeerPaths | None:
+        return self.paths.get(peer)
+
+    async def netcheck(self, timeout: float = 10.0) -> NetworkReport:  # noqa: ASYNC109
+        self.report = self.next_report
+        self.on_event(self.report)
+        return self.report
 
     def settle(self, home: int = 999, endpoints: tuple[str, ...] = ("10.0.0.2:4000",)) -> None:
         """Act as a node that has chosen its home."""

@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use wire::derpmap::DerpMap;
 use wire::keys::{DiscoPublic, NodePublic};
 
-use crate::events;
+use crate::{events, facts};
 
 /// One process's data plane.
 #[pyclass(frozen)]
@@ -113,6 +113,31 @@ impl Engine {
 
     fn set_force_websockets(&self, node: NodeId, force: bool) {
         self.engine.set_force_websockets(node, force);
+    }
+
+    /// Replaces the endpoints that routers granted.
+    fn set_mapped(&self, node: NodeId, endpoints: Vec<String>) -> PyResult<()> {
+        let endpoints =
+            endpoints.iter().map(|text| parse(text, "socket address")).collect::<PyResult<_>>()?;
+        self.engine.set_mapped(node, endpoints);
+        Ok(())
+    }
+
+    /// Ports of the IPv4 and the IPv6 socket; 0 for none.
+    fn udp_ports(&self, py: Python<'_>, node: NodeId) -> (u16, u16) {
+        py.detach(|| self.engine.udp_ports(node)).unwrap_or_default()
+    }
+
+    /// What is known of the way to a peer, as JSON; none if there is no such peer.
+    fn peer_paths(&self, py: Python<'_>, node: NodeId, peer: &str) -> PyResult<Option<String>> {
+        let peer: NodePublic = parse(peer, "node key")?;
+        let facts = py.detach(|| self.engine.peer_paths(node, peer));
+        Ok(facts.map(|facts| facts::peer(&facts).to_string()))
+    }
+
+    /// Has the network checked now.
+    fn check(&self, node: NodeId) -> u64 {
+        self.engine.request(node, Request::Check)
     }
 
     fn ping(&self, node: NodeId, address: &str) -> PyResult<u64> {

@@ -8,6 +8,8 @@ use paths::Path;
 use pyo3::prelude::*;
 use speedtest::Row;
 
+use crate::facts;
+
 /// `(start, end, bytes)` of a span of a speed test.
 type Interval = (f64, f64, u64);
 
@@ -52,6 +54,13 @@ pub struct ForcedWebsocket {
     node: NodeId,
     region: u16,
     reason: String,
+}
+
+/// A check of the network ended; its report is JSON.
+#[pyclass(frozen, get_all)]
+pub struct Report {
+    node: NodeId,
+    json: String,
 }
 
 /// A request has its answer. `kind` says which fields are set.
@@ -103,6 +112,9 @@ pub fn to_python(py: Python<'_>, node: NodeId, event: Event) -> PyResult<Py<PyAn
         Event::ForcedWebsocket { region, reason } => {
             Py::new(py, ForcedWebsocket { node, region, reason })?.into_any()
         }
+        Event::Report(report) => {
+            Py::new(py, Report { node, json: facts::report(&report).to_string() })?.into_any()
+        }
         Event::Done { request, answer } => Py::new(py, done(node, request, answer))?.into_any(),
         Event::Progress { request, interval } => {
             Py::new(py, Progress { node, request, interval: span(&interval) })?.into_any()
@@ -119,6 +131,7 @@ fn done(node: NodeId, request: u64, answer: Answer) -> Done {
             Done { kind: "pong", latency: latency.as_secs_f64(), endpoint, region, ..blank }
         }
         Answer::Reached(latency) => Done { kind: "reached", latency: latency.as_secs_f64(), ..blank },
+        Answer::Checked => Done { kind: "checked", ..blank },
         Answer::Stream(fd) => Done { kind: "stream", fd: fd.into_raw_fd(), ..blank },
         Answer::Spliced => Done { kind: "spliced", ..blank },
         Answer::Speedtest { intervals, total } => {

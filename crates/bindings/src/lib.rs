@@ -6,6 +6,7 @@
 mod edge;
 mod engine;
 mod events;
+mod facts;
 
 use pyo3::prelude::*;
 
@@ -19,6 +20,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<events::Incoming>()?;
     module.add_class::<events::RelayProblem>()?;
     module.add_class::<events::ForcedWebsocket>()?;
+    module.add_class::<events::Report>()?;
     module.add_class::<events::Done>()?;
     module.add_class::<events::Progress>()?;
     module.add_class::<events::Failed>()?;

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
+use paths::PeerFacts;
 use speedtest::Direction;
 use wire::derpmap::DerpMap;
 use wire::keys::{DiscoPublic, NodePublic};
@@ -85,6 +86,8 @@ pub enum Request {
     Connect(SocketAddrV6),
     /// A stream, joined to a local socket.
     Splice(SocketAddrV6, OwnedFd),
+    /// A full check of the network, now; the answer follows its [`Event::Report`](crate::Event::Report).
+    Check,
     /// A speed test against the peer's port 3.
     Speedtest {
         /// Whom to test.
@@ -120,10 +123,13 @@ pub(crate) enum Command {
     SetPeers(NodeId, Vec<Peer>),
     SetBlockDirect(NodeId, bool),
     SetForceWebsockets(NodeId, bool),
+    SetMapped(NodeId, Vec<SocketAddr>),
     Request(NodeId, RequestId, Request),
     Cancel(NodeId, RequestId),
     Stats(NodeId, SyncSender<Stats>),
     LastHandshake(NodeId, NodePublic, SyncSender<Option<Duration>>),
+    UdpPorts(NodeId, SyncSender<(u16, u16)>),
+    PeerPaths(NodeId, NodePublic, SyncSender<Option<PeerFacts>>),
     Dialled(NodeId, u16, u64, Result<dial::Connected, dial::DialError>),
     Measured(NodeId, u16, Option<Duration>),
     Resolved(NodeId, u16, Vec<SocketAddr>),

@@ -182,6 +182,7 @@ impl DataThread {
             Command::SetPeers(id, peers) => on(id, &mut |node| node.set_peers(now, peers.clone())),
             Command::SetBlockDirect(id, block) => on(id, &mut |node| node.set_block_direct(now, block)),
             Command::SetForceWebsockets(id, force) => on(id, &mut |node| node.set_force_websockets(force)),
+            Command::SetMapped(id, mapped) => on(id, &mut |node| node.set_mapped(now, &mapped)),
             Command::Request(id, request, what) => {
                 let node = self.nodes.get_mut(&id)?;
                 node.request(now, reactor, request, what);
@@ -190,6 +191,8 @@ impl DataThread {
             Command::Cancel(id, request) => on(id, &mut |node| node.cancel(now, reactor, request)),
             Command::Stats(id, reply) => on(id, &mut |node| node.stats(&reply)),
             Command::LastHandshake(id, peer, reply) => on(id, &mut |node| node.last_handshake(&peer, &reply)),
+            Command::UdpPorts(id, reply) => on(id, &mut |node| node.udp_ports(&reply)),
+            Command::PeerPaths(id, peer, reply) => on(id, &mut |node| node.peer_paths(now, &peer, &reply)),
             Command::Dialled(id, region, generation, result) => {
                 let node = self.nodes.get_mut(&id)?;
                 node.dialled(now, reactor, region, generation, result);

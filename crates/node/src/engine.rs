@@ -1,6 +1,7 @@
 //! The handle that the rest of the program holds: it owns the data thread and speaks to it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender, sync_channel};
@@ -8,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use paths::PeerFacts;
 use rustix::event::{EventfdFlags, eventfd};
 use wire::derpmap::DerpMap;
 use wire::keys::{DiscoPublic, NodePublic};
@@ -127,6 +129,25 @@ impl Engine {
     /// Reaches relays by WebSocket from their next connection on.
     pub fn set_force_websockets(&self, node: NodeId, force: bool) {
         self.mailbox.send(Command::SetForceWebsockets(node, force));
+    }
+
+    /// Replaces the endpoints that routers granted; they are advertised before all others.
+    pub fn set_mapped(&self, node: NodeId, endpoints: Vec<SocketAddr>) {
+        self.mailbox.send(Command::SetMapped(node, endpoints));
+    }
+
+    /// Ports of the node's IPv4 and IPv6 socket, 0 for none. Waits for the data thread.
+    pub fn udp_ports(&self, node: NodeId) -> Option<(u16, u16)> {
+        let (reply, answer) = sync_channel(1);
+        self.mailbox.send(Command::UdpPorts(node, reply));
+        answer.recv_timeout(ANSWER_LIMIT).ok()
+    }
+
+    /// What is known of the way to a peer; none if there is no such peer. Waits for the data thread.
+    pub fn peer_paths(&self, node: NodeId, peer: NodePublic) -> Option<PeerFacts> {
+        let (reply, answer) = sync_channel(1);
+        self.mailbox.send(Command::PeerPaths(node, peer, reply));
+        answer.recv_timeout(ANSWER_LIMIT).ok().flatten()
     }
 
     /// Starts a request; its answer is an [`Event::Done`] of that name.

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use paths::Path;
+use paths::{Path, Report};
 use rustix::event::{EventfdFlags, eventfd};
 use speedtest::Row;
 use wire::keys::NodePublic;
@@ -62,6 +62,8 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A check of the network ended.
+    Report(Box<Report>),
     /// A request is done.
     Done {
         /// The request.
@@ -95,6 +97,8 @@ pub enum Answer {
     },
     /// A TSMP ping or an ICMP echo came back.
     Reached(Duration),
+    /// The check of the network that was asked for ended; an earlier event has its report.
+    Checked,
     /// A stream is open.
     Stream(OwnedFd),
     /// A splice ended, both directions finished.
@@ -193,7 +197,7 @@ impl AsFd for Events {
 
 fn supersedes(new: &Event, old: &Event) -> bool {
     match (new, old) {
-        (Event::SelfChanged { .. }, Event::SelfChanged { .. }) => true,
+        (Event::SelfChanged { .. }, Event::SelfChanged { .. }) | (Event::Report(_), Event::Report(_)) => true,
         (Event::PathChanged { peer: new, .. }, Event::PathChanged { peer: old, .. }) => new == old,
         (Event::RelayProblem { region: new, .. }, Event::RelayProblem { region: old, .. }) => new == old,
         (Event::ForcedWebsocket { region: new, .. }, Event::ForcedWebsocket { region: old, .. }) => {

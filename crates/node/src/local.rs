@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use netstack::Stack;
-use paths::{Class, Local, Output, Paths, PeerRecord};
+use paths::{Class, Local, Output, Paths, PeerFacts, PeerRecord};
 use tunnel::{PeerConfig, PeerId, Tunnel};
 use wire::derpmap::DerpMap;
 use wire::keys::{DiscoPrivate, DiscoPublic, NodePrivate, NodePublic};
@@ -53,6 +53,8 @@ pub(crate) struct Node {
     streams: Streams,
     datagrams: Datagrams,
     pings: Pings,
+    /// Requests for a check of the network.
+    checks: Vec<RequestId>,
     mailbox: Mailbox,
     events: Arc<Events>,
     received_packets: u64,
@@ -98,6 +100,7 @@ impl Node {
             streams: Streams::default(),
             datagrams: Datagrams::default(),
             pings: Pings::new(ping_seed),
+            checks: Vec::new(),
             settings,
             mailbox,
             events,
@@ -152,6 +155,10 @@ impl Node {
         self.outlet.paths.set_block_direct(now, block);
     }
 
+    pub(crate) fn set_mapped(&mut self, now: Instant, mapped: &[SocketAddr]) {
+        self.outlet.paths.set_mapped(now, mapped);
+    }
+
     pub(crate) fn set_force_websockets(&mut self, force: bool) {
         self.outlet.relays.set_force_websocket(force);
     }
@@ -200,6 +207,10 @@ impl Node {
                     None => self.answer(request, Answer::Failed(Failure::NoPeer)),
                 }
             }
+            Request::Check => {
+                self.checks.push(request);
+                self.outlet.paths.check(now);
+            }
             Request::Reach(address) => self.pings.reach(now, request, address),
             Request::Echo(address) => self.pings.echo(now, request, address, &mut self.stack),
             Request::Connect(to) => self.open(now, reactor, request, to, Purpose::Descriptor),
@@ -223,6 +234,7 @@ impl Node {
 
     pub(crate) fn cancel(&mut self, now: Instant, reactor: &Reactor, request: RequestId) {
         self.pings.cancel(request);
+        self.checks.retain(|waiting| *waiting != request);
         self.with_streams(now, reactor, |streams, cx| streams.cancel(cx, request));
     }
 
@@ -246,9 +258,19 @@ impl Node {
         let _ = reply.try_send(self.tunnel.last_handshake(peer));
     }
 
+    pub(crate) fn udp_ports(&self, reply: &SyncSender<(u16, u16)>) {
+        let port = |v6| self.outlet.socket(v6).map_or(0, Udp::port);
+        let _ = reply.try_send((port(false), port(true)));
+    }
+
+    pub(crate) fn peer_paths(&self, now: Instant, peer: &NodePublic, reply: &SyncSender<Option<PeerFacts>>) {
+        let _ = reply.try_send(self.outlet.paths.facts(now, peer));
+    }
+
     /// Fails what still waits and tells peers of streams that end with the node, as far as sockets take it at once.
     pub(crate) fn close(mut self, now: Instant, reactor: &Reactor) {
-        for request in self.pings.requests().into_iter().chain(self.streams.requests()) {
+        let checks = std::mem::take(&mut self.checks);
+        for request in checks.into_iter().chain(self.pings.requests()).chain(self.streams.requests()) {
             self.answer(request, Answer::Failed(Failure::Closed));
         }
         self.with_streams(now, reactor, Streams::abort);
@@ -469,20 +491,30 @@ impl Node {
                 Output::Prefer { region, home } => self.outlet.relays.prefer(region, home),
                 Output::MeasureRelay(region) => self.outlet.relays.measure(region),
                 Output::ResolveStun { region, host, port } => self.resolve(region, host, port),
-                Output::Event(event) => self.path_event(event),
+                Output::Event(event) => self.path_event(now, event),
             }
         }
     }
 
-    fn path_event(&mut self, event: paths::Event) {
+    fn path_event(&mut self, now: Instant, event: paths::Event) {
         match event {
             paths::Event::Self_ { home, latencies, endpoints } => {
                 self.tell(Event::SelfChanged { home, latencies, endpoints });
             }
-            paths::Event::PathChanged { peer, path } => self.tell(Event::PathChanged { peer, path }),
+            paths::Event::PathChanged { peer, path } => {
+                let outlet = &mut self.outlet;
+                self.tunnel.retry(now, &peer, &mut |id, datagram| outlet.push(now, id, datagram));
+                self.stack.kick(now);
+                self.tell(Event::PathChanged { peer, path });
+            }
             paths::Event::Pong { id, latency, path, .. } => self.answer(id, Answer::Pong { latency, path }),
             paths::Event::PingTimeout { id } => self.answer(id, Answer::Failed(Failure::Timeout)),
-            paths::Event::Report(_) => {}
+            paths::Event::Report(report) => {
+                self.tell(Event::Report(Box::new(report)));
+                for request in std::mem::take(&mut self.checks) {
+                    self.answer(request, Answer::Checked);
+                }
+            }
         }
     }
 

@@ -66,6 +66,8 @@ pub const LEARNED_KEPT: Duration = Duration::from_secs(45);
 pub const MAX_ENDPOINTS: usize = 100;
 /// Addresses of ours seen by STUN servers that are still advertised, the newest.
 pub const MAX_EXTERNAL: usize = 6;
+/// Addresses granted by port mapping that are advertised.
+pub const MAX_MAPPED: usize = 8;
 
 /// A direct path that is used but silent for this long is suspect.
 pub const SILENCE: Duration = Duration::from_secs(1);

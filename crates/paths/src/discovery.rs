@@ -59,7 +59,7 @@ impl Peer {
 
     /// A user asks: by the proved path, else by every path there is. The first pong answers. Counts as activity.
     pub(crate) fn user_ping(&mut self, around: &mut Around<'_>, id: u64) {
-        self.last_send = Some(around.now);
+        self.note_activity(around.now);
         self.heartbeat_at.get_or_insert(around.now + HEARTBEAT);
         let sent_before = self.sent.len();
         if let Some(addr) = self.trusted(around.now) {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
-use crate::config::{EXTERNAL_KEPT, Local, MAX_ENDPOINTS, MAX_EXTERNAL};
+use crate::config::{EXTERNAL_KEPT, Local, MAX_ENDPOINTS, MAX_EXTERNAL, MAX_MAPPED};
 
 /// Our own endpoints.
 #[derive(Debug, Default)]
@@ -15,6 +15,8 @@ pub(crate) struct Endpoints {
     global_v4: Option<SocketAddr>,
     global_v6: Option<SocketAddr>,
     mapping_varies: bool,
+    /// Granted by a router on request; known to whoever asked it.
+    mapped: Vec<SocketAddr>,
     /// Addresses STUN servers saw, with the time of the last sight; newest last.
     external: VecDeque<(SocketAddr, Instant)>,
 }
@@ -31,6 +33,10 @@ impl Endpoints {
 
     pub(crate) fn set_fixed_port(&mut self, fixed: bool) {
         self.fixed_port = fixed;
+    }
+
+    pub(crate) fn set_mapped(&mut self, mapped: &[SocketAddr]) {
+        self.mapped = mapped.iter().copied().map(canonical).filter(acceptable).take(MAX_MAPPED).collect();
     }
 
     pub(crate) fn local(&self) -> &Local {
@@ -76,6 +82,7 @@ impl Endpoints {
         let fresh =
             |addr: &SocketAddr| self.external.iter().any(|(a, at)| a == addr && now < *at + EXTERNAL_KEPT);
         let mut list = Vec::new();
+        list.extend(&self.mapped);
         list.extend(self.global_v4);
         if self.mapping_varies && self.fixed_port {
             let forwarded = self.global_v4.zip(self.local.port_v4);

@@ -28,6 +28,7 @@ pub mod choice;
 pub mod config;
 mod discovery;
 mod endpoints;
+pub mod facts;
 pub mod home;
 mod netcheck;
 mod output;
@@ -48,6 +49,7 @@ use wire::keys::{DiscoPublic, NodePublic};
 use wire::{disco, stun};
 
 pub use config::{Config, Local, PeerRecord};
+pub use facts::{EndpointFacts, PeerFacts, Why};
 pub use output::{Class, Event, Output, Path, Refusals, Report, Route};
 
 use checks::Told;
@@ -170,6 +172,19 @@ impl Paths {
         self.tell_self(now);
     }
 
+    /// Takes the endpoints granted by port mapping, in place of those before. They are the first we advertise.
+    pub fn set_mapped(&mut self, now: Instant, mapped: &[SocketAddr]) {
+        self.endpoints.set_mapped(mapped);
+        self.tell_self(now);
+    }
+
+    /// Starts a full check of the network, unless one runs; its end is told by [`Event::Report`].
+    pub fn check(&mut self, now: Instant) {
+        if !self.netcheck.is_running_full() {
+            self.check_now(now);
+        }
+    }
+
     /// Forbids or allows direct paths. Forbidden: no endpoints are told or used, disco by UDP is ignored.
     pub fn set_block_direct(&mut self, now: Instant, block: bool) {
         if self.block_direct == block {
@@ -283,7 +298,7 @@ impl Paths {
         self.netcheck.udp_failed(to);
         let users = self.peers.values().filter(|peer| peer.best.is_some_and(|best| best.addr == to));
         for key in users.map(|peer| peer.key).collect::<Vec<_>>() {
-            self.with_peer(now, &key, |peer, _| peer.forget_best());
+            self.with_peer(now, &key, |peer, _| peer.forget_best(Why::Unsendable));
         }
         self.after_check(now);
     }

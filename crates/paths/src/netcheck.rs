@@ -97,6 +97,10 @@ impl Netcheck {
         self.running.is_some()
     }
 
+    pub(crate) fn is_running_full(&self) -> bool {
+        self.running.as_ref().is_some_and(|check| check.full)
+    }
+
     /// Whether our endpoints are known well enough to be told.
     pub(crate) fn is_fresh(&self, now: Instant) -> bool {
         self.servers.is_empty() || self.last_stun.is_some_and(|at| now < at + ENDPOINTS_FRESH)

@@ -13,6 +13,7 @@ use crate::config::{
     TRUST,
 };
 use crate::endpoints::{Endpoints, acceptable, canonical};
+use crate::facts::{Proof, Track, Why};
 use crate::netcheck::Netcheck;
 use crate::output::{Event, Output, Path, Route};
 use crate::relay_routes::Relays;
@@ -58,6 +59,7 @@ pub(crate) struct Peer {
     pub(crate) relay_ping: Option<TxId>,
     pub(crate) relay_pongs: Allowance,
     pub(crate) calls: Allowance,
+    pub(crate) track: Track,
     told: Option<Path>,
     /// As it stands in the index of deadlines.
     pub(crate) deadline: Option<Instant>,
@@ -71,6 +73,7 @@ pub(crate) struct Endpoint {
     /// The last ping from there.
     pub(crate) pinged_us: Option<(Instant, TxId)>,
     pub(crate) last_ping: Option<Instant>,
+    pub(crate) proof: Option<Proof>,
     pub(crate) pongs: Allowance,
 }
 
@@ -145,6 +148,7 @@ impl Peer {
             relay_ping: None,
             relay_pongs: Allowance::default(),
             calls: Allowance::default(),
+            track: Track::default(),
             told: None,
             deadline: None,
         }
@@ -157,7 +161,10 @@ impl Peer {
                 around.voice.out.push_back(Output::Event(Event::PingTimeout { id }));
             }
             let (last_send, told, deadline) = (self.last_send, self.told, self.deadline);
-            *self = Self { last_send, told, deadline, heartbeat_at: self.heartbeat_at, ..Self::new(record) };
+            let track = std::mem::take(&mut self.track);
+            let heartbeat_at = self.heartbeat_at;
+            *self = Self { last_send, told, deadline, heartbeat_at, track, ..Self::new(record) };
+            self.track.note(Why::Restarted);
         }
         self.home = record.home;
         self.record =
@@ -174,7 +181,7 @@ impl Peer {
     pub(crate) fn apply_record(&mut self, around: &Around<'_>) {
         if around.block_direct {
             self.endpoints.clear();
-            self.drop_dead(around.now);
+            self.forget_best(Why::Forbidden);
             return;
         }
         for (addr, endpoint) in &mut self.endpoints {
@@ -205,16 +212,17 @@ impl Peer {
     pub(crate) fn drop_dead(&mut self, now: Instant) {
         self.endpoints.retain(|_, endpoint| endpoint.is_alive(now));
         if self.best.is_some_and(|best| !self.endpoints.contains_key(&best.addr)) {
-            self.forget_best();
+            self.forget_best(Why::Withdrawn);
         }
     }
 
-    pub(crate) fn forget_best(&mut self) {
+    pub(crate) fn forget_best(&mut self, why: Why) {
         self.best = None;
-        self.distrust();
+        self.distrust(why);
     }
 
-    pub(crate) fn distrust(&mut self) {
+    pub(crate) fn distrust(&mut self, why: Why) {
+        self.track.note(why);
         self.trust_until = None;
         self.suspicion.clear();
         self.discover_after = None;
@@ -222,7 +230,7 @@ impl Peer {
 
     /// The network is another one: prove everything again.
     pub(crate) fn start_over(&mut self, around: &mut Around<'_>) {
-        self.forget_best();
+        self.forget_best(Why::Network);
         self.sent.retain(|_, sent| matches!(sent.purpose, Purpose::User(_)));
         self.endpoints.values_mut().for_each(|endpoint| endpoint.last_ping = None);
         if self.is_active(around.now) {
@@ -243,10 +251,19 @@ impl Peer {
         self.last_send.is_some_and(|at| now < at + SESSION_ACTIVE)
     }
 
+    /// Something is sent to the peer; the session is awake.
+    #[inline]
+    pub(crate) fn note_activity(&mut self, now: Instant) {
+        if !self.is_active(now) {
+            self.track.began(now);
+        }
+        self.last_send = Some(now);
+    }
+
     /// Routes a batch that is about to be sent. Returns whether deadlines may have changed.
     pub(crate) fn route(&mut self, around: &mut Around<'_>) -> (Route, bool) {
         let now = around.now;
-        self.last_send = Some(now);
+        self.note_activity(now);
         let mut changed = self.suspicion.note_send(now);
         if self.heartbeat_at.is_none() {
             self.heartbeat_at = Some(now + HEARTBEAT);
@@ -269,7 +286,12 @@ impl Peer {
 
     /// A pong proved `candidate`.
     pub(crate) fn proved(&mut self, now: Instant, candidate: Candidate) {
-        let replace = self.trusted(now).is_none() || better(&candidate, self.best.as_ref());
+        let fresh = self.trusted(now).is_none();
+        let replace = fresh || better(&candidate, self.best.as_ref());
+        if replace {
+            self.track.note(if fresh { Why::Proved } else { Why::Better });
+        }
+        self.track.direct(now);
         if replace || self.best.is_some_and(|best| best.addr == candidate.addr) {
             if self.best.is_none_or(|best| best.addr != candidate.addr) {
                 self.suspicion.clear();
@@ -293,6 +315,7 @@ impl Peer {
         if let Some(path) = path
             && self.told != Some(path)
         {
+            self.track.moved(around.now, self.told, path);
             self.told = Some(path);
             around.voice.out.push_back(Output::Event(Event::PathChanged { peer: self.key, path }));
         }
@@ -315,7 +338,7 @@ impl Peer {
         self.expire_pings(around);
         self.drop_dead(now);
         if self.trust_until.is_some_and(|until| now >= until) {
-            self.distrust();
+            self.distrust(Why::Expired);
         }
         self.check_silence(around);
         if self.heartbeat_at.is_some_and(|at| now >= at) {
@@ -337,7 +360,7 @@ impl Peer {
             !lost
         });
         if best_lost && !trusted {
-            self.forget_best();
+            self.forget_best(Why::Lost);
         }
         let mut given_up = Vec::new();
         self.user_pings.retain(|(id, until)| {

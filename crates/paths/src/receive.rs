@@ -54,7 +54,7 @@ impl Paths {
             Some(Ok(Message::Ping { tx, node_key, .. })) => {
                 self.handle_ping(now, came, sender, &nodes, tx, node_key)
             }
-            Some(Ok(Message::Pong { tx, .. })) => self.handle_pong(now, came, &nodes, tx),
+            Some(Ok(Message::Pong { tx, .. })) => self.handle_pong(now, came, &nodes, tx, packet.len()),
             Some(Ok(Message::CallMeMaybe { endpoints })) => self.handle_call(now, came, &endpoints),
             // A newer peer's message; nothing is wrong with it.
             Some(Err(disco::DiscoError::UnknownType(_))) => {}
@@ -96,13 +96,13 @@ impl Paths {
         named.or(if let [only] = nodes { Some(*only) } else { None })
     }
 
-    fn handle_pong(&mut self, now: Instant, came: Came, nodes: &[NodePublic], tx: TxId) {
+    fn handle_pong(&mut self, now: Instant, came: Came, nodes: &[NodePublic], tx: TxId, size: usize) {
         for node in nodes {
             let knows = self.peers.get(node).is_some_and(|peer| peer.sent.contains_key(&tx));
             if !knows {
                 continue;
             }
-            let proved = self.with_peer(now, node, |peer, around| peer.ponged(around, came.path(), tx));
+            let proved = self.with_peer(now, node, |peer, around| peer.ponged(around, came.path(), tx, size));
             if let (Came::Udp(from), Some(true)) = (came, proved) {
                 self.sources.remember(from, *node);
             }
@@ -187,7 +187,7 @@ impl Peer {
     }
 
     /// Returns whether the pong proved a direct path.
-    fn ponged(&mut self, around: &mut Around<'_>, came: Path, tx: TxId) -> bool {
+    fn ponged(&mut self, around: &mut Around<'_>, came: Path, tx: TxId, size: usize) -> bool {
         let Some(sent) = self.sent.remove(&tx) else { return false };
         let latency = around.now.saturating_duration_since(sent.at);
         if let Purpose::User(id) = sent.purpose
@@ -197,13 +197,11 @@ impl Peer {
             let pong = Event::Pong { id, peer: self.key, latency, path: sent.path };
             around.voice.out.push_back(Output::Event(pong));
         }
-        match (came, sent.path) {
-            (Path::Direct(_), Path::Direct(addr)) if self.endpoints.contains_key(&addr) => {
-                self.proved(around.now, Candidate { addr, latency });
-                true
-            }
-            _ => false,
-        }
+        let (Path::Direct(_), Path::Direct(addr)) = (came, sent.path) else { return false };
+        let Some(endpoint) = self.endpoints.get_mut(&addr) else { return false };
+        endpoint.proved(around.now, latency, size);
+        self.proved(around.now, Candidate { addr, latency });
+        true
     }
 
     /// A call-me-maybe: its list replaces that of the one before.

@@ -13,6 +13,7 @@
 use std::time::{Duration, Instant};
 
 use crate::config::{SILENCE, SUSPECT_PATIENCE, SUSPECT_PINGS, SUSPECT_SPACING};
+use crate::facts::Why;
 use crate::output::Path;
 use crate::peer::{Around, Peer, Purpose};
 
@@ -116,7 +117,7 @@ impl Peer {
             Due::Nothing => {}
             Due::Ping => self.ping(around, Path::Direct(addr), Purpose::Suspicion),
             Due::Verdict => {
-                self.distrust();
+                self.distrust(Why::Silent);
                 if self.is_active(now) {
                     around.netcheck.doubt();
                     self.discover(around, true);

@@ -4,6 +4,21 @@
 from collections.abc import Sequence
 from typing import final
 
+__all__ = [
+    "Done",
+    "Edge",
+    "Engine",
+    "Failed",
+    "ForcedWebsocket",
+    "Incoming",
+    "PathChanged",
+    "Peer",
+    "Progress",
+    "RelayProblem",
+    "Report",
+    "SelfChanged",
+]
+
 @final
 class SelfChanged:
     @property
@@ -54,6 +69,13 @@ class ForcedWebsocket:
     def region(self) -> int: ...
     @property
     def reason(self) -> str: ...
+
+@final
+class Report:
+    @property
+    def node(self) -> int: ...
+    @property
+    def json(self) -> str: ...
 
 @final
 class Done:
@@ -111,7 +133,9 @@ class Engine:
     def fileno(self) -> int: ...
     def events(
         self,
-    ) -> list[SelfChanged | PathChanged | Incoming | RelayProblem | ForcedWebsocket | Done | Progress | Failed]: ...
+    ) -> list[
+        SelfChanged | PathChanged | Incoming | RelayProblem | ForcedWebsocket | Report | Done | Progress | Failed
+    ]: ...
     def add_node(
         self,
         *,
@@ -128,6 +152,10 @@ class Engine:
     def set_peers(self, node: int, peers: Sequence[Peer]) -> None: ...
     def set_block_direct(self, node: int, block: bool) -> None: ...
     def set_force_websockets(self, node: int, force: bool) -> None: ...
+    def set_mapped(self, node: int, endpoints: Sequence[str]) -> None: ...
+    def udp_ports(self, node: int) -> tuple[int, int]: ...
+    def peer_paths(self, node: int, peer: str) -> str | None: ...
+    def check(self, node: int) -> int: ...
     def ping(self, node: int, address: str) -> int: ...
     def reach(self, node: int, address: str) -> int: ...
     def echo(self, node: int, address: str) -> int: ...

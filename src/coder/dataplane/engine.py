@@ -6,6 +6,7 @@ waits; this module keeps the future of each number. Nothing here touches a byte 
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -13,14 +14,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from coder.dataplane.values import (
+    EndpointFacts,
     Incoming,
     Interval,
+    NetworkReport,
     NodeEvent,
     NodeSettings,
     NodeStats,
     Path,
     PathChanged,
     Peer,
+    PeerPaths,
     Pong,
     PortUse,
     RelayProblem,
@@ -33,9 +37,11 @@ if TYPE_CHECKING:
     from coder.dataplane import _native
 
 __all__ = [
+    "EndpointFacts",
     "Engine",
     "Incoming",
     "Interval",
+    "NetworkReport",
     "Node",
     "NodeEvent",
     "NodeSettings",
@@ -43,6 +49,7 @@ __all__ = [
     "Path",
     "PathChanged",
     "Peer",
+    "PeerPaths",
     "Pong",
     "PortUse",
     "RelayProblem",
@@ -165,7 +172,12 @@ class Engine:
             self._fail(event.text)
         elif isinstance(
             event,
-            native.SelfChanged | native.PathChanged | native.Incoming | native.RelayProblem | native.ForcedWebsocket,
+            native.SelfChanged
+            | native.PathChanged
+            | native.Incoming
+            | native.RelayProblem
+            | native.ForcedWebsocket
+            | native.Report,
         ):
             node = self._nodes.get(event.node)
             if node is not None:
@@ -196,6 +208,8 @@ class Node:
         """`nodekey:<hex>`"""
         self.disco = disco
         """`discokey:<hex>`"""
+        self.report: NetworkReport | None = None
+        """What the last check of the network found."""
 
     def set_map(self, derp_map_json: str) -> None:
         """Replace the DERP map, given as JSON with the field names of the map's specification.
@@ -235,6 +249,44 @@ class Node:
     def set_force_websockets(self, force: bool) -> None:
         """Reach relays by WebSocket from their next connection on, or not."""
         self._native.set_force_websockets(self._number, force)
+
+    def set_mapped(self, endpoints: Sequence[str]) -> None:
+        """Replace the `ip:port` endpoints routers granted on request; they are advertised before all others.
+
+        Raises:
+            ValueError: one is no endpoint.
+
+        """
+        self._native.set_mapped(self._number, list(endpoints))
+
+    def udp_ports(self) -> tuple[int, int]:
+        """Ports of the IPv4 and the IPv6 socket; 0 where there is none."""
+        return self._native.udp_ports(self._number)
+
+    def peer_paths(self, peer: str) -> PeerPaths | None:
+        """Tell what is known of the way to the peer of that node key; None if there is no such peer."""
+        text = self._native.peer_paths(self._number, peer)
+        if text is None:
+            return None
+        facts = json.loads(text)
+        endpoints = tuple(EndpointFacts(**endpoint) for endpoint in facts.pop("endpoints"))
+        return PeerPaths(endpoints=endpoints, **facts)
+
+    async def netcheck(self, timeout: float = 10.0) -> NetworkReport:  # noqa: ASYNC109 - a check has its own meaning of late
+        """Check the network now, in full: the report, also kept as `report`.
+
+        Raises:
+            TimedOut: no result within `timeout` seconds.
+
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await self._wait(self._native.check(self._number))
+        except TimeoutError as error:
+            raise TimedOut("the network could not be checked in time") from error
+        if self.report is None:
+            raise Misuse("a check of the network ended without a report")
+        return self.report
 
     async def ping(self, address: str) -> Pong:
         """One disco ping to the peer that has the address: the round trip and the way it went.
@@ -330,7 +382,7 @@ class Node:
     def _take(
         self,
         event: "_native.SelfChanged | _native.PathChanged | _native.Incoming | _native.RelayProblem"
-        " | _native.ForcedWebsocket",
+        " | _native.ForcedWebsocket | _native.Report",
     ) -> None:
         from coder.dataplane import _native as native  # noqa: PLC0415 - loaded by now
 
@@ -349,6 +401,9 @@ class Node:
             self._on_event(Incoming(port=event.port, stream=_socket(event.fd), source=event.source))
         elif isinstance(event, native.RelayProblem):
             self._on_event(RelayProblem(region=event.region, text=event.text))
+        elif isinstance(event, native.Report):
+            self.report = _report(event.json)
+            self._on_event(self.report)
         else:
             self._forced[event.region] = event.reason
             if self._latest is not None:
@@ -364,6 +419,13 @@ class Node:
     def _tell_self(self, event: SelfChanged) -> None:
         self._latest = event
         self._on_event(event)
+
+
+def _report(text: str) -> NetworkReport:
+    facts = json.loads(text)
+    for table in ("region_latency", "region_v4_latency", "region_v6_latency"):
+        facts[table] = {int(region): seconds for region, seconds in facts[table].items()}
+    return NetworkReport(**facts)
 
 
 def _path(endpoint: str | None, region: int | None) -> Path:

@@ -136,4 +136,87 @@ class RelayProblem:
     text: str
 
 
-NodeEvent = SelfChanged | PathChanged | Incoming | RelayProblem
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkReport:
+    """What a check of the network found. None: not known, or not tested."""
+
+    udp: bool
+    """A STUN answer came."""
+    ipv4: bool
+    """One came over IPv4."""
+    ipv6: bool
+    """One came over IPv6."""
+    ipv4_can_send: bool
+    """A request over IPv4 could be sent."""
+    ipv6_can_send: bool
+    """A request over IPv6 could be sent."""
+    os_has_ipv6: bool
+    """There is an IPv6 socket."""
+    icmpv4: bool
+    """An ICMP echo was answered; never sent."""
+    mapping_varies_by_dest_ip: bool | None
+    """STUN servers saw different addresses: a symmetric ("hard") NAT."""
+    hair_pinning: bool | None
+    """The router leads packets for its own outside address back in."""
+    captive_portal: bool | None
+    """Something between here and the relay answers in its place."""
+    preferred_derp: int
+    """Home region after the check; 0 for none."""
+    region_latency: dict[int, float]
+    """Seconds to each relay that was measured."""
+    region_v4_latency: dict[int, float]
+    """Those reached over IPv4."""
+    region_v6_latency: dict[int, float]
+    """Those reached over IPv6."""
+    global_v4: str | None
+    """`ip:port` the first IPv4 STUN server saw us at."""
+    global_v6: str | None
+    """`[ip]:port` the last IPv6 STUN server saw us at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointFacts:
+    """One address of a peer. Ages are seconds back from now; None: never."""
+
+    address: str
+    """`ip:port`"""
+    source: Literal["advertised", "call_me_maybe", "learned"]
+    """Its record, its last call, or a ping from there told of it."""
+    last_ping: float | None
+    """Since our last ping to it."""
+    last_pong: float | None
+    """Since its last answer."""
+    last_heard: float | None
+    """Since its last ping to us."""
+    latency: float | None
+    """Round trip of the last answer."""
+    best: bool
+    """It is the best known path."""
+    trusted: bool
+    """It is proved now, so packets go there only."""
+    mtu: int | None
+    """Bytes of the largest IP packet a ping and its answer proved."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerPaths:
+    """What is known of the way to one peer."""
+
+    endpoints: tuple[EndpointFacts, ...]
+    endpoint: str | None
+    """Where packets go directly; None while they are relayed."""
+    relay: int | None
+    """The region whose relay leads to the peer; in use while `endpoint` is None."""
+    changed_ago: float | None
+    """Seconds since the way last changed …"""
+    reason: str | None
+    """… and why it did, a sentence without its full stop."""
+    active_for: float | None
+    """Seconds since the first packet of the present session; None while the session sleeps."""
+    first_direct: float | None
+    """Seconds from that packet to the first proof of a direct path."""
+    block_direct: bool
+    """Direct paths are switched off on this side."""
+
+
+NodeEvent = SelfChanged | PathChanged | Incoming | RelayProblem | NetworkReport

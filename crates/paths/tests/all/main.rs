@@ -4,6 +4,7 @@
 mod alone;
 mod checks;
 mod dark;
+mod facts;
 mod flow;
 mod nats;
 mod peers;
