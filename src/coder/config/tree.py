@@ -47,6 +47,19 @@ class HttpSettings:
         choices=("lax", "none"),
         about="SameSite attribute of the session cookie.",
     )
+    api_rate_limit: int = setting(
+        512,
+        flag="api-rate-limit",
+        yaml="networking.http.apiRateLimit",
+        about="Requests to the API a minute for each user and each agent, and for each address that is neither."
+        " 0 or less: no limit.",
+    )
+    disable_rate_limits: bool = setting(
+        False,
+        flag="dangerous-disable-rate-limits",
+        yaml="networking.http.disableRateLimits",
+        about="Limit neither requests nor logins. Passwords can then be tried without end.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,6 +83,8 @@ async def disconnected(session: AsyncSession, agent_id: UUID, now: datetime) -> 
     await change(session, agent_id, now, disconnected_at=now)
 
 
+LOGS = "logs"
+"""What changes when an agent prints; a subject of announcements together with the agent's id."""
 MAX_LOG_BYTES = 1 << 20
 """Bytes of output kept of one agent."""
 

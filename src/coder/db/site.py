@@ -1,6 +1,5 @@
-"""The deployment itself: its id, its keys, and the rows every deployment has."""
+"""The deployment itself: its id, and the rows every deployment has."""
 
-import secrets
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID, uuid4
@@ -9,10 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
 
-from coder.db.models import CryptoKey, Organization, SiteSetting, Template, TemplateVersion
-
-RESUME = "tailnet_resume"
-"""Feature name of the keys that sign resume tokens."""
+from coder.db.models import Organization, SiteSetting, Template, TemplateVersion
 
 _DEPLOYMENT_ID = "deployment_id"
 
@@ -25,7 +21,6 @@ class Site:
     organization: Organization
     template: Template
     template_version: TemplateVersion
-    resume_key: CryptoKey
 
 
 async def ensure(session: AsyncSession, now: datetime) -> Site:
@@ -37,7 +32,6 @@ async def ensure(session: AsyncSession, now: datetime) -> Site:
         organization=organization,
         template=version.template,
         template_version=version,
-        resume_key=await _resume_key(session, now),
     )
 
 
@@ -81,13 +75,4 @@ async def _machine_template(session: AsyncSession, organization_id: UUID, now: d
         )
         session.add(found)
         await session.flush()
-    return found
-
-
-async def _resume_key(session: AsyncSession, now: datetime) -> CryptoKey:
-    query = select(CryptoKey).where(CryptoKey.feature == RESUME).order_by(CryptoKey.sequence.desc())
-    found = await session.scalar(query)
-    if found is None:
-        found = CryptoKey(feature=RESUME, sequence=1, secret=secrets.token_bytes(64), created_at=now)
-        session.add(found)
     return found

@@ -13,6 +13,8 @@ from sqlalchemy.orm import joinedload, selectinload
 from coder.db.models import Organization, Template, TemplateVersion, User, Workspace, WorkspaceAgent, WorkspaceBuild
 
 START, DELETE = "start", "delete"
+OF_OWNER = "workspaces"
+"""What changes when a user's list of workspaces does; a subject of announcements together with the user's id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

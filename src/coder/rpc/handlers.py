@@ -2,6 +2,7 @@
 
     handlers = {
         "/coder.tailnet.v2.Tailnet/PostTelemetry": Unary(TelemetryRequest, post_telemetry),
+        "/coder.tailnet.v2.Tailnet/StreamDERPMaps": ServerStreaming(StreamDERPMapsRequest, stream_derp_maps),
         "/coder.tailnet.v2.Tailnet/Coordinate": Streaming(CoordinateRequest, coordinate),
     }
 
@@ -39,6 +40,17 @@ class Unary:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerStreaming:
+    """One request, any number of responses: `async def call(ctx, request, send) -> None`.
+
+    It is cancelled when the caller goes away.
+    """
+
+    request: type[Message]
+    call: Callable[[Context, Any, Send], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
 class Streaming:
     """Any number of each: `async def call(ctx, requests, send) -> None`; the call ends when it returns.
 
@@ -49,4 +61,4 @@ class Streaming:
     call: Callable[[Context, AsyncIterator[Any], Send], Awaitable[None]]
 
 
-Handler = Unary | Streaming
+Handler = Unary | ServerStreaming | Streaming

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError, Message
 from coder.clock import Clock, SystemClock
 from coder.errors import CoderError, RpcError, TooMany
 from coder.rpc.channel import Channel
-from coder.rpc.handlers import Context, Handler, Streaming, Unary
+from coder.rpc.handlers import Context, Handler, ServerStreaming, Streaming, Unary
 from coder.rpc.mux import Mux, MuxStream, OnPing
 from coder.wire import drpc, yamux
 
@@ -145,6 +145,9 @@ class _Call:
                 case Unary():
                     await self._send(await handler.call(context, await self._only(handler.request)))
                     last = self._call.close_send()
+                case ServerStreaming():
+                    await handler.call(context, await self._only(handler.request), self._send)
+                    last = self._call.close()
                 case Streaming():
                     await handler.call(context, self._each(handler.request), self._send)
                     last = self._call.close()

@@ -153,6 +153,7 @@ class AgentCalls:
         ]
         async with self._deployment.store.write() as session:
             kept = await agents.add_logs(session, self._agent_id, rows, self._deployment.clock.now())
+        self._deployment.changes.announce((agents.LOGS, self._agent_id))
         return pb.BatchCreateLogsResponse(log_limit_exceeded=not kept)
 
     async def _connection(self, request: pb.ReportConnectionRequest) -> Empty:

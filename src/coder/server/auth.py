@@ -7,14 +7,15 @@ from uuid import UUID
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from coder.access import sessions, tokens
+from coder.access import limits, sessions, tokens
 from coder.db import agents, keys, users
 from coder.db.models import ApiKey, User
 from coder.server.deployment import Deployed, Deployment
-from coder.server.problems import Problem, forbidden, not_found
+from coder.server.problems import Problem, forbidden, not_found, too_many
 
 COOKIE = "coder_session_token"
 HEADER = "Coder-Session-Token"
+BYPASS = "X-Coder-Bypass-Ratelimit"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _SIGNED_OUT = "You are signed out, or your session has ended. Sign in again."
 
@@ -70,8 +71,36 @@ def require_own_origin(connection: HTTPConnection, found: Presented, origin: str
         raise forbidden("A request with the session cookie must come from a page of this server (Origin).")
 
 
+def address(connection: HTTPConnection) -> str:
+    """Return the address a request comes from; the edge vouches for it."""
+    return connection.client.host if connection.client else ""
+
+
+def _pace(deployment: Deployment, subject: str) -> None:
+    seconds = deployment.api_limits.hit(subject, deployment.clock.monotonic())
+    if seconds:
+        count = deployment.api_limits.limit.count
+        raise too_many(f"Too many requests: one user, agent or address may send {count} a minute.", seconds)
+
+
+async def anyone(connection: HTTPConnection, deployment: Deployed) -> None:
+    """Let everybody in, but no address too often. Raises Problem (429)."""
+    _pace(deployment, limits.source(address(connection)))
+
+
 async def caller(connection: HTTPConnection, deployment: Deployed) -> Caller:
-    """Return the signed-in user. Raises Problem (401) for everybody else, (403) for other sites' pages."""
+    """Return the signed-in user. Raises Problem: 401 for everybody else, 403 for other sites' pages, 429."""
+    try:
+        who = await _signed_in(connection, deployment)
+    except Problem:
+        await anyone(connection, deployment)
+        raise
+    if not (who.is_owner and connection.headers.get(BYPASS) == "true"):
+        _pace(deployment, str(who.user.id))
+    return who
+
+
+async def _signed_in(connection: HTTPConnection, deployment: Deployment) -> Caller:
     found = presented(connection)
     if found is None:
         raise Problem(401, _SIGNED_OUT, detail="The request holds no token.")
@@ -131,7 +160,17 @@ def _rejected(detail: str) -> Problem:
 
 
 async def agent_caller(connection: HTTPConnection, deployment: Deployed) -> agents.Identity:
-    """Return the agent whose token the request holds. Raises Problem (401)."""
+    """Return the agent whose token the request holds. Raises Problem (401, 403, 429)."""
+    try:
+        identity = await _agent(connection, deployment)
+    except Problem:
+        await anyone(connection, deployment)
+        raise
+    _pace(deployment, str(identity.agent.id))
+    return identity
+
+
+async def _agent(connection: HTTPConnection, deployment: Deployment) -> agents.Identity:
     found = presented(connection)
     if found is None:
         raise Problem(
@@ -151,6 +190,7 @@ async def agent_caller(connection: HTTPConnection, deployment: Deployed) -> agen
     return identity
 
 
+ANYONE = Depends(anyone)
 SignedIn = Annotated[Caller, Depends(caller)]
 AgentCaller = Annotated[agents.Identity, Depends(agent_caller)]
 

@@ -29,8 +29,15 @@ class ServerChannel:
 
     async def send(self, data: bytes) -> None:
         """Send one binary message. Raises Closed."""
+        await self._send({"bytes": data})
+
+    async def send_text(self, text: str) -> None:
+        """Send one text message. Raises Closed."""
+        await self._send({"text": text})
+
+    async def _send(self, message: dict[str, object]) -> None:
         try:
-            await self._websocket.send_bytes(data)
+            await self._websocket.send({"type": "websocket.send"} | message)
         except (WebSocketDisconnect, RuntimeError):
             raise Closed("the connection has ended") from None
 

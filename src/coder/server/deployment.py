@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from coder.access.limits import LoginLimits
+from coder.access.limits import LoginLimits, Pace
 from coder.clock import Clock
 from coder.config import Settings
 from coder.db.site import Site
@@ -35,7 +35,8 @@ class Deployment:
     resume: ResumeTokens
     changes: Changes = field(default_factory=Changes)
     sockets: Sockets = field(default_factory=Sockets)
-    login_limits: LoginLimits = field(default_factory=LoginLimits)
+    login_limits: LoginLimits
+    api_limits: Pace
     presence: dict[UUID, object] = field(default_factory=dict)
     """By agent: what owns the record of its connection, the newest of its connections."""
 

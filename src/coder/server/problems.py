@@ -51,14 +51,18 @@ class Problem(Exception):  # noqa: N818  it is an answer, told to a client
         self.validations = tuple(validations)
         self.headers = dict(headers or {})
 
-    def response(self) -> Json:
-        """Return the answer itself."""
+    def body(self) -> dict[str, Any]:
+        """Return what the answer says."""
         body: dict[str, Any] = {"message": self.message}
         if self.detail:
             body["detail"] = self.detail
         if self.validations:
             body["validations"] = [{"field": field, "detail": detail} for field, detail in self.validations]
-        return Json(body, self.status, self.headers)
+        return body
+
+    def response(self) -> Json:
+        """Return the answer itself."""
+        return Json(self.body(), self.status, self.headers)
 
 
 def not_found() -> Problem:
@@ -74,6 +78,17 @@ def invalid(*validations: tuple[str, str]) -> Problem:
 def forbidden(detail: str) -> Problem:
     """Return the answer for what this caller may not do."""
     return Problem(403, "Forbidden.", detail=detail)
+
+
+def upgrade_required() -> Problem:
+    """Return the answer for a plain request to a route that is a WebSocket."""
+    return Problem(426, "This route is a WebSocket.", headers={"Upgrade": "websocket"})
+
+
+def too_many(message: str, seconds: float) -> Problem:
+    """Return the answer for who asked too often and may ask again in so many seconds."""
+    whole = int(seconds) + 1
+    return Problem(429, f"{message} Wait {whole} seconds.", headers={"Retry-After": str(whole)})
 
 
 def install(app: FastAPI) -> None:

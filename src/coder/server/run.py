@@ -16,19 +16,19 @@ import structlog
 import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from coder.access.limits import NO_LIMIT, Limit, LoginLimits, Pace
 from coder.clock import Clock, SystemClock
-from coder.config import ConfigError, DerpSettings, Settings, split_address
+from coder.config import ConfigError, DerpSettings, HttpSettings, Settings, split_address
 from coder.dataplane.edge import Edge as NativeEdge
 from coder.dataplane.edge import EdgeSettings
 from coder.db import site, users
 from coder.db.store import SqliteStore
-from coder.server import maps
+from coder.server import maps, resume_keys
 from coder.server.app import create_app
 from coder.server.deployment import Deployment
 from coder.server.introductions import Introductions
 from coder.server.version import BUILD_VERSION
 from coder.tailnet.coordinator import MemoryCoordinator
-from coder.tailnet.resume import ResumeTokens
 
 log = structlog.get_logger(__name__)
 
@@ -124,8 +124,14 @@ async def assemble(
         site=here,
         maps=await maps.load(settings.derp, access_url, stun_ports),
         introductions=Introductions(MemoryCoordinator()),
-        resume=ResumeTokens({(kid := str(here.resume_key.sequence)): here.resume_key.secret}, kid),
+        resume=await resume_keys.load(store, clock),
+        login_limits=_login_limits(settings.http),
+        api_limits=Pace(Limit(0 if settings.http.disable_rate_limits else settings.http.api_rate_limit, 60.0)),
     )
+
+
+def _login_limits(settings: HttpSettings) -> LoginLimits:
+    return LoginLimits(NO_LIMIT, NO_LIMIT) if settings.disable_rate_limits else LoginLimits()
 
 
 def _plan(settings: Settings, upstream: str) -> EdgeSettings:
@@ -233,6 +239,7 @@ async def _serve(
     server = web_server(deployment)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     stopping = asyncio.create_task(stop.wait())
+    renewing = asyncio.create_task(resume_keys.renew(deployment.resume, deployment.store, deployment.clock))
     try:
         ready()
         await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -241,6 +248,7 @@ async def _serve(
         await deployment.sockets.stop(GRACE)
     finally:
         stopping.cancel()
+        renewing.cancel()
         server.should_exit = True
         await serving
     log.info("server.stopped")

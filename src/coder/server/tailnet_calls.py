@@ -1,4 +1,4 @@
-"""The calls of the Tailnet service: coordination, the DERP map, resume tokens, telemetry."""
+"""The calls of the Tailnet service: coordination, the DERP map, resume tokens, telemetry, a user's workspaces."""
 
 from collections.abc import AsyncIterator
 from uuid import UUID
@@ -6,9 +6,14 @@ from uuid import UUID
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from coder.rpc.handlers import Context, Handler, Send, Streaming, Unary
+from coder.db import agents, users, workspaces
+from coder.errors import Forbidden
+from coder.ids import uuid_from_bytes
+from coder.rpc.handlers import Context, Handler, Send, ServerStreaming, Streaming, Unary
+from coder.server.auth import Caller
 from coder.server.deployment import Deployment
-from coder.tailnet.tunnels import AgentAuthorization, Authorization, ClientAuthorization
+from coder.server.workspace_updates import Snapshot, difference, snapshot
+from coder.tailnet.tunnels import AgentAuthorization, Authorization, ClientAuthorization, UserAuthorization
 from coder.wire.proto import tailnet_pb2 as pb
 
 _SERVICE = "/coder.tailnet.v2.Tailnet/"
@@ -17,11 +22,14 @@ _SERVICE = "/coder.tailnet.v2.Tailnet/"
 class TailnetCalls:
     """The calls of one peer's connection."""
 
-    def __init__(self, deployment: Deployment, peer: UUID, rules: Authorization, *, resumes: bool) -> None:
+    def __init__(
+        self, deployment: Deployment, peer: UUID, rules: Authorization, *, resumes: bool, user: Caller | None = None
+    ) -> None:
+        self.peer = peer
         self._deployment = deployment
-        self._peer = peer
         self._rules = rules
         self._resumes = resumes
+        self._user = user
 
     @classmethod
     def of_agent(cls, deployment: Deployment, agent: UUID) -> "TailnetCalls":
@@ -33,29 +41,62 @@ class TailnetCalls:
         """Return the calls of a client that may tunnel to one agent."""
         return cls(deployment, peer, ClientAuthorization(agent), resumes=True)
 
+    @classmethod
+    def of_user(cls, deployment: Deployment, peer: UUID, who: Caller) -> "TailnetCalls":
+        """Return the calls of a client that may tunnel to every agent its user may reach."""
+
+        async def may_reach(agent: UUID) -> bool:
+            async with deployment.store.read() as session:
+                found = await agents.get(session, agent)
+                user = await users.get(session, who.user.id)
+            if found is None or user is None or user.status != users.ACTIVE:
+                return False
+            return found.owner.id == user.id or user.role == users.OWNER
+
+        return cls(deployment, peer, UserAuthorization(may_reach), resumes=True, user=who)
+
     def handlers(self) -> dict[str, Handler]:
         """Return the table of calls. What is not in it is answered as unimplemented."""
         table: dict[str, Handler] = {
             "Coordinate": Streaming(pb.CoordinateRequest, self._coordinate),
-            "StreamDERPMaps": Streaming(pb.StreamDERPMapsRequest, self._maps),
+            "StreamDERPMaps": ServerStreaming(pb.StreamDERPMapsRequest, self._maps),
             "PostTelemetry": Unary(pb.TelemetryRequest, self._telemetry),
         }
         if self._resumes:
             table["RefreshResumeToken"] = Unary(pb.RefreshResumeTokenRequest, self._resume)
+        if self._user:
+            table["WorkspaceUpdates"] = ServerStreaming(pb.WorkspaceUpdatesRequest, self._workspaces)
         return {_SERVICE + name: handler for name, handler in table.items()}
 
     async def _coordinate(self, _context: Context, requests: AsyncIterator[pb.CoordinateRequest], send: Send) -> None:
-        await self._deployment.introductions.coordinate(self._peer, self._rules, requests, send)
+        await self._deployment.introductions.coordinate(self.peer, self._rules, requests, send)
 
-    async def _maps(self, _context: Context, _requests: AsyncIterator[pb.StreamDERPMapsRequest], send: Send) -> None:
+    async def _maps(self, _context: Context, _request: pb.StreamDERPMapsRequest, send: Send) -> None:
         async for derp_map in self._deployment.maps.each():
             await send(derp_map)
+
+    async def _workspaces(self, _context: Context, request: pb.WorkspaceUpdatesRequest, send: Send) -> None:
+        owner = uuid_from_bytes(request.workspace_owner_id, where="workspace_owner_id")
+        assert self._user is not None
+        if owner != self._user.user.id and not self._user.is_owner:
+            raise Forbidden("these are not your workspaces")
+        told = None
+        with self._deployment.changes.watch((workspaces.OF_OWNER, owner)) as changed:
+            while True:
+                async with self._deployment.store.read() as session:
+                    now = snapshot(await workspaces.search(session, workspaces.Search(owner_id=owner)))
+                update = difference(told or Snapshot(), now)
+                if told is None or update.ByteSize():  # the first one is sent even when there is nothing
+                    await send(update)
+                told = now
+                await changed.wait()
+                changed.clear()
 
     async def _telemetry(self, _context: Context, _request: pb.TelemetryRequest) -> pb.TelemetryResponse:
         return pb.TelemetryResponse()  # nothing is collected
 
     async def _resume(self, _context: Context, _request: pb.RefreshResumeTokenRequest) -> pb.RefreshResumeTokenResponse:
-        issued = self._deployment.resume.issue(self._peer, self._deployment.clock.now())
+        issued = self._deployment.resume.issue(self.peer, self._deployment.clock.now())
         refresh_in, expires_at = Duration(), Timestamp()
         refresh_in.FromTimedelta(issued.refresh_in)
         expires_at.FromDatetime(issued.expires_at)

@@ -44,6 +44,10 @@ class ResumeTokens:
     """Issues and reads tokens. Keys are random 64 bytes by key id; old ones stay readable while they are listed."""
 
     def __init__(self, keys: Mapping[str, bytes], current: str) -> None:
+        self.replace(keys, current)
+
+    def replace(self, keys: Mapping[str, bytes], current: str) -> None:
+        """Take another set of keys: what `current` names signs, all of them verify."""
         if current not in keys or any(len(key) != KEY_SIZE for key in keys.values()):
             raise Misuse(f"resume tokens need keys of {KEY_SIZE} bytes and a current one among them")
         self._keys = dict(keys)

@@ -159,8 +159,6 @@ async def test_the_deployment_keeps_its_identity(store: SqliteStore):
     async with store.write() as session:
         again = await site.ensure(session, NOW)
     assert first.deployment_id == again.deployment_id
-    assert first.resume_key.secret == again.resume_key.secret
-    assert len(again.resume_key.secret) == 64
     assert first.template_version.id == again.template_version.id
 
 

@@ -8,10 +8,11 @@ from coder.db import agents
 from coder.rpc import server as rpc
 from coder.server import agent_status, api_version, events
 from coder.server.agent_calls import AgentCalls
-from coder.server.auth import AgentCaller
+from coder.server.auth import AgentCaller, agent_caller
 from coder.server.channel import ServerChannel
 from coder.server.deployment import Deployed, Deployment
 from coder.server.tailnet_calls import TailnetCalls
+from coder.server.upgrade import websocket_route
 
 router = APIRouter(tags=["agents"])
 log = structlog.get_logger(__name__)
@@ -23,7 +24,7 @@ async def reinit(who: AgentCaller, deployment: Deployed) -> StreamingResponse:
     return events.stream(deployment, events.silence(), who.agent.id)
 
 
-@router.websocket("/workspaceagents/me/rpc")
+@websocket_route(router, "/workspaceagents/me/rpc", agent_caller)
 async def serve(websocket: WebSocket, who: AgentCaller, deployment: Deployed) -> None:
     """Serve the calls of an agent, and keep track of its connection."""
     version = api_version.accept(websocket.query_params.get("version") or "2.0")

@@ -1,29 +1,21 @@
-"""Agents as their users see them: state, how to connect, and the coordinate socket."""
+"""Agents as their users see them: state, how to connect, what they printed."""
 
-import asyncio
+import json
+from collections.abc import AsyncIterator
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
-import structlog
-from fastapi import APIRouter, WebSocket
-from sqlalchemy.exc import SQLAlchemyError
+from fastapi import APIRouter, Request, WebSocket
 
 from coder.db import agents
-from coder.rpc import server as rpc
-from coder.server import agent_status, api_version, views
-from coder.server.auth import Caller, SignedIn, still_valid
-from coder.server.channel import ServerChannel
+from coder.db.models import AgentLog
+from coder.server import agent_status, feeds, views
+from coder.server.auth import Caller, SignedIn
 from coder.server.deployment import Deployed, Deployment
-from coder.server.problems import DATABASE_UNREACHABLE, RESUME_FIELD, Problem, not_found
+from coder.server.problems import Problem, not_found, upgrade_required
 from coder.server.surroundings import of_agents
-from coder.server.tailnet_calls import TailnetCalls
-from coder.tailnet.resume import InvalidResumeToken
 
 router = APIRouter(tags=["agents"])
-log = structlog.get_logger(__name__)
-
-RECHECK_EVERY = 60.0
-"""Seconds between looks at whether the user of an open socket may still have it."""
 
 
 async def visible(deployment: Deployment, who: Caller, agent_id: UUID) -> agents.Identity:
@@ -67,21 +59,46 @@ async def show(agent: UUID, who: SignedIn, deployment: Deployed) -> views.Json:
 
 
 @router.get("/workspaceagents/{agent}/logs")
-async def logs(agent: UUID, who: SignedIn, deployment: Deployed, after: int = 0) -> list[dict[str, Any]]:
-    """List what the agent and its scripts printed."""
+async def logs(
+    agent: UUID, who: SignedIn, deployment: Deployed, request: Request, after: int = 0
+) -> list[dict[str, Any]]:
+    """List what the agent and its scripts printed. With `follow` it is a WebSocket."""
     await visible(deployment, who, agent)
+    if "follow" in request.query_params:
+        raise upgrade_required()
     async with deployment.store.read() as session:
-        rows = await agents.logs_after(session, agent, after)
-    return [
-        {
-            "id": row.id,
-            "created_at": views.when(row.created_at),
-            "output": row.output,
-            "level": row.level,
-            "source_id": str(row.source_id),
-        }
-        for row in rows
-    ]
+        return [_line(row) for row in await agents.logs_after(session, agent, after)]
+
+
+@router.websocket("/workspaceagents/{agent}/logs")
+async def follow_logs(websocket: WebSocket, agent: UUID, who: SignedIn, deployment: Deployed, after: int = 0) -> None:
+    """Send what the agent and its scripts printed, and what they print from now on: an array of lines each message."""
+    found = await visible(deployment, who, agent)
+    with deployment.sockets.belonging_to(agent, who.user.id, who.key.id, found.owner.id):
+        await websocket.accept()
+        await feeds.send(websocket, _lines(deployment, agent, after))
+
+
+async def _lines(deployment: Deployment, agent: UUID, after: int) -> AsyncIterator[str]:
+    with deployment.changes.watch((agents.LOGS, agent)) as changed:
+        while True:
+            async with deployment.store.read() as session:
+                rows = await agents.logs_after(session, agent, after)
+            if rows:
+                after = rows[-1].id
+                yield json.dumps([_line(row) for row in rows], separators=(",", ":"))
+            await changed.wait()
+            changed.clear()
+
+
+def _line(row: AgentLog) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "created_at": views.when(row.created_at),
+        "output": row.output,
+        "level": row.level,
+        "source_id": str(row.source_id),
+    }
 
 
 @router.get("/workspaceagents/{agent}/listening-ports")
@@ -103,68 +120,3 @@ async def _require_connected(deployment: Deployment, who: Caller, agent_id: UUID
     state = agent_status.status(found.agent, deployment.clock.now())
     if state is not agent_status.Status.CONNECTED:
         raise Problem(400, f"The agent is {state.value}; it must be connected to be asked.")
-
-
-@router.websocket("/workspaceagents/{agent}/coordinate")
-async def coordinate(websocket: WebSocket, agent: UUID, who: SignedIn, deployment: Deployed) -> None:
-    """Introduce a client to this agent: the Tailnet service, with a tunnel to this agent only."""
-    await _require_database(deployment)
-    found = await visible(deployment, who, agent)
-    version = api_version.accept(websocket.query_params.get("version") or "1.0")
-    peer = _resumed(deployment, websocket.query_params.get(RESUME_FIELD))
-    calls = TailnetCalls.of_client(deployment, peer, agent)
-    bound = structlog.contextvars.bound_contextvars(peer=str(peer), user=who.user.username)
-    with bound, deployment.sockets.belonging_to(agent, who.user.id, who.key.id, found.owner.id):
-        await websocket.accept()
-        watching = asyncio.create_task(_recheck(deployment, who))
-        try:
-            fault = await rpc.serve(ServerChannel(websocket), calls.handlers(), clock=deployment.clock)
-            log.info("client.gone", agent=str(agent), api_version=version, fault=str(fault) if fault else None)
-        finally:
-            watching.cancel()
-
-
-def _resumed(deployment: Deployment, token: str | None) -> UUID:
-    """Return the peer id that a resume token stands for, or a fresh one. Raises Problem (401), known by its field."""
-    if not token:
-        return uuid4()
-    try:
-        return deployment.resume.peer(token, deployment.clock.now()) or uuid4()
-    except InvalidResumeToken as refusal:
-        message = "The resume token is not valid."
-        raise Problem(401, message, detail=str(refusal), validations=[(RESUME_FIELD, message)]) from None
-
-
-async def _require_database(deployment: Deployment) -> None:
-    try:
-        await deployment.store.ping()
-    except SQLAlchemyError:
-        raise Problem(500, DATABASE_UNREACHABLE) from None
-
-
-async def _recheck(deployment: Deployment, who: Caller) -> None:
-    """End the caller's sockets when their session has ended or they have been suspended."""
-    while True:
-        await deployment.clock.sleep(RECHECK_EVERY)
-        if not await still_valid(deployment, who):
-            deployment.sockets.end(who.key.id, "session ended")
-
-
-@router.websocket("/derp-map")
-async def derp_map(websocket: WebSocket, who: SignedIn, deployment: Deployed) -> None:
-    """Send the DERP map as JSON, now and whenever it changes."""
-    channel = ServerChannel(websocket)
-    with deployment.sockets.belonging_to(who.user.id, who.key.id):
-        await websocket.accept()
-        sending = asyncio.create_task(_send_maps(deployment, channel))
-        try:
-            while await channel.recv() is not None:
-                pass
-        finally:
-            sending.cancel()
-    await channel.close()
-
-
-async def _send_maps(deployment: Deployment, channel: ServerChannel) -> None:
-    async for _ in deployment.maps.each():
-        await channel.send(deployment.maps.json_text().encode() + b"\n")

@@ -2,13 +2,13 @@
 
 from uuid import UUID
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, WebSocket
 
 from coder.db import workspaces
 from coder.server import views
 from coder.server.auth import Caller, SignedIn
 from coder.server.deployment import Deployed, Deployment
-from coder.server.problems import not_found
+from coder.server.problems import not_found, upgrade_required
 from coder.server.surroundings import of_agents
 
 router = APIRouter(tags=["builds"])
@@ -28,10 +28,20 @@ async def parameters(build: UUID, who: SignedIn, deployment: Deployed) -> list[v
 
 
 @router.get("/workspacebuilds/{build}/logs")
-async def logs(build: UUID, who: SignedIn, deployment: Deployed) -> list[views.Json]:
-    """List what a build printed: nothing is built here."""
+async def logs(build: UUID, who: SignedIn, deployment: Deployed, request: Request) -> list[views.Json]:
+    """List what a build printed: nothing is built here. With `follow` it is a WebSocket."""
     await _view(build, who, deployment)
+    if "follow" in request.query_params:
+        raise upgrade_required()
     return []
+
+
+@router.websocket("/workspacebuilds/{build}/logs")
+async def follow_logs(websocket: WebSocket, build: UUID, who: SignedIn, deployment: Deployed) -> None:
+    """Send what a build prints until it ends: all builds have ended."""
+    await _view(build, who, deployment)
+    await websocket.accept()
+    await websocket.close()
 
 
 async def _view(build_id: UUID, who: Caller, deployment: Deployment) -> views.Json:

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from starlette.responses import PlainTextResponse
 
 from coder.server import version, views
-from coder.server.auth import SignedIn
+from coder.server.auth import ANYONE, SignedIn
 from coder.server.deployment import Deployed
 from coder.server.problems import Problem, not_found
 
@@ -49,13 +49,13 @@ async def latency_check() -> PlainTextResponse:
     return PlainTextResponse("OK", headers=_ANY_SITE)
 
 
-@router.get("")
+@router.get("", dependencies=[ANYONE])
 async def hello() -> dict[str, str]:
     """Greet."""
     return {"message": "👋"}
 
 
-@router.get("/buildinfo")
+@router.get("/buildinfo", dependencies=[ANYONE])
 async def build_info(deployment: Deployed) -> dict[str, Any]:
     """Say which build this is."""
     return {
@@ -124,7 +124,7 @@ async def available_experiments(_who: SignedIn) -> dict[str, list[str]]:
     return {"safe": []}
 
 
-@router.get("/updatecheck")
+@router.get("/updatecheck", dependencies=[ANYONE])
 async def update_check() -> dict[str, Any]:
     """Say whether a newer version is known. The server asks nobody, so none is."""
     return {"current": True, "version": version.BUILD_VERSION.partition("+")[0], "url": ""}
@@ -161,8 +161,8 @@ async def template_version_part(version_id: str, part: str, who: SignedIn, deplo
     return []
 
 
-@router.get("/appearance")
-@router.get("/entitlements")
+@router.get("/appearance", dependencies=[ANYONE])
+@router.get("/entitlements", dependencies=[ANYONE])
 async def not_offered() -> Response:
     """Tell clients that ask for licensed features that there are none; they expect exactly this."""
     raise Problem(404, "Route not found.")

@@ -11,9 +11,9 @@ from coder.access import names, passwords, tokens
 from coder.db import keys, users
 from coder.db.models import User
 from coder.server import views
-from coder.server.auth import COOKIE, SignedIn, user_named
+from coder.server.auth import ANYONE, COOKIE, SignedIn, address, user_named
 from coder.server.deployment import Deployed, Deployment
-from coder.server.problems import Problem, invalid
+from coder.server.problems import Problem, invalid, too_many
 
 router = APIRouter(tags=["users"])
 
@@ -36,7 +36,7 @@ class Login(BaseModel):
     password: str
 
 
-@router.get("/users/first")
+@router.get("/users/first", dependencies=[ANYONE])
 async def first_user_exists(deployment: Deployed) -> dict[str, str]:
     """Say whether the first user exists: 200, or 404."""
     async with deployment.store.read() as session:
@@ -45,7 +45,7 @@ async def first_user_exists(deployment: Deployed) -> dict[str, str]:
     raise Problem(404, "There is no first user yet.")
 
 
-@router.post("/users/first", status_code=201)
+@router.post("/users/first", status_code=201, dependencies=[ANYONE])
 async def create_first_user(wanted: FirstUser, deployment: Deployed) -> dict[str, str]:
     """Create the first user; they own the deployment."""
     _check(wanted)
@@ -77,7 +77,7 @@ def _check(wanted: FirstUser) -> None:
         raise invalid(*faults)
 
 
-@router.post("/users/login", status_code=201)
+@router.post("/users/login", status_code=201, dependencies=[ANYONE])
 async def login(wanted: Login, request: Request, response: Response, deployment: Deployed) -> dict[str, str]:
     """Sign in with a password: a session token, also as the cookie of a browser."""
     _limit(request, wanted, deployment)
@@ -96,12 +96,9 @@ async def login(wanted: Login, request: Request, response: Response, deployment:
 
 
 def _limit(request: Request, wanted: Login, deployment: Deployment) -> None:
-    address = request.client.host if request.client else ""
-    waiting = deployment.login_limits.hit(address, wanted.email, deployment.clock.monotonic())
-    if waiting:
-        seconds = int(waiting) + 1
-        message = f"Too many logins were tried. Wait {seconds} seconds."
-        raise Problem(429, message, headers={"Retry-After": str(seconds)})
+    seconds = deployment.login_limits.hit(address(request), wanted.email, deployment.clock.monotonic())
+    if seconds:
+        raise too_many("Too many logins were tried.", seconds)
 
 
 async def new_session(deployment: Deployment, user: User) -> tokens.SessionToken:
@@ -134,7 +131,7 @@ async def logout(who: SignedIn, response: Response, deployment: Deployed) -> dic
     return {"message": "Signed out."}
 
 
-@router.get("/users/authmethods")
+@router.get("/users/authmethods", dependencies=[ANYONE])
 async def auth_methods(deployment: Deployed) -> dict[str, Any]:
     """Say how one may sign in."""
     return {

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response, WebSocket
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import IntegrityError
 from starlette.responses import StreamingResponse
@@ -13,10 +13,11 @@ from coder.access import names, tokens
 from coder.db import agents, users, workspaces
 from coder.db.models import User, Workspace
 from coder.server import agent_status, events, search, views
-from coder.server.auth import Caller, SignedIn, user_named
+from coder.server.auth import Caller, SignedIn, caller, user_named
 from coder.server.deployment import Deployed, Deployment
 from coder.server.problems import Problem, invalid, not_found
 from coder.server.surroundings import surroundings
+from coder.server.upgrade import websocket_route
 
 router = APIRouter(tags=["workspaces"])
 
@@ -127,6 +128,7 @@ async def create(user: str, wanted: NewWorkspace, request: Request, who: SignedI
     owner = await user_named(deployment, who, user)
     token = tokens.new_agent_token()
     row = await _create(deployment, owner, wanted, tokens.hash_agent_token(token))
+    _announce(deployment, row)
     return {**_view(deployment, row), "agent_token": str(token)}
 
 
@@ -171,7 +173,7 @@ async def rename(workspace: UUID, wanted: Rename, who: SignedIn, deployment: Dep
             await workspaces.rename(session, row.id, wanted.name, deployment.clock.now())
     except IntegrityError:
         raise Problem(409, f"A workspace named {wanted.name!r} exists already.") from None
-    deployment.changes.announce(row.id)
+    _announce(deployment, row)
     return Response(status_code=204)
 
 
@@ -217,26 +219,38 @@ async def delete_workspace(deployment: Deployment, row: Workspace, by: User) -> 
         changed = await workspaces.get(session, row.id)
     for agent_id in ended:
         deployment.sockets.end(agent_id, "workspace deleted")
-    deployment.changes.announce(row.id)
+    _announce(deployment, row)
     assert changed is not None
     return changed
+
+
+def _announce(deployment: Deployment, row: Workspace) -> None:
+    deployment.changes.announce(row.id)
+    deployment.changes.announce((workspaces.OF_OWNER, row.owner_id))
 
 
 @router.get("/workspaces/{workspace}/watch")
 async def watch(workspace: UUID, who: SignedIn, deployment: Deployed) -> StreamingResponse:
     """Stream the workspace as server-sent events: now, and after each change."""
     await visible(deployment, who, workspace)
+    return events.stream(deployment, _states(deployment, workspace, who), who.user.id, who.key.id)
 
-    async def states() -> AsyncIterator[Any]:
-        with deployment.changes.watch(workspace) as changed:
-            while True:
-                async with deployment.store.read() as session:
-                    row = _seen(await workspaces.get(session, workspace), who)
-                    active = await users.get(session, who.user.id)
-                if active is None or active.status != users.ACTIVE:
-                    return
-                yield _view(deployment, row)
-                await changed.wait()
-                changed.clear()
 
-    return events.stream(deployment, states(), who.user.id, who.key.id)
+@websocket_route(router, "/workspaces/{workspace}/watch-ws", caller)
+async def watch_by_websocket(websocket: WebSocket, workspace: UUID, who: SignedIn, deployment: Deployed) -> None:
+    """Send the same as text messages of a WebSocket."""
+    await visible(deployment, who, workspace)
+    await events.feed(deployment, websocket, _states(deployment, workspace, who), who.user.id, who.key.id)
+
+
+async def _states(deployment: Deployment, workspace: UUID, who: Caller) -> AsyncIterator[Any]:
+    with deployment.changes.watch(workspace) as changed:
+        while True:
+            async with deployment.store.read() as session:
+                row = _seen(await workspaces.get(session, workspace), who)
+                active = await users.get(session, who.user.id)
+            if active is None or active.status != users.ACTIVE:
+                return
+            yield _view(deployment, row)
+            await changed.wait()
+            changed.clear()

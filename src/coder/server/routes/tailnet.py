@@ -1,0 +1,99 @@
+"""The sockets of clients: introductions to agents, and the DERP map."""
+
+import asyncio
+from collections.abc import AsyncIterator, Hashable
+from uuid import UUID, uuid4
+
+import structlog
+from fastapi import APIRouter, WebSocket
+from sqlalchemy.exc import SQLAlchemyError
+
+from coder.rpc import server as rpc
+from coder.server import api_version, feeds
+from coder.server.auth import Caller, SignedIn, caller, still_valid
+from coder.server.channel import ServerChannel
+from coder.server.deployment import Deployed, Deployment
+from coder.server.problems import DATABASE_UNREACHABLE, RESUME_FIELD, Problem
+from coder.server.routes.agents import visible
+from coder.server.tailnet_calls import TailnetCalls
+from coder.server.upgrade import websocket_route
+from coder.tailnet.resume import InvalidResumeToken
+
+router = APIRouter(tags=["agents"])
+log = structlog.get_logger(__name__)
+
+RECHECK_EVERY = 60.0
+"""Seconds between looks at whether the user of an open socket may still have it."""
+
+
+@websocket_route(router, "/workspaceagents/{agent}/coordinate", caller)
+async def coordinate(websocket: WebSocket, agent: UUID, who: SignedIn, deployment: Deployed) -> None:
+    """Introduce a client to this agent: the Tailnet service, with a tunnel to this agent only."""
+    await _require_database(deployment)
+    found = await visible(deployment, who, agent)
+    version = api_version.accept(websocket.query_params.get("version") or "1.0")
+    peer = _resumed(deployment, websocket.query_params.get(RESUME_FIELD))
+    calls = TailnetCalls.of_client(deployment, peer, agent)
+    await _serve(websocket, deployment, who, calls, version, agent, found.owner.id)
+
+
+@websocket_route(router, "/tailnet", caller)
+async def tailnet(websocket: WebSocket, who: SignedIn, deployment: Deployed) -> None:
+    """Introduce a client to all agents its user may reach: the Tailnet service, with news of the user's workspaces."""
+    await _require_database(deployment)
+    version = api_version.accept(websocket.query_params.get("version") or "2.0")
+    peer = _resumed(deployment, websocket.query_params.get(RESUME_FIELD))
+    await _serve(websocket, deployment, who, TailnetCalls.of_user(deployment, peer, who), version)
+
+
+async def _serve(
+    websocket: WebSocket, deployment: Deployment, who: Caller, calls: TailnetCalls, version: str, *owners: Hashable
+) -> None:
+    bound = structlog.contextvars.bound_contextvars(peer=str(calls.peer), user=who.user.username)
+    with bound, deployment.sockets.belonging_to(who.user.id, who.key.id, *owners):
+        await websocket.accept()
+        watching = asyncio.create_task(_recheck(deployment, who))
+        try:
+            fault = await rpc.serve(ServerChannel(websocket), calls.handlers(), clock=deployment.clock)
+            log.info("client.gone", api_version=version, fault=str(fault) if fault else None)
+        finally:
+            watching.cancel()
+
+
+def _resumed(deployment: Deployment, token: str | None) -> UUID:
+    """Return the peer id that a resume token stands for, or a fresh one. Raises Problem (401), known by its field."""
+    if not token:
+        return uuid4()
+    try:
+        return deployment.resume.peer(token, deployment.clock.now()) or uuid4()
+    except InvalidResumeToken as refusal:
+        message = "The resume token is not valid."
+        raise Problem(401, message, detail=str(refusal), validations=[(RESUME_FIELD, message)]) from None
+
+
+async def _require_database(deployment: Deployment) -> None:
+    try:
+        await deployment.store.ping()
+    except SQLAlchemyError:
+        raise Problem(500, DATABASE_UNREACHABLE) from None
+
+
+async def _recheck(deployment: Deployment, who: Caller) -> None:
+    """End the caller's sockets when their session has ended or they have been suspended."""
+    while True:
+        await deployment.clock.sleep(RECHECK_EVERY)
+        if not await still_valid(deployment, who):
+            deployment.sockets.end(who.key.id, "session ended")
+
+
+@websocket_route(router, "/derp-map", caller)
+async def derp_map(websocket: WebSocket, who: SignedIn, deployment: Deployed) -> None:
+    """Send the DERP map as JSON, now and whenever it changes."""
+    with deployment.sockets.belonging_to(who.user.id, who.key.id):
+        await websocket.accept()
+        await feeds.send(websocket, _maps(deployment))
+
+
+async def _maps(deployment: Deployment) -> AsyncIterator[bytes]:
+    async for _ in deployment.maps.each():
+        yield deployment.maps.json_text().encode() + b"\n"
