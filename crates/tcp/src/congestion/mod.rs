@@ -5,6 +5,34 @@
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
+pub use bbr::Bbr;
+pub use cubic::Cubic;
+
+mod bbr;
+mod cubic;
+
+/// What may leave before the first acknowledgement (RFC 6928).
+const INITIAL_SEGMENTS: u64 = 10;
+
+/// Which controller a connection gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Congestion {
+    /// Loss is congestion; fair to most of the Internet's senders.
+    Cubic,
+    /// A model of the path out of delivery rate and round trip; loss alone is not congestion.
+    Bbr,
+}
+
+impl Congestion {
+    /// A controller of this kind for segments of `mss` payload bytes.
+    pub fn build(self, mss: u64, now: Instant) -> Box<dyn Controller> {
+        match self {
+            Self::Cubic => Box::new(Cubic::new(mss)),
+            Self::Bbr => Box::new(Bbr::new(mss, now)),
+        }
+    }
+}
+
 /// Decides the congestion window and the pacing rate of one connection. Amounts are bytes of payload.
 pub trait Controller: Debug + Send {
     /// How many bytes may be on their way.
@@ -16,7 +44,8 @@ pub trait Controller: Debug + Send {
     /// Bytes left, first time or again; `in_flight` includes them. `idle` when nothing was on its way before.
     fn on_sent(&mut self, now: Instant, bytes: u64, in_flight: u64, idle: bool);
 
-    /// An acknowledgement that delivered something, or showed a loss, was processed.
+    /// An acknowledgement that delivered something, or showed a loss, was processed; `on_congestion` and `on_recovered`
+    /// that follow from it come first.
     fn on_ack(&mut self, ack: &Ack);
 
     /// A recovery episode begins: the first loss since everything outstanding at the last episode's begin was delivered.
@@ -80,4 +109,37 @@ pub struct RateSample {
     pub lost: u64,
     /// The segment was sent when the application had nothing more to send: the rate may be too low.
     pub app_limited: bool,
+}
+
+/// Counts round trips: one has passed when something sent after the last one's end is delivered.
+#[derive(Clone, Debug, Default)]
+struct Round {
+    /// How many have passed.
+    count: u64,
+    /// Whether one passed with the last acknowledgement.
+    passed: bool,
+    end: u64,
+}
+
+impl Round {
+    /// Takes note of an acknowledgement; whether a round trip has passed with it.
+    fn on_ack(&mut self, ack: &Ack) -> bool {
+        self.passed = ack.rate.is_some_and(|rate| rate.prior_delivered >= self.end);
+        if self.passed {
+            self.count += 1;
+            self.end = ack.delivered;
+        }
+        self.passed
+    }
+
+    /// Begins a new one here.
+    fn restart(&mut self, delivered: u64) {
+        self.end = delivered;
+        self.passed = false;
+    }
+}
+
+/// `bytes` over `time`, per second.
+fn bytes_per_second(bytes: f64, time: Duration) -> u64 {
+    (bytes / time.as_secs_f64().max(1e-6)) as u64
 }

@@ -1,0 +1,87 @@
+//! What congestion has taught: how much may be in flight in the long run, and until the next probe.
+
+use super::super::RateSample;
+use super::super::bytes_per_second;
+
+/// What a congested round leaves, at least.
+const BETA: f64 = 0.7;
+/// Part of the bound left free for others while cruising.
+const HEADROOM: f64 = 0.15;
+
+/// See the [module](self). No bound is `u64::MAX`.
+#[derive(Clone, Debug)]
+pub(super) struct Bounds {
+    /// In flight, in the long run.
+    pub(super) long: u64,
+    /// In flight, until the next probe.
+    short: u64,
+    /// Bytes per second, until the next probe.
+    bandwidth: u64,
+    /// The best rate and the largest amount delivered this round.
+    latest_rate: u64,
+    latest_delivered: u64,
+}
+
+impl Bounds {
+    pub(super) fn none() -> Self {
+        Self { long: u64::MAX, short: u64::MAX, bandwidth: u64::MAX, latest_rate: 0, latest_delivered: 0 }
+    }
+
+    /// The most bytes per second.
+    pub(super) fn bandwidth(&self) -> u64 {
+        self.bandwidth
+    }
+
+    /// The most in flight; `reserved` when some is left free for others.
+    pub(super) fn in_flight(&self, reserved: bool) -> u64 {
+        if reserved { self.with_headroom().min(self.short) } else { self.long.min(self.short) }
+    }
+
+    /// The long run's bound less the headroom.
+    pub(super) fn with_headroom(&self) -> u64 {
+        if self.long == u64::MAX { u64::MAX } else { (self.long as f64 * (1.0 - HEADROOM)) as u64 }
+    }
+
+    /// The best rate of the round, and the largest amount delivered over one flight.
+    pub(super) fn latest(&self) -> (u64, u64) {
+        (self.latest_rate, self.latest_delivered)
+    }
+
+    /// Takes a sample of the current round.
+    pub(super) fn measure(&mut self, rate: &RateSample) {
+        self.latest_rate = self.latest_rate.max(bytes_per_second(rate.delivered as f64, rate.interval));
+        self.latest_delivered = self.latest_delivered.max(rate.delivered);
+    }
+
+    /// Begins another round with the sample that ended the last.
+    pub(super) fn next_round(&mut self, rate: &RateSample) {
+        self.latest_rate = 0;
+        self.latest_delivered = 0;
+        self.measure(rate);
+    }
+
+    /// A round was congested: no more than was delivered, but no less than seven tenths of what was allowed.
+    pub(super) fn lower(&mut self, bandwidth: u64, window: u64) {
+        let cut = |bound: u64, initial: u64| (bound.min(initial) as f64 * BETA) as u64;
+        self.bandwidth = self.latest_rate.max(cut(self.bandwidth, bandwidth));
+        self.short = self.latest_delivered.max(cut(self.short, window));
+    }
+
+    /// Forgets the bounds that hold until a probe.
+    pub(super) fn release(&mut self) {
+        self.short = u64::MAX;
+        self.bandwidth = u64::MAX;
+    }
+
+    /// A flight of this size lost too much.
+    pub(super) fn too_much(&mut self, in_flight: u64, target: u64) {
+        self.long = in_flight.max((target as f64 * BETA) as u64);
+    }
+
+    /// As wide as `before` again, at least.
+    pub(super) fn undo(&mut self, before: &Self) {
+        self.long = self.long.max(before.long);
+        self.short = self.short.max(before.short);
+        self.bandwidth = self.bandwidth.max(before.bandwidth);
+    }
+}
