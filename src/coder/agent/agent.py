@@ -145,7 +145,7 @@ class Agent:
             )
             self._services.peering = self._peering
             self._id = identity
-        self._peering.set_block_direct(manifest.disable_direct_connections)
+        self._peering.set_block_direct(self._settings.block_direct or manifest.disable_direct_connections)
         self._peering.node.set_force_websockets(manifest.derp_force_websockets)
         self._peering.set_map(from_proto(manifest.derp_map))
         return self._peering

@@ -4,20 +4,12 @@ import fcntl
 import ipaddress
 import socket
 import struct
-from dataclasses import dataclass
 from pathlib import Path
+
+from coder.tailnet.sides import Interface
 
 _SIOCGIFADDR = 0x8915  # netdevice(7)
 _SIOCGIFNETMASK = 0x891B
-
-
-@dataclass(frozen=True, slots=True)
-class Interface:
-    """One interface; addresses with their prefix length."""
-
-    name: str
-    mtu: int
-    addresses: tuple[str, ...]
 
 
 def interfaces(root: Path = Path("/")) -> list[Interface]:
@@ -31,7 +23,7 @@ def interfaces(root: Path = Path("/")) -> list[Interface]:
         except (OSError, ValueError):
             mtu = 0
         if addresses:
-            found.append(Interface(name, mtu, addresses))
+            found.append(Interface(name=name, mtu=mtu, addresses=addresses))
     return found
 
 

@@ -27,7 +27,7 @@ def node_settings(settings: AgentSettings, manifest: pb.Manifest, identity: UUID
         ports=PORTS,
         default="splice",
         listen_port=settings.listen_port,
-        block_direct=manifest.disable_direct_connections,
+        block_direct=settings.block_direct or manifest.disable_direct_connections,
         force_websockets=manifest.derp_force_websockets,
         headers=dict(settings.headers),
     )

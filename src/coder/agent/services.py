@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from coder.dataplane.engine import Incoming, PathChanged, RelayProblem
+from coder.tailnet.sides import NOTHING
 
 if TYPE_CHECKING:
     from coder.peering import Peering
@@ -29,26 +30,36 @@ class Services:
         """Take an event of the node."""
         match event:
             case Incoming():
-                self._accept(event.stream)
+                self._accept(event)
             case PathChanged():
                 place = event.path.endpoint or f"region {event.path.region}"
                 log.debug("path.changed", peer=event.peer[:16], kind=event.path.kind, via=place)
             case RelayProblem():
                 log.warning("relay.problem", region=event.region, reason=event.text)
 
-    def _accept(self, stream: socket.socket) -> None:
+    def _accept(self, event: Incoming) -> None:
         if len(self._tasks) >= MAX_CLIENTS:
-            stream.close()
+            event.stream.close()
             return
-        task = asyncio.ensure_future(self._serve(stream))
+        task = asyncio.ensure_future(self._serve(event.stream, event.source))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, stream: socket.socket) -> None:
+    async def _serve(self, stream: socket.socket, asker: str) -> None:
         from coder.agent import webapi  # noqa: PLC0415 - most agents are never asked
 
-        routes = {"/": _hello, "/api/v0/listening-ports": _listening_ports, "/api/v0/netcheck": self._netcheck}
-        await webapi.serve(stream, routes)
+        async def paths() -> dict[str, Any]:
+            return self._paths(asker)
+
+        await webapi.serve(
+            stream,
+            {
+                "/": _hello,
+                "/api/v0/listening-ports": _listening_ports,
+                "/api/v0/netcheck": self._netcheck,
+                "/api/v0/paths": paths,
+            },
+        )
 
     async def close(self) -> None:
         """End all streams."""
@@ -57,23 +68,18 @@ class Services:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _netcheck(self) -> dict[str, Any]:
-        from coder.agent.interfaces import interfaces  # noqa: PLC0415 - as above
+        """Tell what our network is like, as other agents of the protocol do."""
+        from coder.agent import netcheck  # noqa: PLC0415 - as above
 
-        state = self.peering.state() if self.peering is not None else None
-        found = [
-            {"name": one.name, "mtu": one.mtu, "addresses": list(one.addresses)}
-            for one in await asyncio.to_thread(interfaces)
-        ]
-        return {
-            "severity": "ok",
-            "warnings": None,
-            "dismissed": False,
-            "net_info": {
-                "PreferredDERP": state.home if state else 0,
-                "DERPLatency": dict(state.latencies) if state else {},
-            },
-            "interfaces": {"severity": "ok", "warnings": [], "dismissed": False, "interfaces": found},
-        }
+        return await netcheck.report(self.peering)
+
+    def _paths(self, asker: str) -> dict[str, Any]:
+        """Tell what we know of the way to the one who asks; of no other peer."""
+        from coder.peering import network  # noqa: PLC0415 - as above
+
+        if self.peering is None:
+            return NOTHING.dump()
+        return network.extra_of(self.peering, network.paths_to(self.peering, asker)).dump()
 
 
 async def _hello() -> dict[str, str]:

@@ -18,5 +18,7 @@ class AgentSettings:
     """Added to every request to the server and its relay; may hold credentials."""
     listen_port: int = 0
     """UDP port of the tunnel; 0 takes any free one."""
+    block_direct: bool = False
+    """Relay only, whatever the server allows."""
     version: str
     """What the agent says it is: a semantic version with a leading v."""

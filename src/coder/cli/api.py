@@ -144,6 +144,10 @@ class Api:
         """Return the relay map and the rules for connecting to an agent."""
         return self.call("GET", f"/api/v2/workspaceagents/{agent}/connection")
 
+    def any_connection_info(self) -> Json:
+        """Return the relay map and the rules for connecting to any agent."""
+        return self.call("GET", "/api/v2/workspaceagents/connection")
+
     def agent(self, agent: str) -> Json:
         """Return an agent's state."""
         return self.call("GET", f"/api/v2/workspaceagents/{agent}")

@@ -50,6 +50,11 @@ class Connection:
         self.following: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._since = self._loop.time()
+        self._reached: float | None = None
+
+    def seconds_since_reached(self) -> float:
+        """Seconds since the agent first answered through the tunnel; 0 before."""
+        return 0.0 if self._reached is None else self._loop.time() - self._reached
 
     def age(self) -> float:
         """Seconds since the node was made."""
@@ -89,7 +94,10 @@ class Connection:
 
     async def _reach(self) -> float:
         await self.peering.introduced.wait()  # pings before there is a peer would only make later ones rarer
-        return await self.node.reach(self.address)
+        latency = await self.node.reach(self.address)
+        if self._reached is None:
+            self._reached = self._loop.time()
+        return latency
 
     async def ping(self, patience: float) -> "Pong":
         """Send one disco ping. Raises TimedOut, also when the agent has left."""
@@ -102,16 +110,18 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Who forbids direct connections, before any network has its say."""
+    """What was decided about connections before any network has its say."""
 
     client_flag: bool = False
     """The user, for this call."""
     server_blocks: bool = False
     """The server's administrator, for everybody."""
+    force_websockets: bool = False
+    """The server wants relays to be reached by WebSocket."""
 
     @property
     def direct_allowed(self) -> bool:
-        """Whether nobody does."""
+        """Whether nobody forbids it."""
         return not self.client_flag and not self.server_blocks
 
 
@@ -121,14 +131,23 @@ class Watch:
     def __init__(self, *, verbose: bool) -> None:
         self.problem = ""
         """What last kept us from a relay, or the coordinator from helping."""
+        self.home = asyncio.Event()
+        """Set once a relay was chosen."""
+        self.forced_websocket: dict[int, str] = {}
+        """Regions reached by WebSocket, with the reason."""
         self._verbose = verbose
 
     def on_event(self, event: object) -> None:
         """Take an event of the node or its introduction."""
-        from coder.dataplane.engine import PathChanged, RelayProblem
+        from coder.dataplane.engine import PathChanged, RelayProblem, SelfChanged
         from coder.peering import CoordinatorError
 
         match event:
+            case SelfChanged():
+                self.forced_websocket = event.forced_websocket
+                if event.home:
+                    self.home.set()
+                return
             case RelayProblem():
                 self.problem = f"relay of region {event.region}: {event.text}"
             case CoordinatorError():
@@ -211,13 +230,17 @@ async def introduced(
     except BaseException:
         await _abandon(first)
         raise
-    rules = Rules(flags.disable_direct, bool(info.get("disable_direct_connections")))
+    rules = Rules(
+        client_flag=flags.disable_direct,
+        server_blocks=bool(info.get("disable_direct_connections")),
+        force_websockets=bool(info.get("derp_force_websockets")),
+    )
     settings = NodeSettings(
         addresses=(str(client_address(uuid4())),),
         ports={},
         default="refuse",
         block_direct=relay_only or not rules.direct_allowed,
-        force_websockets=bool(info.get("derp_force_websockets")),
+        force_websockets=rules.force_websockets,
         headers=flags.headers(api.url),
     )
     watch = Watch(verbose=flags.verbose)

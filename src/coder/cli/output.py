@@ -1,6 +1,7 @@
 """What commands print: tables and JSON on stdout, everything meant for a person's eyes on stderr."""
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -28,6 +29,18 @@ def out(text: str = "") -> None:
 def note(text: str = "") -> None:
     """Print a line for the person watching; scripts that read stdout never see it."""
     click.echo(text, err=True)
+
+
+def hang(first: str, text: str, *, to_stderr: bool = False) -> str:
+    """Put a text behind its first words, wrapped at the terminal's edge to hang below itself; unwrapped in a pipe."""
+    stream = sys.stderr if to_stderr else sys.stdout
+    if not stream.isatty():
+        return f"{first}{text}".rstrip()
+    import shutil
+    import textwrap
+
+    width = max(40, shutil.get_terminal_size().columns)
+    return textwrap.fill(text, width, initial_indent=first, subsequent_indent=" " * len(first)) or first.rstrip()
 
 
 def pick(columns: Sequence[str], chosen: str | None, default: Sequence[str]) -> list[str]:

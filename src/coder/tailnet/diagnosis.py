@@ -15,6 +15,9 @@ MIN_MTU = 1378
 """Bytes an interface should carry: 1280 inside the tunnel, and what WireGuard, UDP and IP add, with some room. The
 figure other clients of the protocol warn below."""
 
+FULL_PACKET = 1338
+"""Bytes of the packet that proves an IPv4 path: a ping padded to what full packets of the tunnel need."""
+
 IP4, IP6 = 4, 6
 
 
@@ -140,7 +143,11 @@ def judge(facts: Facts) -> Verdict:
         )
     if facts.direct:
         return Verdict(Code.DIRECT, "the connection is direct")
-    return _by_choice(facts) or _by_outage(facts) or _by_path(facts) or _by_nat(facts) or _by_firewall(facts)
+    for ask in (_by_choice, _by_outage, _by_path, _by_nat, _by_ignorance):
+        verdict = ask(facts)
+        if verdict is not None:
+            return verdict
+    return _by_firewall(facts)
 
 
 def _by_choice(facts: Facts) -> Verdict | None:
@@ -203,15 +210,10 @@ def _by_path(facts: Facts) -> Verdict | None:
     """They met, but the way between them does not carry what it must; or a router stands in its own way."""
     client, agent = facts.client, facts.agent
     if facts.small_only:
-        named = [
-            f"{name} {where} carries {mtu}"
-            for side, where in ((client, "here"), (agent, "in the workspace"))
-            for name, mtu in side.low_mtu
-        ]
+        named = ", ".join(_narrow(facts, MIN_MTU))
         return Verdict(
             Code.PATH_MTU,
-            "small packets pass directly, full ones are lost on the way"
-            + (f" ({', '.join(named)} bytes)" if named else ""),
+            "small packets pass directly, full ones are lost on the way" + (f" ({named})" if named else ""),
             f"Raise the MTU on the way to {MIN_MTU} bytes or more.",
         )
     shared = client.public and client.public == agent.public and client.nat is not Nat.NONE
@@ -223,6 +225,15 @@ def _by_path(facts: Facts) -> Verdict | None:
             "Let the two local networks exchange UDP, or enable hairpin NAT on that router.",
         )
     return None
+
+
+def _narrow(facts: Facts, limit: int) -> list[str]:
+    return [
+        f"{name} {where} carries {mtu} bytes"
+        for side, where in ((facts.client, "here"), (facts.agent, "in the workspace"))
+        for name, mtu in side.low_mtu
+        if mtu < limit
+    ]
 
 
 def _by_nat(facts: Facts) -> Verdict | None:
@@ -257,8 +268,8 @@ def _mapping(facts: Facts) -> str:
     return f"Enable port mapping (UPnP, NAT-PMP or PCP) on {router or 'either router'}{forward}."
 
 
-def _by_firewall(facts: Facts) -> Verdict:
-    """Nothing known stands in the way, or too little is known."""
+def _by_ignorance(facts: Facts) -> Verdict | None:
+    """Too little is known, or not yet."""
     client, agent = facts.client, facts.agent
     if facts.seconds < SETTLED:
         return Verdict(Code.PENDING, "a direct path is still being looked for", "Try again in some seconds.")
@@ -274,28 +285,42 @@ def _by_firewall(facts: Facts) -> Verdict:
             "the kind of a NAT cannot be told, because only one STUN server answered",
             "Open both STUN ports of the server to both sides.",
         )
-    port = f" {agent.port}" if agent.port else ""
+    return None
+
+
+def _by_firewall(facts: Facts) -> Verdict:
+    """Both networks should allow it, and yet nothing gets through."""
+    client, agent = facts.client, facts.agent
+    narrow = ", ".join(_narrow(facts, FULL_PACKET))
+    if narrow:
+        return Verdict(
+            Code.PATH_MTU,
+            f"no full packet gets through directly: {narrow}, and {FULL_PACKET} are needed",
+            f"Raise the MTU there to {MIN_MTU} bytes or more.",
+        )
     if agent.heard and not client.heard:
         return Verdict(
             Code.FIREWALL_CLIENT,
             "what this machine sends reaches the workspace directly, but no answer gets back here",
-            "Allow incoming UDP"
-            + (f" to port {client.port}" if client.port else "")
-            + " in this machine's firewall and router.",
+            f"Allow incoming UDP{_to(client.port)} in this machine's firewall and router.",
         )
     if client.heard and agent.heard is False:
         return Verdict(
             Code.FIREWALL_AGENT,
             "what the workspace sends reaches this machine directly, but no answer gets back there",
-            f"Allow incoming UDP{f' to port{port}' if port else ''} in the workspace's firewall and router.",
+            f"Allow incoming UDP{_to(agent.port)} in the workspace's firewall and router.",
         )
     return Verdict(
         Code.FIREWALL,
-        "both networks should allow it, but nothing sent directly arrives: a firewall drops it on the way",
-        f"Allow UDP between the two, best to port{port} of the workspace's machine."
-        if port
-        else "Allow UDP between the two in their firewalls.",
+        "both networks should allow it, but nothing sent directly arrives: a firewall drops it,"
+        f" or the way does not carry packets of {FULL_PACKET} bytes",
+        "Allow UDP between the two in their firewalls"
+        + (f", best{_to(agent.port)} of the workspace's machine." if agent.port else "."),
     )
+
+
+def _to(port: int) -> str:
+    return f" to port {port}" if port else ""
 
 
 def _common(facts: Facts) -> frozenset[int]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
+from typing import Any
 
 from coder.tailnet.diagnosis import IP4, IP6, MIN_MTU, Nat, Side
 from coder.wire.netinfo import NetInfo
@@ -40,8 +41,49 @@ class Extra:
     port: int = 0
     heard: bool | None = None
 
+    def dump(self) -> dict[str, Any]:
+        """Return the JSON value: the answer to `GET /api/v0/paths`."""
+        mapping = {"protocol": self.mapping, "external": self.mapping_external} if self.mapping else None
+        return {
+            "ipv4": self.ipv4,
+            "port_mapping": mapping,
+            "direct_blocked": self.blocks,
+            "udp_port": self.port,
+            "heard_directly": self.heard,
+        }
+
+    @classmethod
+    def load(cls, value: Any) -> "Extra":
+        """Read a JSON value, of any shape: what does not fit is unknown."""
+        found = value if isinstance(value, dict) else {}
+        mapping = found.get("port_mapping")
+        mapping = mapping if isinstance(mapping, dict) else {}
+        port = found.get("udp_port")
+        return cls(
+            ipv4=_flag(found.get("ipv4")),
+            mapping=_text(mapping.get("protocol")),
+            mapping_external=_text(mapping.get("external")),
+            blocks=_flag(found.get("direct_blocked")),
+            port=port if isinstance(port, int) and 0 < port < 2**16 else 0,
+            heard=_flag(found.get("heard_directly")),
+        )
+
 
 NOTHING = Extra()
+
+
+def load_interfaces(value: Any) -> tuple[Interface, ...]:
+    """Read the interfaces of an agent's network report; entries that make no sense are left out."""
+    found = value.get("interfaces") if isinstance(value, dict) else None
+    return tuple(
+        Interface(
+            name=_text(one.get("name")),
+            mtu=one["mtu"],
+            addresses=tuple(text for text in one.get("addresses") or () if isinstance(text, str)),
+        )
+        for one in (found if isinstance(found, list) else ())
+        if isinstance(one, dict) and isinstance(one.get("mtu"), int) and isinstance(one.get("addresses") or [], list)
+    )
 
 
 def is_local(address: IPv4Address | IPv6Address) -> bool:
@@ -103,6 +145,15 @@ def _is_public(external: str) -> bool:
     """Whether a mapping is of use; one whose outside is not known is given the benefit of the doubt."""
     address = _endpoint(external)
     return address is None or not is_local(address)
+
+
+def _flag(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _text(value: Any) -> str:
+    """Take a short text of a peer's, without what could play tricks on a terminal."""
+    return "".join(sign for sign in value if sign.isprintable())[:64] if isinstance(value, str) else ""
 
 
 def _addresses(texts: Iterable[str]) -> Iterable[IPv4Address | IPv6Address]:

@@ -114,6 +114,12 @@ def test_families_are_named():
 def test_a_narrow_interface_is_named():
     verdict = judge(facts({"low_mtu": (("wg0", 1280),)}, small_only=True))
     assert verdict.text.endswith("(wg0 here carries 1280 bytes)")
+    verdict = judge(facts(agent={"low_mtu": (("eth0", 1280), ("wg1", 1350))}))
+    assert verdict.code is Code.PATH_MTU
+    assert verdict.text == (
+        "no full packet gets through directly: eth0 in the workspace carries 1280 bytes, and 1338 are needed"
+    )
+    assert judge(facts(agent={"low_mtu": (("wg1", 1350),)})).code is Code.FIREWALL
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ def command(
         token=_token(token_file),
         headers={**flags.headers(url), **dict(headers), **printed},
         listen_port=port,
+        block_direct=flags.disable_direct,
         version=f"v{__version__}",
     )
     style, place = ("json", log_json) if log_json else ("human", log_human)

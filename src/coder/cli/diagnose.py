@@ -1,0 +1,219 @@
+"""Both ends' networks and what stands between them: gathered here, judged in `coder.tailnet.diagnosis`."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from coder.cli import tunnel_http
+from coder.errors import CoderError, PeerUnsupported
+from coder.tailnet import diagnosis, sides
+from coder.tailnet.diagnosis import FULL_PACKET, MIN_MTU, Facts, Nat, Side, Verdict
+from coder.tailnet.sides import NOTHING, Extra, Interface
+from coder.wire import netinfo
+from coder.wire.netinfo import NetInfo
+
+if TYPE_CHECKING:
+    from coder.cli.connect import Connection
+    from coder.dataplane.engine import NetworkReport, Node, PeerPaths
+    from coder.wire.derpmap import DerpMap
+
+NO_STUN = -1
+
+_NAT = {
+    Nat.NONE: "no NAT",
+    Nat.EASY: "easy NAT",
+    Nat.HARD: "hard NAT (another port for each destination)",
+    Nat.UNKNOWN: "NAT of unknown kind",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What was found out about a connection."""
+
+    facts: Facts
+    verdict: Verdict
+    agent_problem: str
+    """Why the agent told nothing about its network; empty when it did."""
+    first_direct: float | None
+    """Seconds from the first packet to the proof of a direct path."""
+    mtu: int | None
+    """Bytes of the largest packet proven on the direct path."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Agent:
+    """What the other end says of itself."""
+
+    info: NetInfo = field(default_factory=NetInfo)
+    interfaces: tuple[Interface, ...] = ()
+    extra: Extra = NOTHING
+    problem: str = ""
+
+
+async def look(connection: "Connection", *, direct: bool | None, patience: float) -> Findings:
+    """Ask both ends. `direct` says how the last answer came; None: there was none, and the agent is not asked."""
+    peer = next(iter(connection.peering.state().peers), None)
+    client, agent = await asyncio.gather(
+        _client(connection, peer.key if peer else "", patience),
+        _agent(connection, patience) if direct is not None else _nobody(),
+    )
+    paths = connection.node.peer_paths(peer.key) if peer else None
+    offered = peer.endpoints if peer else ()
+    facts = Facts(
+        client=client,
+        agent=sides.side(agent.info, endpoints=offered, interfaces=agent.interfaces, extra=agent.extra),
+        direct=direct,
+        seconds=connection.seconds_since_reached(),
+        client_flag=connection.rules.client_flag,
+        server_blocks=connection.rules.server_blocks,
+        stun=has_stun(connection.peering.state().derp_map),
+        small_only=paths is not None and _small_only(paths),
+        agent_answers=not agent.problem,
+    )
+    return Findings(
+        facts=facts,
+        verdict=diagnosis.judge(facts),
+        agent_problem=agent.problem,
+        first_direct=paths.first_direct if paths else None,
+        mtu=_proven_mtu(paths) if paths else None,
+    )
+
+
+async def _client(connection: "Connection", peer: str, patience: float) -> Side:
+    from coder.peering import network
+
+    info = await checked(connection.node, patience)
+    state = connection.peering.state()
+    paths = connection.node.peer_paths(peer) if peer else None
+    return await here(
+        network.net_info(info, state),
+        state.endpoints,
+        network.extra_of(connection.peering, paths),
+    )
+
+
+async def here(info: NetInfo, endpoints: tuple[str, ...], extra: Extra) -> Side:
+    """Describe this machine."""
+    from coder.agent.interfaces import interfaces
+
+    return sides.side(info, endpoints=endpoints, interfaces=await asyncio.to_thread(interfaces), extra=extra)
+
+
+async def here_alone(report: "NetworkReport") -> Side:
+    """Describe this machine from a check of its network alone, without a peer."""
+    info = NetInfo(
+        mapping_varies_by_dest_ip=report.mapping_varies_by_dest_ip,
+        working_ipv6=report.ipv6,
+        os_has_ipv6=report.os_has_ipv6,
+        working_udp=report.udp,
+    )
+    seen = tuple(place for place in (report.global_v4, report.global_v6) if place)
+    return await here(info, seen, Extra(ipv4=report.ipv4, blocks=False))
+
+
+async def checked(node: "Node", patience: float) -> "NetworkReport | None":
+    """Return the node's report on the network, waiting for one if there is none yet; None if none came."""
+    if node.report is None:
+        try:
+            return await node.netcheck(patience)
+        except CoderError:
+            return None
+    return node.report
+
+
+async def _agent(connection: "Connection", patience: float) -> _Agent:
+    report, more = await asyncio.gather(
+        _ask(connection, "/api/v0/netcheck", patience), _ask(connection, "/api/v0/paths", patience)
+    )
+    if isinstance(report, PeerUnsupported):
+        return _Agent(problem="the agent is too old to tell about its network")
+    if isinstance(report, CoderError):
+        return _Agent(problem=f"not told: {report}")
+    found = report if isinstance(report, dict) else {}
+    return _Agent(
+        info=netinfo.load(found.get("net_info")),
+        interfaces=sides.load_interfaces(found.get("interfaces")),
+        extra=NOTHING if isinstance(more, CoderError) else Extra.load(more),
+    )
+
+
+async def _ask(connection: "Connection", path: str, patience: float) -> Any:
+    """Return the agent's answer, or why there is none."""
+    try:
+        return await tunnel_http.get(connection.node, connection.address, path, patience)
+    except CoderError as error:
+        return error
+
+
+async def _nobody() -> _Agent:
+    return _Agent(problem="the agent cannot be asked")
+
+
+def has_stun(derp_map: "DerpMap") -> bool:
+    """Whether any server of the map answers STUN."""
+    return any(node.stun_port != NO_STUN for region in derp_map.regions.values() for node in region.nodes)
+
+
+def _small_only(paths: "PeerPaths") -> bool:
+    """Whether an address has answered, but never a full packet."""
+    return paths.endpoint is None and any(one.mtu is not None and one.mtu < FULL_PACKET for one in paths.endpoints)
+
+
+def _proven_mtu(paths: "PeerPaths") -> int | None:
+    return next((one.mtu for one in paths.endpoints if one.trusted), None)
+
+
+# How it reads
+
+
+def describe(side: Side) -> str:
+    """Say in a line what a side's network is like."""
+    if side.udp is None:
+        return "unknown"
+    if not side.udp:
+        return "UDP blocked"
+    versions = " and ".join(f"IPv{version}" for version in sorted(side.families))
+    mapping = f"port mapping by {side.mapping.upper()}" if side.mapping else ""
+    return ", ".join(part for part in ("UDP works", _NAT[side.nat], versions, mapping) if part)
+
+
+def lines(found: Findings) -> Iterator[tuple[str, str]]:
+    """Say in some lines what both networks are like: a name and a text each."""
+    facts = found.facts
+    yield "this machine", describe(facts.client)
+    yield "workspace", found.agent_problem or describe(facts.agent)
+    if found.mtu is not None:
+        yield "path MTU", f"{found.mtu} bytes proven"
+    for side, where in ((facts.client, "here"), (facts.agent, "in the workspace")):
+        for name, mtu in side.low_mtu:
+            yield "low MTU", f"{name} {where} carries {mtu} bytes; below {MIN_MTU}, full packets may be lost"
+
+
+def side_json(side: Side) -> dict[str, Any]:
+    """Describe a side for scripts."""
+    return {
+        "udp": side.udp,
+        "nat": str(side.nat),
+        "ip_versions": sorted(side.families),
+        "port_mapping": side.mapping or None,
+        "blocks_direct": side.blocks,
+        "low_mtu_interfaces": [{"name": name, "mtu": mtu} for name, mtu in side.low_mtu],
+    }
+
+
+def verdict_json(verdict: Verdict) -> dict[str, str]:
+    """Describe a verdict for scripts."""
+    return {"code": str(verdict.code), "text": verdict.text, "remedy": verdict.remedy}
+
+
+def findings_json(found: Findings) -> dict[str, Any]:
+    """Describe all of it for scripts."""
+    return {
+        "client": side_json(found.facts.client),
+        "agent": None if found.agent_problem else side_json(found.facts.agent),
+        "direct_after_seconds": found.first_direct,
+        "path_mtu": found.mtu,
+        "verdict": verdict_json(found.verdict),
+    }

@@ -1,0 +1,52 @@
+"""What a node knows of its network, in the words of its peers: for whoever asks why a connection is what it is."""
+
+from typing import TYPE_CHECKING
+
+from coder.tailnet.sides import Extra
+from coder.wire.netinfo import NetInfo
+
+if TYPE_CHECKING:
+    from coder.dataplane.engine import NetworkReport, PeerPaths
+    from coder.peering.peering import Peering, State
+
+
+def net_info(report: "NetworkReport | None", state: "State") -> NetInfo:
+    """Say what the last check of the network found; before the first one, only what is known anyway."""
+    latencies = dict(state.latencies)
+    if report is None:
+        return NetInfo(preferred_derp=state.home, derp_latency=latencies)
+    return NetInfo(
+        mapping_varies_by_dest_ip=report.mapping_varies_by_dest_ip,
+        hair_pinning=report.hair_pinning,
+        working_ipv6=report.ipv6,
+        os_has_ipv6=report.os_has_ipv6,
+        working_udp=report.udp,
+        working_icmpv4=None,
+        preferred_derp=state.home or report.preferred_derp,
+        derp_latency=latencies,
+    )
+
+
+def extra_of(peering: "Peering", paths: "PeerPaths | None") -> Extra:
+    """Say the rest; `paths` is the way to the peer that asks."""
+    report = peering.node.report
+    ports = peering.node.udp_ports()
+    return Extra(
+        ipv4=None if report is None else report.ipv4,
+        blocks=None if paths is None else paths.block_direct,
+        port=ports[0] or ports[1],
+        heard=None if paths is None else heard(paths),
+    )
+
+
+def heard(paths: "PeerPaths") -> bool:
+    """Whether anything of the peer ever arrived here directly."""
+    return any(one.last_heard is not None or one.last_pong is not None for one in paths.endpoints)
+
+
+def paths_to(peering: "Peering", address: str) -> "PeerPaths | None":
+    """Find the way to the peer that has the address inside the tunnel."""
+    for peer in peering.state().peers:
+        if any(one.partition("/")[0] == address for one in peer.addresses):
+            return peering.node.peer_paths(peer.key)
+    return None
