@@ -37,6 +37,7 @@ check: setup ## format, lint, types, import contracts, clippy, generated files: 
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
+	$(BIN)/stubtest coder.dataplane._native
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python scripts/proto.py --check
 	cargo fmt --all --check
@@ -57,8 +58,10 @@ test: check rust-test ## everything: check, Rust tests, Python tests, real proce
 run: setup ## a server, a user, a workspace, its agent, ping and speed tests; ONESHOT=1 stops after them
 	$(BIN)/python scripts/run.py $(if $(ONESHOT),--oneshot)
 
-bench: setup ## throughput, CPU, set-up time, memory; writes build/bench.json
+bench: setup ## throughput, CPU, set-up time, memory: build/bench.json; one stream over lossy links: build/grid.json
 	$(BIN)/python benches/bench.py
+	cargo build --quiet --release --locked -p lab-link
+	$(BIN)/python benches/grid.py
 
 fuzz: ## fuzz one codec: TARGET=disco SECONDS=60 (needs a nightly Rust and cargo-fuzz)
 	@scripts/fuzz.sh "$(or $(TARGET),all)" "$(or $(SECONDS),60)"

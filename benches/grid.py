@@ -1,8 +1,8 @@
 """The loss grid: one stream over an imperfect link, the kernel's TCP beside it over the same link.
 
-Runs in a network namespace of its own (`unshare --net`): the server and the workspace live there, the client in a second
-one, the lab's link program joins the two. So the loss is on the tunnel's own link: of the direct path, and of the relayed
-path's hop between client and relay; the hop between relay and agent is the machine's loopback.
+Runs in a network namespace of its own (`unshare --net`): the server and the workspace live there, the client in a
+second one, the lab's link program joins the two. So the loss is on the tunnel's own link: of the direct path, and of
+the relayed path's hop between client and relay; the hop between relay and agent is the machine's loopback.
 """
 
 import argparse
@@ -107,7 +107,9 @@ def joined() -> Iterator[Link]:
 
 def kernel(controller: str, seconds: float) -> float:
     """Mbit/s of the kernel's TCP, from the far end to the near one."""
-    server = subprocess.Popen(["iperf3", "-s", "-1", "-p", "5299"], stdout=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        ["iperf3", "-s", "-1", "-p", "5299"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         wait_until("iperf3", lambda: ":5299 " in shell("ss", "-Hltn"))
         done = shell(
