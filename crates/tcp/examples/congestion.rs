@@ -1,6 +1,6 @@
 //! Both controllers over a simulated path with perfect loss detection, in virtual time: tables for people.
 //!
-//! `cargo run --release -p tcp --example congestion [grid|changes|fairness]`
+//! `cargo run --release -p tcp --example congestion [grid|rough|changes|fairness]`
 #![allow(clippy::print_stdout)]
 
 #[allow(dead_code)]
@@ -22,6 +22,9 @@ fn main() {
     let runs = |part: &str| wanted.as_deref().is_none_or(|wanted| wanted == part);
     if runs("grid") {
         grid();
+    }
+    if runs("rough") {
+        rough();
     }
     if runs("changes") {
         changes();
@@ -95,6 +98,36 @@ fn cell(kind: Congestion, path: Shape, rtt: u64, rate: u64) -> (Measured, String
     }
     let measured = run.run(settle * 2)[0];
     (measured, full)
+}
+
+fn rough() {
+    println!("\n500 Mbit/s, 30 ms, a queue of 1 BDP: Mbit/s, queueing in ms, loss in %");
+    let plain = shape(500, millis(30), 1.0);
+    let none = Duration::ZERO;
+    let cases = [
+        ("5 % lost", Shape { loss: 50_000, ..plain }, none),
+        ("10 % lost", Shape { loss: 100_000, ..plain }, none),
+        ("15 % lost", Shape { loss: 150_000, ..plain }, none),
+        ("3 % lost behind the queue", Shape { loss_behind: 30_000, ..plain }, none),
+        ("jitter of 5 ms", Shape { jitter: millis(5), ..plain }, none),
+        ("jitter of 5 ms, 1 % lost", Shape { jitter: millis(5), loss: 10_000, ..plain }, none),
+        ("bunches each 5 ms, 1 % lost", Shape { slot: millis(5), loss: 10_000, ..plain }, none),
+        ("acknowledgements each 10 ms, 1 % lost", Shape { loss: 10_000, ..plain }, millis(10)),
+        ("policer of 100 Mbit/s, 1 MB", Shape { policer: Some((mbit(100), 1_000_000)), ..plain }, none),
+        ("policer of 100 Mbit/s, 100 kB", Shape { policer: Some((mbit(100), 100_000)), ..plain }, none),
+    ];
+    for (name, path, ack_slot) in cases {
+        print!("{name:38}");
+        for kind in [Cubic, Bbr] {
+            let mut run = Run::new(path, &[kind]);
+            run.ack_slot = ack_slot;
+            run.run(millis(6000));
+            let measured = run.run(millis(12_000))[0];
+            let Measured { mbit, queueing_ms, loss } = measured;
+            print!("  {kind:?} {mbit:5.1} {queueing_ms:5.1} {:5.2}", loss * 100.0);
+        }
+        println!();
+    }
 }
 
 fn changes() {

@@ -100,6 +100,8 @@ pub struct Bbr {
     bounds: Bounds,
     /// As they were before the last episode of loss, until that is known to be real.
     before: Option<Bounds>,
+    /// No queue stood in the last round, and it delivered what it should.
+    quiet: bool,
     full: FullPipe,
     cycle: Cycle,
     window: u64,
@@ -121,6 +123,7 @@ impl Bbr {
             losses: Losses::new(mss),
             bounds: Bounds::none(),
             before: None,
+            quiet: false,
             full: FullPipe::default(),
             cycle: Cycle::new(now),
             window: INITIAL_SEGMENTS * mss,
@@ -160,18 +163,15 @@ impl Bbr {
         let min_rtt = self.path.min_rtt();
         let expected = self.bandwidth() as f64 * self.mode.pacing_gain().min(1.0);
         let quiet = round.is_quiet(min_rtt, self.bounds.latest().0, expected as u64);
-        let learns = match self.mode {
-            Mode::Startup => self.full.is_growing(),
-            Mode::Cruise | Mode::Refill => true,
-            Mode::Drain | Mode::Down | Mode::Up | Mode::ProbeRtt(_) => false,
-        };
-        if quiet && learns {
+        self.quiet = quiet;
+        if quiet && matches!(self.mode, Mode::Cruise | Mode::Refill) {
             self.losses.learn();
         }
         if quiet || round.lost == 0 || self.mode.is_probing() {
             return;
         }
-        if round.queue_stands(min_rtt) || self.losses.exceed(round.lost, round.lost + round.delivered) {
+        let others_queue = self.mode == Mode::Cruise && round.queue_stands(min_rtt);
+        if others_queue || self.losses.exceed(round.lost, round.lost + round.delivered) {
             self.bounds.lower(self.path.bandwidth(), self.window);
         }
     }
@@ -223,7 +223,7 @@ impl Bbr {
         self.restore_window();
         self.bounds.release();
         self.start_down(ack);
-        self.mode = Mode::Cruise;
+        self.start_cruise(ack);
     }
 
     fn restore_window(&mut self) {
@@ -240,8 +240,8 @@ impl Bbr {
         if bandwidth == 0 {
             return;
         }
-        let rate = gain * bandwidth as f64 * (1.0 - PACING_MARGIN) / (1.0 - self.losses.ambient());
-        let rate = rate as u64;
+        let own_loss = if self.quiet { self.losses.ambient() } else { 0.0 };
+        let rate = (gain * bandwidth as f64 * (1.0 - PACING_MARGIN) / (1.0 - own_loss)) as u64;
         if self.full.is_reached() || self.pacing_rate.is_none_or(|now| rate > now) {
             self.pacing_rate = Some(rate);
         }

@@ -77,13 +77,15 @@ impl Cubic {
     }
 
     fn slow_start(&mut self, ack: &Ack) {
-        let growth = self.hystart.on_ack(ack);
-        self.state.window += ack.acked as f64 / growth;
+        if self.state.threshold.is_finite() {
+            // A loss has said where to stop; what goes beyond belongs to congestion avoidance.
+            self.state.window = (self.state.window + ack.acked as f64).min(self.state.threshold);
+            return;
+        }
+        self.state.window += ack.acked as f64 / self.hystart.on_ack(ack);
         if self.hystart.is_done() {
             self.state.threshold = self.state.window;
         }
-        // What goes beyond the threshold belongs to congestion avoidance.
-        self.state.window = self.state.window.min(self.state.threshold.max(self.minimum()));
     }
 
     fn avoid_congestion(&mut self, ack: &Ack) {
@@ -116,7 +118,6 @@ impl Cubic {
         self.state.prior = window;
         self.state.threshold = (window * BETA).max(self.minimum());
         self.state.epoch = None;
-        self.hystart.stop();
     }
 
     fn minimum(&self) -> f64 {

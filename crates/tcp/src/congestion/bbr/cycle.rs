@@ -63,6 +63,12 @@ impl Bbr {
         self.round.restart(ack.delivered);
     }
 
+    /// Its first round ends with what is sent now, so that the probe's queue is not taken for one of others.
+    pub(super) fn start_cruise(&mut self, ack: &Ack) {
+        self.mode = Mode::Cruise;
+        self.round.restart(ack.delivered);
+    }
+
     fn start_refill(&mut self, ack: &Ack) {
         self.mode = Mode::Refill;
         self.bounds.release();
@@ -89,7 +95,7 @@ impl Bbr {
         }
         match self.mode {
             Mode::Down | Mode::Cruise if self.is_time_to_probe(ack.now) => self.start_refill(ack),
-            Mode::Down if self.is_drained(ack) => self.mode = Mode::Cruise,
+            Mode::Down if self.is_drained(ack) => self.start_cruise(ack),
             Mode::Refill if self.round.passed => self.start_up(ack),
             Mode::Up if self.is_probed(ack) => self.start_down(ack),
             _ => {}

@@ -35,9 +35,6 @@ struct Conservative {
 impl HyStart {
     /// By what to divide the bytes acknowledged before they are added to the window.
     pub(super) fn on_ack(&mut self, ack: &Ack) -> f64 {
-        if self.done {
-            return 1.0;
-        }
         if self.round.on_ack(ack) {
             self.next_round();
         }
@@ -52,11 +49,6 @@ impl HyStart {
     /// Slow start is over.
     pub(super) fn is_done(&self) -> bool {
         self.done
-    }
-
-    /// A loss ended slow start; later ones have a threshold to stop at.
-    pub(super) fn stop(&mut self) {
-        self.done = true;
     }
 
     fn next_round(&mut self) {
