@@ -38,10 +38,19 @@ class Deployment:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("CODER_")}
         return kept | {"CODER_CONFIG_DIR": str(self.place / "config"), "NO_COLOR": "1"} | extra
 
+    def placed(self, name: str, *command: str | Path) -> list[str | Path]:
+        """The command line of a process of that name; where it runs is for others to say."""
+        del name
+        return list(command)
+
     def start(self, name: str, *arguments: str, **extra: str) -> subprocess.Popen:
         log = (self.place / f"{name}.log").open("ab")
         process = subprocess.Popen(
-            [CODER, *arguments], env=self.environment(**extra), stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            self.placed(name, CODER, *arguments),
+            env=self.environment(**extra),
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
         )
         log.close()
         self.processes[name] = process
@@ -85,7 +94,7 @@ class Deployment:
 
     def run(self, *arguments: str, **extra: str) -> subprocess.CompletedProcess:
         return subprocess.run(
-            [CODER, *arguments],
+            self.placed("cli", CODER, *arguments),
             env=self.environment(**extra),
             capture_output=True,
             text=True,
