@@ -415,6 +415,9 @@ impl Pipe {
         while self.tunnel_open && moved < BUDGET {
             let fd = &self.fd;
             let length = cx.stack.recv(flow, |bytes| {
+                if bytes.is_empty() {
+                    return 0; // sending nothing to a local side that has gone would count as an error
+                }
                 match send(fd, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
                     Ok(length) => length,
                     Err(Errno::AGAIN) => {
