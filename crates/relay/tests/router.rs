@@ -126,7 +126,7 @@ fn a_sender_waits_no_longer_than_it_must_and_then_loses_what_does_not_fit() {
     relay.feed(b, &ping);
     relay.sockets.room.insert(b, usize::MAX);
     relay.writable(b);
-    assert_eq!(kinds(&relay.take(b)).last(), Some(&FrameType::Pong));
+    assert_eq!(kinds(&relay.take(b)).first(), Some(&FrameType::Pong));
 }
 
 #[test]

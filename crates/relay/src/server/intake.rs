@@ -213,7 +213,7 @@ impl Router {
         let run = std::mem::take(&mut reading.run);
         let (Some(to), Some((source, _))) = (run.to, reading.source) else { return };
         self.heard(reading.id, &source, to);
-        self.deliver(reading.now, reading.id, to, &buf[run.range], run.packets, sink);
+        self.deliver(reading.now, reading.id, &source, to, &buf[run.range], sink);
     }
 
     /// Key and mesh right of a logged-in connection.
@@ -244,8 +244,9 @@ impl Router {
         let Some((to, start)) = rewrite::forward_to_recv(frame) else {
             return Err(CloseReason::Malformed(DerpError::Short(FrameType::ForwardPacket)));
         };
+        let Some(source) = NodePublic::from_prefix(&frame[start + HEADER_LEN..]) else { return Ok(()) };
         match self.directory.active(&to) {
-            Some(active) => self.deliver(now, id, active, &frame[start..], 1, sink),
+            Some(active) => self.deliver(now, id, &source, active, &frame[start..], sink),
             None => self.undeliverable(now, id, &to, &frame[start + rewrite::PREFIX_LEN..]),
         }
         Ok(())

@@ -11,9 +11,10 @@
 //!
 //! SendPacket and RecvPacket have the same length, so a packet is turned from one into the other where it lies in the
 //! read buffer, and neighbours for the same destination leave with one write from there. Only what the destination's
-//! socket does not take is copied, to a bounded queue. A sender that fills a queue is not read from for up to
-//! [`PAUSE`]; if the queue is still full then, packets for it are dropped at its tail until it has drained by half.
-//! Control frames pass full queues. A connection holds no read buffer, only the beginning of an unfinished frame.
+//! socket does not take is copied, to a bounded queue, in which each source has its own flow; flows take turns. A sender
+//! that fills its share is not read from for up to [`PAUSE`]; if it is still full then, that flow's packets are dropped
+//! at its tail until it has drained by half. Control frames and disco packets go ahead of all that waits. A connection
+//! holds no read buffer, only the beginning of an unfinished frame.
 
 mod counters;
 mod delivery;
@@ -49,15 +50,23 @@ use crate::MeshKey;
 pub const READ_AT_ONCE: usize = 256 * 1024;
 /// Size of the read buffer: the largest frame that must be whole (a ClientInfo), and room to read on behind it.
 pub const READ_BUFFER: usize = 2 * READ_AT_ONCE + 64 * 1024;
-/// Bytes in a destination's queue above which its senders wait, and later lose packets.
+/// Bytes a destination's packets may have in its queue before their senders wait; those of several sources share it.
 pub const QUEUE_FULL: usize = 768 * 1024;
-/// Bytes below which the senders go on.
+/// Bytes of one source below which its senders go on, if it is the only one.
 pub const QUEUE_SHORT: usize = QUEUE_FULL / 2;
-/// Bytes no queue of packets exceeds, however many senders overshoot before they wait.
-pub const QUEUE_LIMIT: usize = 2 * QUEUE_FULL;
+/// What a source may always have waiting, however many share the queue: any frame fits.
+pub const FLOW_LEAST: usize = 72 * 1024;
+/// Bytes of a queue up to which a source may overshoot its share before it waits.
+pub const QUEUE_SOON: usize = 2 * QUEUE_FULL;
+/// Bytes no queue of packets exceeds, however many flood it.
+pub const QUEUE_LIMIT: usize = 8 * 1024 * 1024;
+/// Bytes of one source that are written in its turn, when several share a queue.
+pub const PIECE: usize = 16 * 1024;
+/// Bytes that may go ahead of all packets; above it disco packets are dropped.
+pub const URGENT_LIMIT: usize = 256 * 1024;
 /// Bytes of all queues together above which packets are dropped.
 pub const QUEUES_LIMIT: usize = 512 * 1024 * 1024;
-/// A connection with more than this waiting, control frames included, is given up.
+/// A connection with more control frames than this waiting is given up.
 pub const CONTROL_LIMIT: usize = 8 * 1024 * 1024;
 /// Longest time a sender waits for one destination.
 pub const PAUSE: Duration = Duration::from_millis(50);
@@ -322,7 +331,7 @@ impl Router {
             return;
         }
         let mut session = self.sessions.remove(id.slot());
-        session.outbox.release(&mut self.memory);
+        let waiting = session.outbox.release(&mut self.memory);
         self.requests.push_back(Request::Close { id, reason });
         match reason {
             CloseReason::Refused(_) | CloseReason::LoginTimeout => self.counters.refused += 1,
@@ -332,7 +341,7 @@ impl Router {
             CloseReason::Stalled => self.counters.stalled += 1,
             CloseReason::Broken | CloseReason::Disconnected | CloseReason::ByMesh => {}
         }
-        for waiting in session.outbox.waiting {
+        for waiting in waiting {
             self.resume(waiting, id);
         }
         let Some(peer) = session.peer else { return };
