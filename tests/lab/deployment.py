@@ -1,11 +1,11 @@
 """The real server, agents and commands in the lab's networks.
 
-    with Internet(NAMES) as net, Lab(net, place) as lab:
-        lab.agent("dev", home.host("bob"))                  # a workspace of that name, its agent and an echo service
-        with lab.probe("dev", home.host("alice")) as probe:
-            probe.until("path", kind="direct")
-            over = probe.finish()                           # everything sent has come back
-        lab.run("doctor", "dev", place=alice)               # any command of the CLI, inside a namespace
+with Internet(NAMES) as net, Lab(net, place) as lab:
+    lab.agent("dev", home.host("bob"))                  # a workspace of that name, its agent and an echo service
+    with lab.probe("dev", home.host("alice")) as probe:
+        probe.until("path", kind="direct")
+        over = probe.finish()                           # everything sent has come back
+    lab.run("doctor", "dev", place=alice)               # any command of the CLI, inside a namespace
 """
 
 import json
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from e2e.deployment import PATIENCE, Deployment, sign_in, wait_until
+
 from lab.netns import Namespace
 from lab.topology import Host, Internet
 
@@ -122,7 +123,9 @@ class Probe:
 
     def until(self, what: str, patience: float = PATIENCE, **facts: object) -> dict[str, Any]:
         """Wait for an event with these facts, be it past or future."""
-        return self.when(lambda event: event["what"] == what and facts.items() <= event.items(), patience, f"{what} {facts}")
+        return self.when(
+            lambda event: event["what"] == what and facts.items() <= event.items(), patience, f"{what} {facts}"
+        )
 
     def when(self, wanted: Callable[[dict[str, Any]], bool], patience: float, name: str = "") -> dict[str, Any]:
         for event in self.events:

@@ -1,9 +1,9 @@
 """`coder` with one more command, `probe WORKSPACE PORT`: an echo stream to a service in the workspace, watched closely.
 
 Runs as a process of its own; the connection is the one every command makes. Events leave as lines of JSON, each with
-`at`, seconds on the monotonic clock all processes share: `introduced`, `path` with its `kind`, `first_byte`, `stall` with its
-`seconds`, `over` with what was sent and came back. A line on standard input ends the stream: after a last `BULK` bytes in
-one go, everything sent must have come back.
+`at`, seconds on the monotonic clock all processes share: `introduced`, `path` with its `kind`, `first_byte`, `stall`
+with its `seconds`, `over` with what was sent and came back. A line on standard input ends the stream: after a last
+`BULK` bytes in one go, everything sent must have come back.
 """
 
 import asyncio
@@ -29,7 +29,8 @@ BULK = 1 << 20
 
 
 def tell(what: str, **facts: object) -> None:
-    print(json.dumps({"at": time.monotonic(), "what": what} | facts), flush=True)
+    sys.stdout.write(json.dumps({"at": time.monotonic(), "what": what} | facts) + "\n")
+    sys.stdout.flush()
 
 
 class Watch(connecting.Watch):

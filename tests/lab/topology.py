@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 from lab.impaired import Link
 from lab.netns import Namespace, clean
@@ -68,6 +68,22 @@ class Host(Namespace):
         self.v4: str = ""
         """Its own address on `wan`."""
         self.v6: str = ""
+        self.port: Port
+
+    def readdress(self) -> None:
+        """Have other addresses on the same wire from now on, as after a new lease."""
+        old, mtu = self.port, int(self.run("cat", "/sys/class/net/wan/mtu"))
+        self.ip("addr flush dev wan scope global")
+        self.port = Port(shifted(old.v4), old.gateway4, shifted(old.v6), old.gateway6)
+        plug(self, self.port, mtu)
+
+    def unplug(self) -> None:
+        """Lose the way out altogether; `connect` of an internet or a router gives another one."""
+        self.ip("link del wan")
+        self.v4 = self.v6 = ""
+
+
+Interface = TypeVar("Interface", ipaddress.IPv4Interface, ipaddress.IPv6Interface)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +94,11 @@ class Port:
     gateway4: str
     v6: ipaddress.IPv6Interface | None
     gateway6: str
+
+
+def shifted(interface: Interface | None) -> Interface | None:
+    """Another address of the same network."""
+    return interface and type(interface)((int(interface.ip) + 100, interface.network.prefixlen))
 
 
 class Internet:
@@ -132,7 +153,9 @@ class Internet:
         router.start()
         return router
 
-    def connect(self, host: Host, *, v4: bool, v6: bool, mtu: int, link: Sequence[str] | None) -> int:
+    def connect(
+        self, host: Host, *, v4: bool = True, v6: bool = False, mtu: int = 1500, link: Sequence[str] | None = None
+    ) -> int:
         """Give a customer's `wan` a wire and public addresses; return the customer's number."""
         self.customers += 1
         number = self.customers
@@ -142,14 +165,14 @@ class Internet:
         else:
             host.uplink = self.stack.enter_context(Link(host, "wan", self.core, inner, link))
         port = Port(
-            ipaddress.IPv4Interface(f"11.0.{number}.2/30") if v4 else None,
+            ipaddress.IPv4Interface(f"11.0.{number}.2/24") if v4 else None,
             f"11.0.{number}.1",
             ipaddress.IPv6Interface(f"2a00:{number:x}::2/64") if v6 else None,
             f"2a00:{number:x}::1",
         )
         self.core.ip(
             f"link set {inner} mtu {mtu} up",
-            *([f"addr add {port.gateway4}/30 dev {inner}"] if v4 else []),
+            *([f"addr add {port.gateway4}/24 dev {inner}"] if v4 else []),
             *([f"addr add {port.gateway6}/64 dev {inner}"] if v6 else []),
         )
         plug(host, port, mtu)
@@ -165,13 +188,14 @@ class Internet:
 
 def plug(host: Host, port: Port, mtu: int) -> None:
     """Bring up a host's `wan` with what its upper end offers."""
+    host.port = port
     lines = [f"link set wan mtu {mtu} up"]
     if port.v4:
         host.v4 = str(port.v4.ip)
-        lines += [f"addr add {port.v4} dev wan", f"route add default via {port.gateway4} dev wan"]
+        lines += [f"addr add {port.v4} dev wan", f"route replace default via {port.gateway4} dev wan"]
     if port.v6:
         host.v6 = str(port.v6.ip)
-        lines += [f"addr add {port.v6} dev wan", f"route add default via {port.gateway6} dev wan"]
+        lines += [f"addr add {port.v6} dev wan", f"route replace default via {port.gateway6} dev wan"]
     host.ip(*lines)
 
 
@@ -212,11 +236,11 @@ class Router(Host):
         if lan == self.lan:
             lan = "192.168.2" if lan != "192.168.2" else "192.168.3"
         router = self.internet.stack.enter_context(Router(self.internet, label, nat, lan, v4=True, v6=False))
-        self.connect(router, mtu=mtu, isolated=False)
+        self.connect(router, mtu=mtu)
         router.start()
         return router
 
-    def connect(self, host: Host, *, mtu: int, isolated: bool) -> None:
+    def connect(self, host: Host, *, mtu: int = 1500, isolated: bool = False) -> None:
         """Plug a host's `wan` into the LAN."""
         self.plugged += 1
         inner, number = f"port{self.plugged}", 9 + self.plugged

@@ -1,0 +1,92 @@
+"""Any two kinds of place: connected at once, direct wherever disco's rules allow it, byte for byte."""
+
+import pytest
+
+from lab.deployment import NAMES, Lab
+from lab.figures import DIRECT, FIRST_BYTE, HANG
+from lab.kinds import KINDS, expected
+from lab.topology import EASY, HAIRPIN, Internet
+
+pytestmark = pytest.mark.lab
+
+STANDING_FOR_ALL = {
+    *(("none", "none"), ("none", "hard"), ("easy", "easy"), ("easy", "hard"), ("address", "hard"), ("hard", "address")),
+    *(
+        ("hard", "hard"),
+        ("hard", "easy"),
+        ("double", "easy"),
+        ("cgn", "double"),
+        ("blocked", "none"),
+        ("easy", "blocked"),
+    ),
+    *(("v6", "both"), ("v6", "no-v4"), ("no-v4", "no-v6"), ("easy", "v6"), ("dead-ends", "dead-ends")),
+    *(("mtu-1280", "none"), ("none", "mtu-1280"), ("no-v6", "both")),
+}
+"""Every kind on either side and every rule once."""
+
+
+class World:
+    """Both ends of every kind, made when first asked for."""
+
+    def __init__(self, net: Internet, lab: Lab) -> None:
+        self.net = net
+        self.lab = lab
+        self.clients = {}
+
+    def client(self, kind):
+        if kind.name not in self.clients:
+            self.clients[kind.name] = kind.build(self.net)
+        return self.clients[kind.name]
+
+    def agent(self, kind):
+        if kind.name not in self.lab.ports:
+            self.lab.agent(kind.name, kind.build(self.net))
+        return kind.name
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    with Internet(NAMES) as net, Lab(net, tmp_path_factory.mktemp("lab")) as lab:
+        yield World(net, lab)
+
+
+def measure(lab: Lab, workspace: str, client, cell) -> None:
+    """Open a stream and fill in the cell. A relayed one gets the time in which it would have become direct."""
+    with lab.probe(workspace, client) as probe:
+        probe.until("first_byte", FIRST_BYTE * HANG)
+        cell.first_byte = probe.seconds("first_byte")
+        cell.first_packet = probe.seconds("introduced")
+        if cell.expected == "direct":
+            probe.until("path", DIRECT * HANG, kind="direct")
+            cell.direct = round(max(probe.seconds("path", kind="direct") - cell.first_packet, 0.0), 3)
+        else:
+            probe.listen(DIRECT)
+        cell.stall = probe.finish()["longest"]
+        cell.seen = probe.path
+    assert cell.seen == cell.expected
+
+
+def pairs():
+    for client in KINDS:
+        for agent in KINDS:
+            marks = [] if (client, agent) in STANDING_FOR_ALL else [pytest.mark.whole]
+            yield pytest.param(client, agent, marks=marks, id=f"{client}-to-{agent}")
+
+
+@pytest.mark.parametrize(("client", "agent"), list(pairs()))
+def test_pair(world, figures, client, agent):
+    client, agent = KINDS[client], KINDS[agent]
+    cell = figures.cell(client.name, agent.name, expected(client, agent))
+    measure(world.lab, world.agent(agent), world.client(client), cell)
+
+
+@pytest.mark.parametrize(
+    ("name", "nat", "verdict"),
+    [("lan", EASY, "direct"), ("hairpin", HAIRPIN, "direct"), ("no-hairpin", EASY, "relay")],
+)
+def test_both_behind_the_same_nat(world, figures, name, nat, verdict):
+    """On one LAN the inside addresses do; hosts kept apart need the router to send back what they send outside."""
+    router, isolated = world.net.router(name, nat), name != "lan"
+    world.lab.agent(name, router.host("bob", isolated=isolated))
+    cell = figures.cell(f"same {name}", name, verdict)
+    measure(world.lab, name, router.host("alice", isolated=isolated), cell)
