@@ -47,6 +47,15 @@ pub struct Connected {
     pub peer: SocketAddr,
 }
 
+/// A measured region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measured {
+    /// From a written request to the first byte of its answer.
+    pub latency: Duration,
+    /// The address that was connected to; a proxy's if there is one.
+    pub peer: SocketAddr,
+}
+
 /// Connects to the first node of a region that can be reached, in the map's order.
 ///
 /// # Errors
@@ -60,7 +69,7 @@ pub fn relay(target: &Target, deadline: Deadline) -> Result<Connected, DialError
 ///
 /// # Errors
 /// Those of the last node that was tried; a status above 299 is one.
-pub fn latency(target: &Target, deadline: Deadline) -> Result<Duration, DialError> {
+pub fn latency(target: &Target, deadline: Deadline) -> Result<Measured, DialError> {
     first_of(target, deadline, |node| node.latency())
 }
 
@@ -139,16 +148,16 @@ impl Attempt<'_> {
         Ok(Connected { stream, leftover: Vec::new(), websocket: reason, peer })
     }
 
-    fn latency(&self) -> Result<Duration, Failure> {
+    fn latency(&self) -> Result<Measured, Failure> {
         let request = self.get("/derp/latency-check", &[("Connection", "close")])?;
-        let (mut transport, _) = self.connect(true)?;
+        let (mut transport, peer) = self.connect(true)?;
         transport.write_all_by(&request, self.deadline).map_err(Failure::io(Stage::Http))?;
         let written = Instant::now();
         let Received { answer, begun } = Answer::read(&mut transport, Stage::Http, self.deadline)?;
         if answer.status > 299 {
             return Err(answer.refusal(&mut transport, self.deadline));
         }
-        Ok(begun - written)
+        Ok(Measured { latency: begun - written, peer })
     }
 
     fn get(&self, path: &str, own: &[(&str, &str)]) -> Result<Vec<u8>, Failure> {

@@ -144,7 +144,7 @@ fn latency_is_measured_by_http() {
     ]);
     let mut target = target(vec![node("a", port)]);
     target.headers = vec![("X-Token".into(), "secret".into())];
-    assert!(latency(&target, later()).is_ok());
+    assert_eq!(latency(&target, later()).unwrap().peer.port(), port);
     let refused = latency(&target, later()).unwrap_err().failure;
     assert!(matches!(refused, Failure::Status { status: 300, body } if body == "no"));
     server.join().unwrap();

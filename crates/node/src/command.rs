@@ -131,7 +131,7 @@ pub(crate) enum Command {
     UdpPorts(NodeId, SyncSender<(u16, u16)>),
     PeerPaths(NodeId, NodePublic, SyncSender<Option<PeerFacts>>),
     Dialled(NodeId, u16, u64, Result<dial::Connected, dial::DialError>),
-    Measured(NodeId, u16, Option<Duration>),
+    Measured(NodeId, u16, Option<dial::Measured>),
     Resolved(NodeId, u16, Vec<SocketAddr>),
     Stop,
 }

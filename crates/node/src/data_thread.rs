@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use crate::command::Command;
 use crate::engine::Mailbox;
 use crate::events::{Event, Events, NodeId};
-use crate::interfaces;
+use crate::interfaces::{self, Network};
 use crate::local::{Node, Scratch};
 use crate::reactor::{Interest, Reactor, Ready, Source};
 use crate::relays::READ_SIZE;
+use crate::sleep::Sleep;
 use crate::udp::Batch;
 
 /// Addresses come and go in bursts; they are read once the burst is over.
@@ -40,7 +41,9 @@ pub(crate) fn spawn(
         _mailbox: mailbox,
         reactor,
         interfaces,
-        addresses_due: None,
+        network: Network::now(),
+        network_due: None,
+        sleep: Sleep::new(),
         nodes: BTreeMap::new(),
         scratch: Scratch { udp: Batch::new(), relay: vec![0; READ_SIZE] },
     };
@@ -63,7 +66,10 @@ struct DataThread {
     _mailbox: Mailbox,
     reactor: Reactor,
     interfaces: Option<OwnedFd>,
-    addresses_due: Option<Instant>,
+    network: Network,
+    /// When to look at the network again.
+    network_due: Option<Instant>,
+    sleep: Sleep,
     nodes: BTreeMap<NodeId, Node>,
     scratch: Scratch,
 }
@@ -73,10 +79,12 @@ impl DataThread {
         let mut ready: Vec<Ready> = Vec::new();
         let mut active: BTreeSet<NodeId> = BTreeSet::new();
         loop {
-            let limit = self.limit(Instant::now());
+            let before = Instant::now();
+            let limit = self.limit(before);
             ready.clear();
             self.reactor.wait(limit, &mut ready)?;
             let now = Instant::now();
+            let slept = self.sleep.happened(before, limit, now);
             for item in &ready {
                 match item.source {
                     Source::Wake => {
@@ -86,14 +94,13 @@ impl DataThread {
                     }
                     Source::Interfaces => {
                         self.interfaces.iter().for_each(interfaces::drain);
-                        self.addresses_due.get_or_insert(now + SETTLE);
+                        self.network_due.get_or_insert(now + SETTLE);
                     }
                     _ => self.dispatch(now, item, &mut active),
                 }
             }
-            if self.addresses_due.is_some_and(|at| at <= now) {
-                self.addresses_due = None;
-                self.nodes.values_mut().for_each(|node| node.addresses_changed(now, true));
+            if slept || self.network_due.is_some_and(|at| at <= now) {
+                self.look_at_network(now, slept);
                 active.extend(self.nodes.keys());
             }
             for (id, node) in &mut self.nodes {
@@ -105,9 +112,24 @@ impl DataThread {
         }
     }
 
+    /// Tells the nodes whether the network is another one; it counts as one after a sleep.
+    fn look_at_network(&mut self, now: Instant, slept: bool) {
+        self.network_due = None;
+        let network = Network::now();
+        let changed = slept || network != self.network;
+        self.network = network;
+        for node in self.nodes.values_mut() {
+            if changed {
+                node.network_changed(now, &self.network);
+            } else {
+                node.network_stirred(now);
+            }
+        }
+    }
+
     fn limit(&mut self, now: Instant) -> Option<Duration> {
         let nodes = self.nodes.values_mut().filter_map(|node| node.next_timeout(now));
-        nodes.chain(self.addresses_due).min().map(|at| at.saturating_duration_since(now))
+        nodes.chain(self.network_due).min().map(|at| at.saturating_duration_since(now))
     }
 
     fn dispatch(&mut self, now: Instant, item: &Ready, active: &mut BTreeSet<NodeId>) {
@@ -170,7 +192,7 @@ impl DataThread {
         match command {
             Command::Add(mut node) => {
                 let id = node.id();
-                node.enter(now, reactor);
+                node.enter(now, reactor, &self.network);
                 self.nodes.insert(id, *node);
                 Some(id)
             }

@@ -10,11 +10,13 @@ mod datagrams;
 mod engine;
 mod events;
 mod interfaces;
+mod link;
 mod local;
 mod outlet;
 mod pings;
 mod reactor;
 mod relays;
+mod sleep;
 mod streams;
 mod udp;
 

@@ -21,16 +21,19 @@ use crate::command::{Command, NodeSettings, Peer, PortUse, Request, Stats};
 use crate::datagrams::Datagrams;
 use crate::engine::Mailbox;
 use crate::events::{Answer, Event, Events, Failure, NodeId, RequestId};
-use crate::interfaces;
+use crate::interfaces::Network;
+use crate::link::News;
 use crate::outlet::{Exit, Outlet};
 use crate::pings::Pings;
 use crate::reactor::{Interest, Reactor, Source};
-use crate::relays::{How, News, Relays};
+use crate::relays::{How, Relays};
 use crate::streams::{Context, Purpose, Streams};
 use crate::udp::{Batch, Udp};
 
 /// Rounds of moving data in one pass; work that is left makes the next pass start at once.
 const ROUNDS: usize = 8;
+/// While a socket is full, timers of flows that do not wait for it are looked at this often.
+const STALL: Duration = Duration::from_millis(5);
 /// Receives from one socket for one readiness.
 const RECEIVES: usize = 4;
 
@@ -57,6 +60,8 @@ pub(crate) struct Node {
     checks: Vec<RequestId>,
     mailbox: Mailbox,
     events: Arc<Events>,
+    /// The sink took no more: until then only readiness makes the stack run again.
+    stalled_until: Option<Instant>,
     received_packets: u64,
     received_bytes: u64,
     refused: u64,
@@ -104,6 +109,7 @@ impl Node {
             settings,
             mailbox,
             events,
+            stalled_until: None,
             received_packets: 0,
             received_bytes: 0,
             refused: 0,
@@ -123,25 +129,37 @@ impl Node {
     }
 
     /// Joins the loop.
-    pub(crate) fn enter(&mut self, now: Instant, reactor: &Reactor) {
+    pub(crate) fn enter(&mut self, now: Instant, reactor: &Reactor, network: &Network) {
         for (udp, v6) in self.outlet.sockets() {
             let _ = reactor.add(udp, Source::Udp(self.id, v6), Interest::READ);
         }
-        self.addresses_changed(now, false);
+        self.set_local(now, network);
     }
 
-    /// The machine's addresses may have changed.
-    pub(crate) fn addresses_changed(&mut self, now: Instant, tell: bool) {
+    /// Answers whether it is news.
+    fn set_local(&mut self, now: Instant, network: &Network) -> bool {
         let local = Local {
-            addresses: interfaces::addresses(),
+            addresses: network.addresses.clone(),
             port_v4: self.outlet.socket(false).map(Udp::port),
             port_v6: self.outlet.socket(true).map(Udp::port),
         };
-        self.outlet.paths.set_local(now, local);
-        if tell {
+        self.outlet.paths.set_local(now, local)
+    }
+
+    /// The network is another one, or may be: the machine moved or slept. The sockets are bound to no address, so they stay.
+    pub(crate) fn network_changed(&mut self, now: Instant, network: &Network) {
+        if !self.set_local(now, network) {
             self.outlet.paths.network_changed(now);
-            self.stack.kick(now);
         }
+        for (region, text) in self.outlet.relays.network_changed(now, &network.addresses) {
+            self.relay_lost(now, region, text);
+        }
+        self.stack.kick(now);
+    }
+
+    /// Something about the network changed that we cannot see.
+    pub(crate) fn network_stirred(&mut self, now: Instant) {
+        self.outlet.paths.network_stirred(now);
     }
 
     // ---- what Python says
@@ -297,6 +315,7 @@ impl Node {
                     self.tell(Event::ForcedWebsocket { region, reason });
                 }
                 self.outlet.paths.relay_up(now, region);
+                self.stack.kick(now);
             }
             Some(Err(text)) => self.relay_lost(now, region, text),
         }
@@ -307,8 +326,9 @@ impl Node {
         self.tell(Event::RelayProblem { region, text });
     }
 
-    pub(crate) fn measured(&mut self, now: Instant, region: u16, latency: Option<Duration>) {
-        self.outlet.paths.relay_latency(now, region, latency);
+    pub(crate) fn measured(&mut self, now: Instant, region: u16, measured: Option<dial::Measured>) {
+        let v6 = measured.is_some_and(|measured| measured.peer.is_ipv6());
+        self.outlet.paths.relay_latency(now, region, measured.map(|measured| measured.latency), v6);
     }
 
     pub(crate) fn resolved(&mut self, now: Instant, region: u16, addresses: Vec<SocketAddr>) {
@@ -428,19 +448,28 @@ impl Node {
     pub(crate) fn run(&mut self, now: Instant, reactor: &Reactor) {
         self.outlet.begin();
         self.timers(now, reactor);
+        if self.stalled_until.is_some() {
+            self.flush_relays(now, reactor);
+        }
         for _ in 0..ROUNDS {
             self.drain_paths(now);
-            self.stack.poll(now, &mut Exit::new(now, &mut self.tunnel, &mut self.outlet));
+            let mut exit = Exit::new(now, &mut self.tunnel, &mut self.outlet);
+            self.stack.poll(now, &mut exit);
+            self.stalled_until = exit.refused().then(|| now + STALL);
             if !self.drain_stack(now, reactor) {
                 break;
             }
         }
         self.outlet.flush(now, reactor);
+        self.flush_relays(now, reactor);
+        self.drain_paths(now);
+        self.outlet.flush(now, reactor);
+    }
+
+    fn flush_relays(&mut self, now: Instant, reactor: &Reactor) {
         for (region, text) in self.outlet.relays.flush(reactor) {
             self.relay_lost(now, region, text);
         }
-        self.drain_paths(now);
-        self.outlet.flush(now, reactor);
     }
 
     fn timers(&mut self, now: Instant, reactor: &Reactor) {
@@ -474,18 +503,24 @@ impl Node {
             self.pings.next(),
             self.datagrams.next_timeout(),
             self.streams.next_timeout(),
-            self.stack.poll_at(now),
+            self.stack_due(now),
         ]
         .into_iter()
         .flatten()
         .min()
     }
 
+    /// The stack asks for a turn at once while packets wait. If they wait for a full socket, its readiness brings the turn.
+    fn stack_due(&mut self, now: Instant) -> Option<Instant> {
+        let due = self.stack.poll_at(now)?;
+        Some(self.stalled_until.map_or(due, |until| due.max(until)))
+    }
+
     fn drain_paths(&mut self, now: Instant) {
         while let Some(output) = self.outlet.paths.poll() {
             match output {
                 Output::Udp { to, bytes } => self.outlet.send(now, to, bytes),
-                Output::Relay { region, to, bytes } => self.outlet.relays.send(region, &to, &bytes),
+                Output::Relay { region, to, bytes } => self.outlet.relays.send(now, region, &to, &bytes),
                 Output::OpenRelay(region) => self.outlet.relays.open(region),
                 Output::CloseRelay(region) => self.outlet.relays.close(region),
                 Output::Prefer { region, home } => self.outlet.relays.prefer(region, home),

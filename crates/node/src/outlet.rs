@@ -116,7 +116,7 @@ impl Outlet {
         self.sent_packets += 1;
         self.sent_bytes += datagram.len() as u64;
         if let (Some(region), Some(key)) = (route.relay, self.keys.get(&peer)) {
-            self.relays.send(region, key, datagram);
+            self.relays.send(now, region, key, datagram);
         }
         if let Some(to) = route.udp {
             self.batch(now, peer, to, datagram);
@@ -224,11 +224,17 @@ pub(crate) struct Exit<'a> {
     packet: BytesMut,
     to: Option<PeerId>,
     latest: Option<(Ipv6Addr, Option<PeerId>)>,
+    refused: bool,
 }
 
 impl<'a> Exit<'a> {
     pub(crate) fn new(now: Instant, tunnel: &'a mut Tunnel, outlet: &'a mut Outlet) -> Self {
-        Self { now, tunnel, outlet, packet: BytesMut::new(), to: None, latest: None }
+        Self { now, tunnel, outlet, packet: BytesMut::new(), to: None, latest: None, refused: false }
+    }
+
+    /// Whether a packet had to stay because its socket is full.
+    pub(crate) fn refused(&self) -> bool {
+        self.refused
     }
 
     fn peer(&mut self, destination: &Ipv6Addr) -> Option<PeerId> {
@@ -249,6 +255,7 @@ impl Sink for Exit<'_> {
         if let Some(peer) = peer
             && self.outlet.congested(self.now, peer)
         {
+            self.refused = true;
             return None;
         }
         self.to = peer;

@@ -1,19 +1,20 @@
 //! The node's relay connections: one per region, dialled on threads of their own, driven by the data thread.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, IoSlice};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dial::{Connected, Deadline, DialError, Stream, Target, TrustRoots};
-use relay::{ClientError, ClientOptions, ClientSession, Event};
+use dial::{Connected, Deadline, DialError, Target, TrustRoots};
+use relay::{ClientOptions, ClientSession};
 use wire::derpmap::DerpMap;
 use wire::keys::{NodePrivate, NodePublic};
 
 use crate::command::Command;
 use crate::engine::Mailbox;
 use crate::events::NodeId;
+use crate::link::{News, Up};
 use crate::reactor::{Interest, Reactor, Source};
 
 /// DNS, TCP, TLS, HTTP and the greeting together (DERP clients' usual limit).
@@ -23,13 +24,11 @@ const MEASURE_LIMIT: Duration = Duration::from_secs(3);
 /// Packets kept while a connection is being made; the first handshake must not be lost.
 const WAITING_LIMIT: usize = 64;
 /// Bytes that wait for the socket before the stack is asked to pause.
-const CONGESTED: usize = 256 << 10;
+pub(crate) const CONGESTED: usize = 256 << 10;
 /// Bytes that wait before packets are dropped.
 const OVERFULL: usize = 2 << 20;
 /// One receive.
 pub(crate) const READ_SIZE: usize = 256 << 10;
-/// Receives for one readiness, so that others get their turn.
-const READS: usize = 4;
 
 /// How relays are reached.
 #[derive(Clone, Default)]
@@ -43,26 +42,6 @@ enum Link {
     Up(Box<Up>),
 }
 
-struct Up {
-    stream: Stream,
-    session: ClientSession,
-    /// Frames that wait for the socket, from `written` on.
-    out: Vec<u8>,
-    written: usize,
-    waiting: VecDeque<(NodePublic, Vec<u8>)>,
-    interest: Interest,
-}
-
-/// What came of serving a connection.
-pub(crate) enum News {
-    /// A peer left the relay.
-    PeerGone(NodePublic),
-    /// The relay will come back after this.
-    Restarting(Duration),
-    /// The relay says it has a problem.
-    Health(String),
-}
-
 /// All connections of a node.
 pub(crate) struct Relays {
     node: NodeId,
@@ -72,6 +51,8 @@ pub(crate) struct Relays {
     map: DerpMap,
     links: BTreeMap<u16, Link>,
     homes: BTreeMap<u16, bool>,
+    /// Regions that refused the plain upgrade: they are dialled by WebSocket from then on.
+    websocket: BTreeSet<u16>,
     generation: u64,
     pub(crate) dropped: u64,
 }
@@ -86,6 +67,7 @@ impl Relays {
             map: DerpMap::default(),
             links: BTreeMap::new(),
             homes: BTreeMap::new(),
+            websocket: BTreeSet::new(),
             generation: 0,
             dropped: 0,
         }
@@ -100,11 +82,12 @@ impl Relays {
     }
 
     fn target(&self, region: u16) -> Option<Target> {
+        let force_websocket = self.how.force_websocket || self.websocket.contains(&region);
         let region = self.map.regions.get(&region)?.clone();
         Some(Target {
             region,
             headers: self.how.headers.clone(),
-            force_websocket: self.how.force_websocket,
+            force_websocket,
             roots: TrustRoots::System,
             proxy: None,
             prefer_v6: false,
@@ -113,9 +96,12 @@ impl Relays {
 
     /// Dials a region; the answer arrives as [`Command::Dialled`].
     pub(crate) fn open(&mut self, region: u16) {
-        if self.links.contains_key(&region) {
-            return;
+        if !self.links.contains_key(&region) {
+            self.dial(region, VecDeque::new());
         }
+    }
+
+    fn dial(&mut self, region: u16, waiting: VecDeque<(NodePublic, Vec<u8>)>) {
         let Some(target) = self.target(region) else { return };
         self.generation += 1;
         let (node, generation, mailbox) = (self.node, self.generation, self.mailbox.clone());
@@ -124,7 +110,7 @@ impl Relays {
             mailbox.send(Command::Dialled(node, region, generation, result));
         });
         if dialling.is_ok() {
-            self.links.insert(region, Link::Dialling { generation, waiting: VecDeque::new() });
+            self.links.insert(region, Link::Dialling { generation, waiting });
         }
     }
 
@@ -133,9 +119,34 @@ impl Relays {
         let Some(target) = self.target(region) else { return };
         let (node, mailbox) = (self.node, self.mailbox.clone());
         let _ = thread::Builder::new().name("coder-measure".into()).spawn(move || {
-            let latency = dial::latency(&target, Deadline::after(MEASURE_LIMIT)).ok();
-            mailbox.send(Command::Measured(node, region, latency));
+            let measured = dial::latency(&target, Deadline::after(MEASURE_LIMIT)).ok();
+            mailbox.send(Command::Measured(node, region, measured));
         });
+    }
+
+    /// This machine's addresses are others now, or it slept. Connections whose own address is gone are closed and answered
+    /// with the reason; attempts are begun anew; the rest must show that they live.
+    pub(crate) fn network_changed(&mut self, now: Instant, addresses: &[IpAddr]) -> Vec<(u16, String)> {
+        self.websocket.clear();
+        let mut lost = Vec::new();
+        let mut again = Vec::new();
+        for (region, link) in &mut self.links {
+            match link {
+                Link::Dialling { waiting, .. } => again.push((*region, std::mem::take(waiting))),
+                Link::Up(up) if up.is_stranded(addresses) => {
+                    lost.push((*region, "this machine no longer has the connection's address".to_owned()));
+                }
+                Link::Up(up) => up.probe(now),
+            }
+        }
+        for (region, waiting) in again {
+            self.links.remove(&region);
+            self.dial(region, waiting);
+        }
+        for (region, _) in &lost {
+            self.links.remove(region);
+        }
+        lost
     }
 
     /// Hangs up.
@@ -166,6 +177,9 @@ impl Relays {
             }
         };
         let Connected { stream, mut leftover, websocket, .. } = connected;
+        if websocket.is_some() {
+            self.websocket.insert(region);
+        }
         let home = self.homes.get(&region).copied().unwrap_or(false);
         let options = ClientOptions { home, mesh_key: None, watch: false, server_key: None };
         let session = ClientSession::new(now, self.private.clone(), options);
@@ -174,7 +188,7 @@ impl Relays {
             self.links.remove(&region);
             return Some(Err(error.to_string()));
         }
-        let mut up = Up { stream, session, out: Vec::new(), written: 0, waiting, interest };
+        let mut up = Up::new(stream, session, waiting, interest);
         let outcome = up.feed(now, &mut leftover, &mut |_, _| {}, &mut |_| {});
         self.links.insert(region, Link::Up(Box::new(up)));
         if let Err(error) = outcome {
@@ -195,14 +209,15 @@ impl Relays {
     }
 
     /// Appends a packet for the region's relay; it leaves with the next [`Relays::flush`].
-    pub(crate) fn send(&mut self, region: u16, to: &NodePublic, packet: &[u8]) {
+    pub(crate) fn send(&mut self, now: Instant, region: u16, to: &NodePublic, packet: &[u8]) {
         match self.links.get_mut(&region) {
             Some(Link::Up(up)) if up.session.can_send() => {
-                if up.out.len() - up.written > OVERFULL || up.session.send(to, packet, &mut up.out).is_err() {
+                if up.unsent() > OVERFULL || up.session.send(to, packet, &mut up.out).is_err() {
                     self.dropped += 1;
                 }
+                up.note_send(now);
             }
-            Some(Link::Up(up)) => keep(&mut up.waiting, to, packet, &mut self.dropped),
+            Some(Link::Up(up)) => keep(up.waiting(), to, packet, &mut self.dropped),
             Some(Link::Dialling { waiting, .. }) => keep(waiting, to, packet, &mut self.dropped),
             None => self.dropped += 1,
         }
@@ -211,7 +226,7 @@ impl Relays {
     /// Whether the stack should pause packets that go this way.
     pub(crate) fn congested(&self, region: u16) -> bool {
         match self.links.get(&region) {
-            Some(Link::Up(up)) => up.out.len() - up.written > CONGESTED,
+            Some(Link::Up(up)) => up.unsent() > CONGESTED,
             Some(Link::Dialling { waiting, .. }) => waiting.len() >= WAITING_LIMIT,
             None => false,
         }
@@ -246,7 +261,7 @@ impl Relays {
                 lost.push((*region, error.to_string()));
                 continue;
             }
-            let blocked = up.written < up.out.len() || up.stream.wants_write();
+            let blocked = up.unsent() > 0 || up.stream.wants_write();
             let interest = Interest { read: true, write: blocked };
             if interest != up.interest {
                 up.interest = interest;
@@ -264,7 +279,7 @@ impl Relays {
         self.links
             .values()
             .filter_map(|link| match link {
-                Link::Up(up) => Some(up.session.next_timeout()),
+                Link::Up(up) => Some(up.next_timeout()),
                 Link::Dialling { .. } => None,
             })
             .min()
@@ -275,9 +290,9 @@ impl Relays {
         let mut lost = Vec::new();
         for (region, link) in &mut self.links {
             if let Link::Up(up) = link
-                && let Err(error) = up.session.handle_timeout(now)
+                && let Err(reason) = up.handle_timeout(now)
             {
-                lost.push((*region, error.to_string()));
+                lost.push((*region, reason));
             }
         }
         for (region, _) in &lost {
@@ -292,76 +307,5 @@ fn keep(waiting: &mut VecDeque<(NodePublic, Vec<u8>)>, to: &NodePublic, packet: 
         waiting.push_back((*to, packet.to_vec()));
     } else {
         *dropped += 1;
-    }
-}
-
-impl Up {
-    fn receive(
-        &mut self,
-        now: Instant,
-        buffer: &mut [u8],
-        packet: &mut impl FnMut(NodePublic, &mut [u8]),
-        news: &mut impl FnMut(News),
-    ) -> Result<(), String> {
-        for _ in 0..READS {
-            match self.stream.read(buffer) {
-                Ok(0) => return Err("the relay closed the connection".into()),
-                Ok(length) => {
-                    self.feed(now, &mut buffer[..length], packet, news).map_err(|error| error.to_string())?;
-                    if length < buffer.len() / 2 {
-                        return Ok(());
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error.to_string()),
-            }
-        }
-        Ok(())
-    }
-
-    fn feed(
-        &mut self,
-        now: Instant,
-        bytes: &mut [u8],
-        packet: &mut impl FnMut(NodePublic, &mut [u8]),
-        news: &mut impl FnMut(News),
-    ) -> Result<(), ClientError> {
-        self.session.feed(now, bytes, &mut self.out, &mut |event| match event {
-            Event::Packet { from, payload } => packet(from, payload),
-            Event::PeerGone { peer, .. } => news(News::PeerGone(peer)),
-            Event::Restarting { reconnect_in, .. } => news(News::Restarting(reconnect_in)),
-            Event::Health(text) if !text.is_empty() => news(News::Health(text.to_owned())),
-            Event::Health(_)
-            | Event::Ready(_)
-            | Event::PeerPresent { .. }
-            | Event::KeepAlive
-            | Event::Pong(_) => {}
-        })?;
-        if self.session.can_send() {
-            for (to, waiting) in self.waiting.drain(..) {
-                self.session.send(&to, &waiting, &mut self.out)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        while self.written < self.out.len() {
-            match self.stream.write_vectored(&[IoSlice::new(&self.out[self.written..])]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(length) => self.written += length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
-            }
-        }
-        if self.written == self.out.len() {
-            self.out.clear();
-            self.written = 0;
-            self.out.shrink_to(CONGESTED);
-        } else if self.written > CONGESTED {
-            self.out.drain(..self.written);
-            self.written = 0;
-        }
-        self.stream.flush_pending()
     }
 }

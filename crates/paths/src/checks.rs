@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use crate::Paths;
 use crate::config::{HOME_GRACE, HOME_PATIENCE, RECHECK};
 use crate::home::Latencies;
-use crate::netcheck::relays_by_v4;
 use crate::output::{Event, Output, Report};
 
 /// Least time between checks that nobody forces.
@@ -71,7 +70,7 @@ impl Paths {
             self.endpoints.set_global(v4, v6, report.mapping_varies_by_dest_ip);
         }
         self.choose_first_home(now);
-        let progress = self.netcheck.progress(now, &self.endpoints);
+        let progress = self.netcheck.progress(now);
         if progress.stun_over {
             self.make_waiting_calls(now);
         }
@@ -82,8 +81,7 @@ impl Paths {
     }
 
     fn finish_check(&mut self, now: Instant, mut report: Report, latencies: Latencies) {
-        let chosen =
-            self.history.choose(now, latencies, self.relays.home(), self.relays.known(), &self.scores);
+        let chosen = self.history.choose(now, latencies, self.relays.home(), &self.homes, &self.scores);
         if chosen != 0 {
             self.move_home(now, chosen);
         }
@@ -93,12 +91,12 @@ impl Paths {
 
     /// A home is needed before there is a report: one relay needs no choosing, several are given a moment.
     pub(crate) fn choose_first_home(&mut self, now: Instant) {
-        if self.relays.home() != 0 || self.relays.known().is_empty() {
+        if self.relays.home() != 0 || self.homes.is_empty() {
             self.home_by = None;
             self.home_grace = false;
             return;
         }
-        if self.relays.known().len() > 1 {
+        if self.homes.len() > 1 {
             let by = *self.home_by.get_or_insert(now + HOME_PATIENCE);
             let measured = self.netcheck.measured().is_some_and(|measured| !measured.is_empty());
             if measured && self.netcheck.is_measuring() && !self.home_grace {
@@ -116,9 +114,12 @@ impl Paths {
             let score = self.scores.get(region).copied().filter(|score| *score > 0.0).unwrap_or(1.0);
             latency.as_secs_f64() * score
         };
-        let fastest = measured.iter().map(|(region, latency)| (weighted(region, latency), *region));
+        let fastest = measured
+            .iter()
+            .filter(|(region, _)| self.homes.contains(region))
+            .map(|(region, latency)| (weighted(region, latency), *region));
         let fastest = fastest.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, region)| region);
-        let any: Vec<u16> = self.relays.known().iter().copied().collect();
+        let any: Vec<u16> = self.homes.iter().copied().collect();
         if let Some(region) = fastest.or_else(|| self.voice.chance.pick(&any)) {
             self.home_by = None;
             self.home_grace = false;
@@ -149,8 +150,9 @@ impl Paths {
         if self.told.as_ref() == Some(&told) {
             return;
         }
-        let family = if relays_by_v4(&self.endpoints) { "v4" } else { "v6" };
-        let seconds = latencies.iter().map(|(region, l)| (format!("{region}-{family}"), l.as_secs_f64()));
+        let family = |region: &u16| if self.netcheck.is_over_v6(*region) { "v6" } else { "v4" };
+        let seconds =
+            latencies.iter().map(|(region, l)| (format!("{region}-{}", family(region)), l.as_secs_f64()));
         let latencies: BTreeMap<String, f64> = seconds.collect();
         let (home, endpoints) = (told.home, told.endpoints.clone());
         self.told = Some(told);

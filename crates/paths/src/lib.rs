@@ -80,6 +80,8 @@ pub struct Paths {
     last_check: Option<Instant>,
     full_wanted: bool,
     history: History,
+    /// Regions that may be home.
+    homes: BTreeSet<u16>,
     /// The first home is chosen by then.
     home_by: Option<Instant>,
     /// A first measurement came; only a short while is left for others.
@@ -110,6 +112,7 @@ impl Paths {
             last_check: None,
             full_wanted: false,
             history: History::default(),
+            homes: BTreeSet::new(),
             home_by: None,
             home_grace: false,
             told: None,
@@ -127,11 +130,13 @@ impl Paths {
         let differs = |(id, region): &(&u16, _)| self.map.regions.get(id).is_some_and(|old| old != *region);
         let changed: BTreeSet<u16> = map.regions.iter().filter(differs).map(|(id, _)| *id).collect();
         let known = servers::relay_regions(&map);
-        self.netcheck.set_map(servers::stun_servers(&map), known.clone());
+        self.homes = servers::home_regions(&map);
+        let (measured, homes) = (servers::measured_regions(&map), self.homes.clone());
+        self.netcheck.set_map(servers::stun_servers(&map), measured, homes);
         self.scores = map.home_params.as_ref().map(|params| params.region_score.clone()).unwrap_or_default();
         self.map = map;
         self.history.clear();
-        let only_one = known.len() == 1;
+        let only_one = self.homes.len() == 1;
         self.relays.set_known(known, &changed, &mut self.voice.out);
         if only_one {
             self.choose_first_home(now);
@@ -158,11 +163,13 @@ impl Paths {
         }
     }
 
-    /// Takes our sockets and interface addresses. A change has the network checked again.
-    pub fn set_local(&mut self, now: Instant, local: Local) {
-        if self.endpoints.set_local(local) {
+    /// Takes our sockets and interface addresses. A change has the network checked again; returns whether there was one.
+    pub fn set_local(&mut self, now: Instant, local: Local) -> bool {
+        let changed = self.endpoints.set_local(local);
+        if changed {
             self.recheck_changed_network(now);
         }
+        changed
     }
 
     /// Whether the user chose the port of the IPv4 socket. It is then advertised behind a symmetric NAT too, in case the
@@ -260,9 +267,9 @@ impl Paths {
         self.settle(now, &key);
     }
 
-    /// Answers [`Output::MeasureRelay`]; `None` if the relay could not be reached.
-    pub fn relay_latency(&mut self, now: Instant, region: u16, latency: Option<Duration>) {
-        self.netcheck.relay_latency(region, latency);
+    /// Answers [`Output::MeasureRelay`]; `None` if the relay could not be reached. `v6`: it was over IPv6.
+    pub fn relay_latency(&mut self, now: Instant, region: u16, latency: Option<Duration>, v6: bool) {
+        self.netcheck.relay_latency(region, latency, v6);
         self.after_check(now);
     }
 
@@ -313,6 +320,12 @@ impl Paths {
     /// Sockets were rebound, or the machine woke or moved: nothing that was proved holds.
     pub fn network_changed(&mut self, now: Instant) {
         self.recheck_changed_network(now);
+    }
+
+    /// Something about the network changed that shows in none of our addresses: ours outside may be others.
+    pub fn network_stirred(&mut self, now: Instant) {
+        self.netcheck.doubt();
+        self.check_soon(now, false);
     }
 
     /// Does everything that is due at `now`.

@@ -28,6 +28,8 @@ const INCREMENTAL_REGIONS: usize = 3;
 pub(crate) struct Netcheck {
     servers: Vec<Server>,
     relays: BTreeSet<u16>,
+    /// Regions that checks in between look at: what may be home.
+    usual: BTreeSet<u16>,
     /// Answers of the resolver, by region.
     resolved: BTreeMap<u16, Vec<SocketAddr>>,
     running: Option<Check>,
@@ -35,6 +37,8 @@ pub(crate) struct Netcheck {
     last_stun: Option<Instant>,
     /// Last known latency of each relay.
     latencies: Latencies,
+    /// Those of them measured over IPv6.
+    over_v6: BTreeSet<u16>,
 }
 
 #[derive(Debug)]
@@ -69,7 +73,8 @@ pub(crate) struct Progress {
 }
 
 impl Netcheck {
-    pub(crate) fn set_map(&mut self, servers: Vec<Server>, relays: BTreeSet<u16>) {
+    pub(crate) fn set_map(&mut self, servers: Vec<Server>, relays: BTreeSet<u16>, usual: BTreeSet<u16>) {
+        self.usual = usual;
         self.latencies.retain(|region, _| relays.contains(region));
         self.servers = servers;
         self.relays = relays;
@@ -91,6 +96,11 @@ impl Netcheck {
 
     pub(crate) fn latencies(&self) -> &Latencies {
         &self.latencies
+    }
+
+    /// Whether a relay was last measured over IPv6.
+    pub(crate) fn is_over_v6(&self, region: u16) -> bool {
+        self.over_v6.contains(&region)
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -200,9 +210,14 @@ impl Netcheck {
         self.running.as_ref().map(|check| &check.report)
     }
 
-    pub(crate) fn relay_latency(&mut self, region: u16, latency: Option<Duration>) {
+    pub(crate) fn relay_latency(&mut self, region: u16, latency: Option<Duration>, v6: bool) {
         if !self.relays.contains(&region) {
             return;
+        }
+        if latency.is_some() && v6 {
+            self.over_v6.insert(region);
+        } else {
+            self.over_v6.remove(&region);
         }
         if let Some(check) = &mut self.running
             && check.measuring.remove(&region)
@@ -233,7 +248,7 @@ impl Netcheck {
     }
 
     /// To be looked at after every call above.
-    pub(crate) fn progress(&mut self, now: Instant, endpoints: &Endpoints) -> Progress {
+    pub(crate) fn progress(&mut self, now: Instant) -> Progress {
         let Some(check) = &mut self.running else { return Progress::default() };
         let timed_out = now >= check.started + CHECK_TIMEOUT;
         let mut progress = Progress::default();
@@ -243,7 +258,7 @@ impl Netcheck {
             progress.stun_over = true;
         }
         if timed_out || (check.stun_over && check.measuring.is_empty()) {
-            progress.finished = self.running.take().map(|check| self.finish(now, check, endpoints));
+            progress.finished = self.running.take().map(|check| self.finish(now, check));
         }
         progress
     }
@@ -255,7 +270,7 @@ impl Netcheck {
         stun.chain(lookups).chain([check.started + CHECK_TIMEOUT]).min()
     }
 
-    fn finish(&mut self, now: Instant, check: Check, endpoints: &Endpoints) -> (Report, Latencies) {
+    fn finish(&mut self, now: Instant, check: Check) -> (Report, Latencies) {
         if check.full {
             self.last_full = Some(now);
         }
@@ -268,12 +283,11 @@ impl Netcheck {
         report.ipv4_can_send = sent(true);
         report.ipv6_can_send = sent(false);
         report.region_latency.clone_from(&check.measured);
-        let by_family = if relays_by_v4(endpoints) {
-            &mut report.region_v4_latency
-        } else {
-            &mut report.region_v6_latency
-        };
-        by_family.clone_from(&check.measured);
+        for (region, latency) in &check.measured {
+            let v6 = self.over_v6.contains(region);
+            let family = if v6 { &mut report.region_v6_latency } else { &mut report.region_v4_latency };
+            family.insert(*region, *latency);
+        }
         (report, check.measured)
     }
 
@@ -284,8 +298,8 @@ impl Netcheck {
         if self.relays.len() < 2 {
             return BTreeSet::new();
         }
-        let mut fastest: Vec<(Duration, u16)> =
-            self.latencies.iter().map(|(&region, &l)| (l, region)).collect();
+        let usual = self.latencies.iter().filter(|(region, _)| self.usual.contains(region));
+        let mut fastest: Vec<(Duration, u16)> = usual.map(|(&region, &l)| (l, region)).collect();
         fastest.sort_unstable();
         let fastest = fastest.into_iter().map(|(_, region)| region).take(INCREMENTAL_REGIONS);
         fastest.chain([home]).filter(|region| self.relays.contains(region)).collect()
@@ -349,12 +363,6 @@ impl Check {
     fn stun_is_over(&self) -> bool {
         self.lookups.is_empty() && self.targets.values().all(|target| target.next.is_none())
     }
-}
-
-/// Whether relays are taken to be reached over IPv4; their TCP connections are the shell's.
-pub(crate) fn relays_by_v4(endpoints: &Endpoints) -> bool {
-    let local = endpoints.local();
-    local.port_v4.is_some() || local.port_v6.is_none()
 }
 
 fn note_address(report: &mut Report, seen: SocketAddr) {

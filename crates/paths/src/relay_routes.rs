@@ -45,10 +45,6 @@ impl Relays {
         self.home
     }
 
-    pub(crate) fn known(&self) -> &BTreeSet<u16> {
-        &self.known
-    }
-
     /// Takes the regions of a new map that have a relay; `changed` are those not the same as before. Home is forgotten if it
     /// is gone or changed.
     pub(crate) fn set_known(

@@ -39,11 +39,25 @@ pub(crate) fn relay_regions(map: &DerpMap) -> BTreeSet<u16> {
     map.regions.iter().filter(|(id, region)| **id != 0 && has_relay(region)).map(|(id, _)| *id).collect()
 }
 
+/// Regions that may be home: avoided ones only where there is no other.
+pub(crate) fn home_regions(map: &DerpMap) -> BTreeSet<u16> {
+    let measured = measured_regions(map);
+    let avoided = |id: &u16| map.regions.get(id).is_some_and(|region| region.avoid);
+    let good: BTreeSet<u16> = measured.iter().copied().filter(|id| !avoided(id)).collect();
+    if good.is_empty() { measured } else { good }
+}
+
+/// Regions whose relays are measured.
+pub(crate) fn measured_regions(map: &DerpMap) -> BTreeSet<u16> {
+    let unmeasured = |id: &u16| map.regions.get(id).is_some_and(|region| region.no_measure_no_home);
+    relay_regions(map).into_iter().filter(|id| !unmeasured(id)).collect()
+}
+
 /// The STUN servers to ask, bounded. Two per region do: the first answer tells the address, the second whether it differs
 /// by destination. Of the embedded region every port is asked, because it may be the only one.
 pub(crate) fn stun_servers(map: &DerpMap) -> Vec<Server> {
     let mut servers = Vec::new();
-    for (&id, region) in &map.regions {
+    for (&id, region) in map.regions.iter().filter(|(_, region)| !region.no_measure_no_home) {
         let limit = if region.embedded { MAX_STUN_SERVERS } else { STUN_PER_REGION };
         let mut of_region: Vec<Server> = Vec::new();
         for server in region.nodes.iter().filter_map(|node| server(id, node)) {

@@ -55,6 +55,9 @@ pub struct Region {
     /// Not to be measured by incremental checks.
     #[serde(rename = "Avoid", default, skip_serializing_if = "is_default")]
     pub avoid: bool,
+    /// Neither to be measured nor to be anyone's home; peers that are there nevertheless can be reached.
+    #[serde(rename = "NoMeasureNoHome", default, skip_serializing_if = "is_default")]
+    pub no_measure_no_home: bool,
     /// In order of preference.
     #[serde(rename = "Nodes", default, deserialize_with = "null_is_default")]
     pub nodes: Vec<RelayNode>,

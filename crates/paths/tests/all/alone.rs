@@ -40,7 +40,7 @@ impl Alone {
     }
 
     pub fn latency(&mut self, region: u16, millis: u64) -> Vec<Output> {
-        self.paths.relay_latency(self.now, region, Some(ms(millis)));
+        self.paths.relay_latency(self.now, region, Some(ms(millis)), false);
         self.drain()
     }
 

@@ -279,3 +279,61 @@ fn a_stranger_has_no_route() {
     alone.paths.ping(alone.now, &node_key(5), 77);
     assert_eq!(alone.drain(), [Output::Event(Event::PingTimeout { id: 77 })]);
 }
+
+#[test]
+fn a_region_to_be_avoided_is_home_only_where_there_is_no_other() {
+    let avoided = |id| wire::derpmap::Region { avoid: true, ..relay_region(id) };
+    let mut alone = Alone::with_socket();
+    let outputs = alone.set_map(map_of([avoided(1), relay_region(2)]));
+    assert!(outputs.contains(&Output::OpenRelay(2)), "the only one left needs no choosing");
+    alone.latency(1, 5);
+    let outputs = alone.latency(2, 90);
+    assert_eq!(report(&outputs).unwrap().preferred_derp, 2);
+    let mut alone = Alone::with_socket();
+    assert!(alone.set_map(map_of([avoided(1)])).contains(&Output::OpenRelay(1)));
+}
+
+#[test]
+fn a_region_may_forbid_to_be_measured_and_chosen() {
+    let closed = wire::derpmap::Region { no_measure_no_home: true, ..relay_region(1) };
+    let mut alone = Alone::with_socket();
+    let outputs = alone.set_map(map_of([closed.clone(), relay_region(2)]));
+    assert!(!outputs.contains(&Output::MeasureRelay(1)) && outputs.contains(&Output::MeasureRelay(2)));
+    assert_eq!(homes(&outputs).last(), Some(&2));
+    let mut alone = Alone::with_socket();
+    let outputs = alone.set_map(map_of([closed]));
+    assert!(homes(&outputs).iter().all(|home| *home == 0), "{outputs:?}");
+}
+
+#[test]
+fn latencies_are_told_by_the_family_they_were_measured_over() {
+    let mut alone = Alone::with_socket();
+    alone.set_map(map_of([relay_region(1), relay_region(2)]));
+    alone.paths.relay_latency(alone.now, 1, Some(ms(10)), true);
+    alone.drain();
+    let outputs = alone.latency(2, 50);
+    let told = outputs.iter().rev().find_map(|output| match output {
+        Output::Event(Event::Self_ { latencies, .. }) => Some(latencies.keys().cloned().collect::<Vec<_>>()),
+        _ => None,
+    });
+    assert_eq!(told.unwrap(), ["1-v6", "2-v4"]);
+    let report = report(&outputs).unwrap();
+    assert_eq!(report.region_v6_latency.keys().collect::<Vec<_>>(), [&1]);
+    assert_eq!(report.region_v4_latency.keys().collect::<Vec<_>>(), [&2]);
+}
+
+#[test]
+fn a_stirred_network_is_looked_at_again() {
+    let mut alone = Alone::with_socket();
+    let map = map_of([relay_region(9), stun_region(10, "192.0.2.1:3478".parse().unwrap())]);
+    let asked = requests(&alone.set_map(map));
+    alone.latency(9, 12);
+    alone.answer(&asked[0].1, "203.0.113.7:5000");
+    let peer = crate::alone::Puppet::new(2);
+    alone.paths.set_peers(alone.now, &[peer.record(9, &["192.0.2.20:7000"])]);
+    alone.paths.route(alone.now, &peer.node);
+    alone.drain();
+    alone.pass(ms(6000));
+    alone.paths.network_stirred(alone.now);
+    assert_eq!(requests(&plain(&alone.pass(ms(1)))).len(), 1);
+}

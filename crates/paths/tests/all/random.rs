@@ -168,7 +168,9 @@ impl Run {
             Step::RelayUp(region) => self.alone.paths.relay_up(now, *region),
             Step::RelayDown(region) => self.alone.paths.relay_down(now, *region),
             Step::PeerGone(region, peer) => self.alone.paths.relay_peer_gone(now, *region, key(peer)),
-            Step::Latency(region, latency) => self.alone.paths.relay_latency(now, *region, latency.map(ms)),
+            Step::Latency(region, latency) => {
+                self.alone.paths.relay_latency(now, *region, latency.map(ms), false)
+            }
             Step::Resolved(region, addrs) => self.alone.paths.stun_resolved(now, *region, addrs.clone()),
             Step::Map(regions) => {
                 let servers = regions

@@ -232,7 +232,7 @@ impl World {
         let host = self.nodes[node].host;
         self.net.move_host(host);
         let address = self.net.address(host);
-        self.act(node, |paths, now| paths.set_local(now, local(address)));
+        self.act(node, |paths, now| assert!(paths.set_local(now, local(address))));
     }
 
     fn wake(&mut self) {
@@ -243,7 +243,7 @@ impl World {
             match entry.remove() {
                 Later::Up(node, region) => self.act(node, |paths, now| paths.relay_up(now, region)),
                 Later::Measured(node, region) => {
-                    self.act(node, |paths, now| paths.relay_latency(now, region, Some(ms(20))));
+                    self.act(node, |paths, now| paths.relay_latency(now, region, Some(ms(20)), false));
                 }
             }
         }

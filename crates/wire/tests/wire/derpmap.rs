@@ -107,7 +107,8 @@ proptest! {
             name: code.clone(), region_id: id, host, stun_port, derp_port, stun_only, insecure, force_http, can_port_80,
             ..RelayNode::default()
         };
-        let region = Region { embedded, id, code: code.clone(), name: code, avoid, nodes: vec![node] };
+        let region =
+            Region { embedded, id, code: code.clone(), name: code, avoid, nodes: vec![node], ..<_>::default() };
         let home_params = Some(HomeParams { region_score: [(id, f64::from(eighths) / 8.0)].into() });
         let map = DerpMap { home_params, regions: [(id, region)].into() };
         prop_assert_eq!(DerpMap::from_json(map.to_json().unwrap().as_bytes()).unwrap(), map);
