@@ -14,11 +14,12 @@
 //! - A round is *quiet* when its shortest round trip is within a sixteenth and 0.5 ms of the path's, so that no queue
 //!   stood, and at least four fifths of the estimated bandwidth were delivered. Loss in a quiet round is no congestion.
 //!   While the sender does not probe, it is averaged as the path's *own loss*.
-//! - Loss in any other round is congestion when a queue stood throughout, or when it exceeds the own loss by 2 % of the flight and
-//!   two standard deviations: the bounds until the next probe fall, as in the draft.
+//! - Any other round is congested when it lost something while a queue stood throughout, when a queue stood and not half of
+//!   the estimate was delivered, or when its loss exceeds the own loss by 2 % of the flight and two standard deviations: the bounds until the
+//!   next probe fall, as in the draft.
 //! - A probe put too much in flight when its loss exceeds the own loss by the same margin. Random loss does not grow
 //!   with the sender's rate, an overflowing queue's or a policer's does: the comparison of probe and cruise tells them apart.
-//! - Start-up ends by loss only where it exceeds and either a queue stands or the rate grows no more.
+//! - Start-up ends by loss only where two rounds in a row exceed, and a queue stands or the rate grows no more.
 //! - The sender sends what the path loses by itself on top of the bandwidth, so that the delivered rate stays at it.
 //!
 //! Where no loss is the path's own, all of this is the draft's rule.
@@ -158,35 +159,33 @@ impl Bbr {
     }
 
     /// A round has passed: learns from its losses.
-    fn judge_round(&mut self) {
+    fn judge_round(&mut self, app_limited: bool) {
         let round = self.losses.round();
         let min_rtt = self.path.min_rtt();
-        let expected = self.bandwidth() as f64 * self.mode.pacing_gain().min(1.0);
-        let quiet = round.is_quiet(min_rtt, self.bounds.latest().0, expected as u64);
-        self.quiet = quiet;
-        if quiet && matches!(self.mode, Mode::Cruise | Mode::Refill) {
+        let expected = (self.bandwidth() as f64 * self.mode.pacing_gain().min(1.0)) as u64;
+        let rate = if app_limited { expected } else { self.bounds.latest().0 };
+        self.quiet = round.is_quiet(min_rtt, rate, expected);
+        if self.quiet && matches!(self.mode, Mode::Cruise | Mode::Refill) {
             self.losses.learn();
         }
-        if quiet || round.lost == 0 || self.mode.is_probing() {
+        if self.quiet || self.mode.is_probing() {
             return;
         }
-        let others_queue = self.mode == Mode::Cruise && round.queue_stands(min_rtt);
-        if others_queue || self.losses.exceed(round.lost, round.lost + round.delivered) {
+        // While a probe's queue drains, a queue says nothing of others.
+        let contended = self.mode == Mode::Cruise && round.lost > 0 && round.queue_stands(min_rtt);
+        let exceeds = self.losses.exceed(round.lost, round.lost + round.delivered);
+        if contended || exceeds || round.is_collapse(min_rtt, rate, expected) {
             self.bounds.lower(self.path.bandwidth(), self.window);
         }
     }
 
-    /// Whether start-up lost so much, and gained so little, that it is over.
-    fn startup_is_congested(&self) -> bool {
-        let round = self.losses.round();
-        let lost = round.lost >= 6 * self.mss && self.losses.exceed(round.lost, round.lost + round.delivered);
-        lost && (round.queue_stands(self.path.min_rtt()) || !self.full.is_growing())
-    }
-
     fn leave_startup(&mut self, ack: &Ack) {
         if ack.rate.is_some_and(|rate| !rate.app_limited) && self.round.passed && !self.full.is_reached() {
-            self.full.on_round(self.path.bandwidth());
-            if self.startup_is_congested() {
+            let round = self.losses.round();
+            let lossy = self.losses.exceed(round.lost, round.lost + round.delivered);
+            self.full.on_round(self.path.bandwidth(), lossy);
+            let stuck = round.queue_stands(self.path.min_rtt()) || !self.full.is_growing();
+            if self.full.is_overflowing() && stuck {
                 self.full.reach();
                 let bdp = self.inflight(self.bandwidth(), 1.0);
                 self.bounds.long = bdp.max(self.bounds.latest().1);
@@ -297,7 +296,7 @@ impl Controller for Bbr {
         }
         let passed = self.round.passed;
         if passed {
-            self.judge_round();
+            self.judge_round(ack.rate.is_some_and(|rate| rate.app_limited));
         }
         self.leave_startup(ack);
         self.probe_bandwidth(ack);

@@ -100,6 +100,12 @@ impl Flow {
         }
     }
 
+    /// The application's budget begins anew.
+    pub fn reset_app(&mut self, now: Instant) {
+        self.start = now;
+        self.app_sent = 0;
+    }
+
     fn app_has_more(&self, now: Instant) -> bool {
         let earned = |rate: u64| (rate as f64 * (now - self.start).as_secs_f64()) as u64;
         now >= self.start && self.app.is_none_or(|rate| self.app_sent + MSS <= earned(rate))

@@ -67,10 +67,16 @@ impl Bounds {
         self.short = self.latest_delivered.max(cut(self.short, window));
     }
 
-    /// Forgets the bounds that hold until a probe.
+    /// Widens the bounds for a probe. Twice the bandwidth is no limit to a probe after contention, but after the link
+    /// has become much slower it keeps the old estimate from flooding it again.
     pub(super) fn release(&mut self) {
         self.short = u64::MAX;
-        self.bandwidth = u64::MAX;
+        self.bandwidth = self.bandwidth.saturating_mul(2);
+    }
+
+    /// A probe delivered this much: it may be sent.
+    pub(super) fn admit_latest(&mut self) {
+        self.bandwidth = self.bandwidth.max(self.latest_rate);
     }
 
     /// A flight of this size lost too much.

@@ -93,6 +93,9 @@ impl Bbr {
         if let Some(rate) = &ack.rate {
             self.adapt_bound(ack, rate);
         }
+        if self.mode == Mode::Up {
+            self.bounds.admit_latest();
+        }
         match self.mode {
             Mode::Down | Mode::Cruise if self.is_time_to_probe(ack.now) => self.start_refill(ack),
             Mode::Down if self.is_drained(ack) => self.start_cruise(ack),
@@ -113,11 +116,19 @@ impl Bbr {
     }
 
     /// Whether the probe has made a queue: more is in flight than the quarter on top of what the path holds, although
-    /// half a round trip has passed since a higher bandwidth would have begun to show.
+    /// half a round trip (with whatever queue there is) has passed since a higher bandwidth would have begun to show.
+    /// As long as the bound holds it back it has shown nothing yet.
     fn is_probed(&self, ack: &Ack) -> bool {
         let elapsed = ack.now.saturating_duration_since(self.cycle.since);
-        let held = self.inflight(self.path.bandwidth(), Mode::Up.pacing_gain());
-        elapsed > self.path.min_rtt() * 3 / 2 && ack.in_flight_before > held + self.path.extra_acked()
+        let held = self.inflight(self.bandwidth(), Mode::Up.pacing_gain());
+        !self.is_bound(ack)
+            && elapsed > ack.smoothed_rtt * 3 / 2
+            && ack.in_flight_before > held + self.path.extra_acked()
+    }
+
+    /// The long run's bound, and nothing else, holds the sender back.
+    fn is_bound(&self, ack: &Ack) -> bool {
+        ack.in_flight_before + 3 * self.mss >= self.window && self.window >= self.bounds.long
     }
 
     fn adapt_bound(&mut self, ack: &Ack, rate: &RateSample) {
@@ -152,8 +163,7 @@ impl Bbr {
 
     /// While the bound holds the probe back it grows, by one segment in the first round, two in the next, four then.
     fn raise_bound(&mut self, ack: &Ack) {
-        let limited = ack.in_flight_before + 3 * self.mss >= self.window && self.window >= self.bounds.long;
-        if limited {
+        if self.is_bound(ack) {
             self.cycle.up_acked += ack.acked;
             let acked_per_segment = (self.window >> self.cycle.up_rounds.min(30)).max(self.mss);
             let segments = self.cycle.up_acked / acked_per_segment;

@@ -9,12 +9,15 @@ const ROUNDS: u32 = 3;
 pub(super) struct FullPipe {
     bandwidth: u64,
     rounds: u32,
+    /// Rounds in a row that lost too much.
+    lossy: u32,
     reached: bool,
 }
 
 impl FullPipe {
-    /// Takes the estimate at a round's end.
-    pub(super) fn on_round(&mut self, bandwidth: u64) {
+    /// Takes the estimate at a round's end, and whether the round lost too much.
+    pub(super) fn on_round(&mut self, bandwidth: u64, lossy: bool) {
+        self.lossy = if lossy { self.lossy + 1 } else { 0 };
         if bandwidth as f64 >= self.bandwidth as f64 * GROWTH {
             self.bandwidth = bandwidth;
             self.rounds = 0;
@@ -29,6 +32,11 @@ impl FullPipe {
     /// The last round brought more.
     pub(super) fn is_growing(&self) -> bool {
         self.rounds == 0 && !self.reached
+    }
+
+    /// A second lossy round in a row: the first may be bad luck with a few packets.
+    pub(super) fn is_overflowing(&self) -> bool {
+        self.lossy >= 2
     }
 
     pub(super) fn is_reached(&self) -> bool {

@@ -13,6 +13,7 @@ const STANDING_DIVISOR: u32 = 16;
 const STANDING: Duration = Duration::from_micros(500);
 /// How much of the estimated bandwidth must still be delivered.
 const HELD: f64 = 0.8;
+const COLLAPSED: f64 = 0.5;
 /// Segments over which the path's own loss is averaged, the fewest that say something, and the most it is believed to be.
 const AVERAGED: f64 = 4096.0;
 const FEWEST: f64 = 100.0;
@@ -44,6 +45,11 @@ impl Tally {
     /// A queue stood all round long.
     pub(super) fn queue_stands(&self, min_rtt: Duration) -> bool {
         self.shortest_rtt.is_some_and(|rtt| rtt > min_rtt + min_rtt / STANDING_DIVISOR + STANDING)
+    }
+
+    /// A queue stands and most of what was expected does not arrive: the link has become slower.
+    pub(super) fn is_collapse(&self, min_rtt: Duration, rate: u64, expected: u64) -> bool {
+        self.queue_stands(min_rtt) && (rate as f64) < COLLAPSED * expected as f64
     }
 
     /// No queue stood, and the path delivered what it was expected to: whatever was lost, congestion it was not.
@@ -148,11 +154,11 @@ mod tests {
     }
 
     #[test]
-    fn quiet_is_no_queue_and_full_delivery() {
+    fn a_queue_stands_when_the_shortest_round_trip_is_longer() {
         let ms = Duration::from_millis;
         let tally = |rtt| Tally { lost: 1, delivered: 9, shortest_rtt: Some(ms(rtt)) };
-        assert!(tally(101).is_quiet(ms(100), 95, 100));
-        assert!(!tally(110).is_quiet(ms(100), 95, 100), "a queue");
-        assert!(!tally(101).is_quiet(ms(100), 70, 100), "less is delivered");
+        assert!(!tally(106).queue_stands(ms(100)));
+        assert!(tally(107).queue_stands(ms(100)));
+        assert!(!Tally::default().queue_stands(ms(100)), "nothing was measured");
     }
 }
