@@ -1,10 +1,12 @@
 """A data plane without sockets: records what it is told, and says what a test tells it to say."""
 
 import asyncio
+import functools
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
+from coder.agent import webapi
 from coder.dataplane.engine import (
     Interval,
     NetworkReport,
@@ -67,6 +69,9 @@ class FakeNode:
         self.report: NetworkReport | None = None
         self.next_report: NetworkReport = REPORT
         """What a check of the network finds."""
+        self.served: dict[str, Any] | None = None
+        """The JSON values of the peer's HTTP API by path; None: it hangs up."""
+        self._serving: set[asyncio.Task[None]] = set()
 
     def set_map(self, derp_map_json: str) -> None:
         self.maps.append(derp_map_json)
@@ -112,8 +117,14 @@ class FakeNode:
         return 0.001
 
     async def connect(self, address: str, port: int) -> socket.socket:
-        ours, _theirs = socket.socketpair()
+        ours, theirs = socket.socketpair()
         ours.setblocking(False)
+        theirs.setblocking(False)
+        if self.served is None:
+            theirs.close()
+        else:
+            routes = {path: functools.partial(_value, value) for path, value in self.served.items()}
+            self._serving.add(asyncio.ensure_future(webapi.serve(theirs, routes)))
         return ours
 
     async def speedtest(self, address: str, *, duration: float, download: bool, on_interval: Any) -> SpeedtestResult:
@@ -133,6 +144,10 @@ class FakeNode:
 
     def close(self) -> None:
         self.closed = True
+
+
+async def _value(value: Any) -> Any:
+    return value
 
 
 class FakeEngine:

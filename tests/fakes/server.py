@@ -203,7 +203,9 @@ MAP = {
             "RegionID": 999,
             "RegionCode": "coder",
             "RegionName": "Coder Embedded Relay",
-            "Nodes": [{"Name": "999b", "RegionID": 999, "HostName": "inner.example", "DERPPort": 443, "STUNPort": -1}],
+            "Nodes": [
+                {"Name": "999b", "RegionID": 999, "HostName": "inner.example", "DERPPort": 443, "STUNPort": 3478}
+            ],
         }
     },
 }
@@ -213,7 +215,7 @@ def map_message() -> pb.DERPMap:
     region = pb.DERPMap.Region(
         region_id=999, embedded_relay=True, region_code="coder", region_name="Coder Embedded Relay"
     )
-    region.nodes.add(name="999b", region_id=999, host_name="inner.example", derp_port=443, stun_port=-1)
+    region.nodes.add(name="999b", region_id=999, host_name="inner.example", derp_port=443, stun_port=3478)
     return pb.DERPMap(home_params=pb.DERPMap.HomeParams(), regions={999: region})
 
 

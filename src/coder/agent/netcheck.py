@@ -4,7 +4,6 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from coder.agent.interfaces import interfaces
-from coder.errors import CoderError
 from coder.peering import network
 from coder.tailnet.diagnosis import MIN_MTU
 from coder.tailnet.sides import Interface
@@ -24,7 +23,9 @@ SMALL_MTU = "EIF01"
 async def report(peering: "Peering | None") -> dict[str, Any]:
     """Make the answer; what cannot be found out is left unknown."""
     found = await asyncio.to_thread(interfaces)
-    info = NetInfo() if peering is None else await _info(peering)
+    info = NetInfo()
+    if peering is not None:
+        info = network.net_info(await network.checked(peering.node, PATIENCE), peering.state())
     return {
         "severity": "ok",
         "warnings": None,
@@ -32,16 +33,6 @@ async def report(peering: "Peering | None") -> dict[str, Any]:
         "net_info": netinfo.dump(info),
         "interfaces": interface_report(found),
     }
-
-
-async def _info(peering: "Peering") -> NetInfo:
-    known = peering.node.report
-    if known is None:
-        try:
-            known = await peering.node.netcheck(PATIENCE)
-        except CoderError:
-            known = None
-    return network.net_info(known, peering.state())
 
 
 def interface_report(found: list[Interface]) -> dict[str, Any]:

@@ -119,6 +119,7 @@ async def _workspace(
 
     agent_id = await exam.run("agent", agent)
     from coder.dataplane.engine import Engine
+    from coder.peering import network
 
     async with AsyncExitStack() as stack:
 
@@ -126,6 +127,7 @@ async def _workspace(
             engine = await stack.enter_async_context(Engine())
             made = await stack.enter_async_context(introduced(flags, api, engine, agent_id, target.name))
             await _await(made.watch.home.wait(), made, patience, lambda: _no_relay(made.watch))
+            await network.checked(made.node, patience)
             return Told(made, _relay_text(made))
 
         connection = await exam.run("relay", relay)
@@ -252,6 +254,7 @@ def _way(watch: Watch, region: int, *, forced: bool) -> str:
 
 async def _relays(flags: Globals, exam: Examination, api: Api, patience: float) -> None:
     from coder.dataplane.engine import Engine, NodeSettings
+    from coder.peering import network
     from coder.tailnet import derpmap
     from coder.wire import derpmap_json
 
@@ -267,10 +270,10 @@ async def _relays(flags: Globals, exam: Examination, api: Api, patience: float) 
             node = engine.node(settings, watch.on_event)
             stack.callback(node.close)
             node.set_map(json.dumps(derpmap_json.dump(relays)))
-            report = await node.netcheck(patience)
-            text, silent = _latencies(relays, report)
-            if not report.region_latency:
+            report = await network.checked(node, patience)
+            if report is None or not report.preferred_derp:
                 raise _no_relay(watch)
+            text, silent = _latencies(relays, report)
             way = _way(watch, report.preferred_derp, forced=forced)
             return Told((relays, report), f"{text}; {way}", warn=silent, remedy=watch.problem if silent else "")
 

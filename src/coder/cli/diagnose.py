@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from coder.cli import tunnel_http
 from coder.errors import CoderError, PeerUnsupported
+from coder.peering import network
 from coder.tailnet import diagnosis, sides
 from coder.tailnet.diagnosis import FULL_PACKET, MIN_MTU, Facts, Nat, Side, Verdict
 from coder.tailnet.sides import NOTHING, Extra, Interface
@@ -15,7 +16,7 @@ from coder.wire.netinfo import NetInfo
 
 if TYPE_CHECKING:
     from coder.cli.connect import Connection
-    from coder.dataplane.engine import NetworkReport, Node, PeerPaths
+    from coder.dataplane.engine import NetworkReport, PeerPaths
     from coder.wire.derpmap import DerpMap
 
 NO_STUN = -1
@@ -56,42 +57,51 @@ async def look(connection: "Connection", *, direct: bool | None, patience: float
     """Ask both ends. `direct` says how the last answer came; None: there was none, and the agent is not asked."""
     peer = next(iter(connection.peering.state().peers), None)
     client, agent = await asyncio.gather(
-        _client(connection, peer.key if peer else "", patience),
-        _agent(connection, patience) if direct is not None else _nobody(),
+        _client(connection, patience), _agent(connection, patience) if direct is not None else _nobody()
     )
-    paths = connection.node.peer_paths(peer.key) if peer else None
-    offered = peer.endpoints if peer else ()
     facts = Facts(
         client=client,
-        agent=sides.side(agent.info, endpoints=offered, interfaces=agent.interfaces, extra=agent.extra),
+        agent=sides.side(
+            agent.info, endpoints=peer.endpoints if peer else (), interfaces=agent.interfaces, extra=agent.extra
+        ),
         direct=direct,
-        seconds=connection.seconds_since_reached(),
         client_flag=connection.rules.client_flag,
         server_blocks=connection.rules.server_blocks,
         stun=has_stun(connection.peering.state().derp_map),
-        small_only=paths is not None and _small_only(paths),
         agent_answers=not agent.problem,
+    )
+    return again(connection, facts, direct=direct, agent_problem=agent.problem)
+
+
+def again(connection: "Connection", facts: Facts, *, direct: bool | None, agent_problem: str) -> Findings:
+    """Judge anew by what this end has seen meanwhile, without asking anybody."""
+    paths = _paths(connection)
+    facts = replace(
+        facts,
+        direct=direct,
+        seconds=connection.seconds_since_reached(),
+        small_only=paths is not None and _small_only(paths),
+        client=replace(facts.client, heard=None if paths is None else network.heard(paths)),
     )
     return Findings(
         facts=facts,
         verdict=diagnosis.judge(facts),
-        agent_problem=agent.problem,
+        agent_problem=agent_problem,
         first_direct=paths.first_direct if paths else None,
         mtu=_proven_mtu(paths) if paths else None,
     )
 
 
-async def _client(connection: "Connection", peer: str, patience: float) -> Side:
-    from coder.peering import network
+def _paths(connection: "Connection") -> "PeerPaths | None":
+    peer = next(iter(connection.peering.state().peers), None)
+    return connection.node.peer_paths(peer.key) if peer else None
 
-    info = await checked(connection.node, patience)
+
+async def _client(connection: "Connection", patience: float) -> Side:
+    report = await network.checked(connection.node, patience)
     state = connection.peering.state()
-    paths = connection.node.peer_paths(peer) if peer else None
-    return await here(
-        network.net_info(info, state),
-        state.endpoints,
-        network.extra_of(connection.peering, paths),
-    )
+    extra = network.extra_of(connection.peering, _paths(connection))
+    return await here(network.net_info(report, state), state.endpoints, extra)
 
 
 async def here(info: NetInfo, endpoints: tuple[str, ...], extra: Extra) -> Side:
@@ -111,16 +121,6 @@ async def here_alone(report: "NetworkReport") -> Side:
     )
     seen = tuple(place for place in (report.global_v4, report.global_v6) if place)
     return await here(info, seen, Extra(ipv4=report.ipv4, blocks=False))
-
-
-async def checked(node: "Node", patience: float) -> "NetworkReport | None":
-    """Return the node's report on the network, waiting for one if there is none yet; None if none came."""
-    if node.report is None:
-        try:
-            return await node.netcheck(patience)
-        except CoderError:
-            return None
-    return node.report
 
 
 async def _agent(connection: "Connection", patience: float) -> _Agent:
@@ -213,6 +213,7 @@ def findings_json(found: Findings) -> dict[str, Any]:
     return {
         "client": side_json(found.facts.client),
         "agent": None if found.agent_problem else side_json(found.facts.agent),
+        "agent_problem": found.agent_problem,
         "direct_after_seconds": found.first_direct,
         "path_mtu": found.mtu,
         "verdict": verdict_json(found.verdict),

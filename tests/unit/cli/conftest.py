@@ -4,7 +4,8 @@ import os
 import pytest
 from click.testing import CliRunner
 from fakes.engine import FakeEngine
-from fakes.server import SESSION, USER, FakeServer
+from fakes.network import AGENT, BY_NAME, prepare
+from fakes.server import BUILD, MAP, SESSION, USER, FakeServer, agent, coordination, workspace
 
 from coder.cli import main as program
 
@@ -54,3 +55,24 @@ def signed_in(server, config):
     (config / "url").write_text(server.url + "\n")
     (config / "session").write_text(SESSION + "\n")
     return server
+
+
+@pytest.fixture
+def network(signed_in, monkeypatch):
+    """A workspace whose agent answers over the relay, and the engine that a command will use."""
+    signed_in.requests = []
+    signed_in.handlers = coordination(signed_in.requests)
+    signed_in.answers["GET /api/v2/buildinfo"] = (200, {"version": BUILD})
+    signed_in.answers[BY_NAME] = (200, workspace(agent()))
+    signed_in.answers["GET /api/v2/workspaceagents/connection"] = (200, {"derp_map": MAP})
+    signed_in.answers[f"{AGENT}/connection"] = (200, {"derp_map": MAP})
+    signed_in.answers[f"{AGENT}/coordinate"] = (101, None)
+    signed_in.prepare = prepare
+    signed_in.engines = []
+
+    def engine():
+        signed_in.engines.append(FakeEngine(signed_in.prepare))
+        return signed_in.engines[-1]
+
+    monkeypatch.setattr("coder.dataplane.engine.Engine", engine)
+    return signed_in

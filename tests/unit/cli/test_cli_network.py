@@ -1,53 +1,19 @@
 import json
 
 import pytest
-from fakes.engine import DIRECT, RELAYED, FakeEngine, result
-from fakes.server import AGENT_ID, MAP, SESSION, agent, coordination, workspace
+from fakes.engine import result
+from fakes.network import AGENT, BY_NAME, DIRECT_PONG, RELAY_PONG, with_node
+from fakes.server import AGENT_ID, MAP, SESSION, agent, workspace
 
-from coder.dataplane.engine import Pong, RelayProblem
+from coder.dataplane.engine import RelayProblem
 from coder.errors import TimedOut
 
-BY_NAME = "GET /api/v2/users/me/workspace/dev"
-AGENT = f"GET /api/v2/workspaceagents/{AGENT_ID}"
-RELAY_PONG = Pong(latency=0.029, path=RELAYED)
-DIRECT_PONG = Pong(latency=0.000264, path=DIRECT)
-
-
-@pytest.fixture
-def network(signed_in, monkeypatch):
-    """A workspace whose agent answers over the relay, and the engine that a command will use."""
-    signed_in.requests = []
-    signed_in.handlers = coordination(signed_in.requests)
-    signed_in.answers[BY_NAME] = (200, workspace(agent()))
-    signed_in.answers[f"{AGENT}/connection"] = (200, {"derp_map": MAP})
-    signed_in.answers[f"{AGENT}/coordinate"] = (101, None)
-
-    def prepare(node):
-        node.pongs = [RELAY_PONG]
-        node.handshakes = {"nodekey:" + bytes(range(32)).hex(): 0.2}
-        node.result = result((0.0, 1.0, 125_000_000), (1.0, 2.0, 250_000_000))
-        node.settle()
-
-    signed_in.prepare = prepare
-    signed_in.engines = []
-
-    def engine():
-        signed_in.engines.append(FakeEngine(signed_in.prepare))
-        return signed_in.engines[-1]
-
-    monkeypatch.setattr("coder.dataplane.engine.Engine", engine)
-    return signed_in
-
-
-def with_node(network, change):
-    """Prepare the node further than usual."""
-    before = network.prepare
-
-    def prepare(node):
-        before(node)
-        change(node)
-
-    network.prepare = prepare
+HARD_AGENT = (
+    "the workspace's NAT uses another port for each destination, and this machine's lets in only ports it has sent to"
+)
+MAP_A_PORT = (
+    "Enable port mapping (UPnP, NAT-PMP or PCP) on either router, or forward UDP port 41641 to the workspace's machine."
+)
 
 
 def test_ping_says_over_which_path_each_pong_came(coder, network):
@@ -73,8 +39,12 @@ def test_ping_says_first_how_far_the_introduction_came(coder, network):
         "    endpoints: 10.0.0.7:41641",
         "✔ Wireguard handshake 0s ago",
         "",
+        "    this machine  UDP works, easy NAT, IPv4",
+        "    workspace     UDP works, hard NAT (another port for each destination), IPv4",
         "",
         "❗ You are connected via a DERP relay (Coder Embedded Relay), not directly (p2p)",
+        f"    because {HARD_AGENT}.",
+        f"    {MAP_A_PORT}",
     ]
 
 
@@ -93,7 +63,7 @@ def test_ping_introduces_itself_and_takes_leave(coder, network):
 
 def test_ping_for_scripts(coder, network):
     with_node(network, lambda node: setattr(node, "pongs", [RELAY_PONG, DIRECT_PONG, None]))
-    run = coder("ping", "dev", "-n", "3", "--wait", "0s", "-t", "30ms", "-o", "json")
+    run = coder("ping", "dev", "-n", "3", "--wait", "0s", "-t", "300ms", "-o", "json")
     found = json.loads(run.out)
     assert found["workspace"] == "dev"
     assert found["pings"] == [
@@ -108,7 +78,7 @@ def test_ping_for_scripts(coder, network):
 @pytest.mark.parametrize("answer", [None, TimedOut("no answer")])
 def test_ping_without_any_pong_fails(coder, network, answer):
     with_node(network, lambda node: setattr(node, "pongs", [answer]))
-    run = coder("ping", "dev", "-n", "2", "--wait", "0s", "-t", "30ms")
+    run = coder("ping", "dev", "-n", "2", "--wait", "0s", "-t", "300ms")
     assert run.code == 1
     assert run.out.splitlines()[:2] == ['ping to "dev" timed out'] * 2
     assert run.out.splitlines()[-1].split() == ["dev", "2", "0", "-", "-", "-", "-"]

@@ -15,6 +15,7 @@ from coder.errors import TimedOut
 
 if TYPE_CHECKING:
     from coder.cli.connect import Connection
+    from coder.cli.diagnose import Findings
     from coder.dataplane.engine import Path, Pong
 
 COLUMNS = ("workspace", "total", "successful", "min", "avg", "max", "variance")
@@ -37,9 +38,9 @@ COLUMNS = ("workspace", "total", "successful", "min", "avg", "max", "variance")
 def command(
     flags: Globals, *, workspace: str, num: int, timeout: float, wait: float, stamp: bool, utc: bool, form: str
 ) -> int:
-    """Ping a workspace and say over which path.
+    """Ping a workspace and say over which path, and why not directly.
 
-    Exits with 0 when at least one pong came.
+    Exits with 0 when at least one pong came. Never starts a workspace.
     """
     run = Run(num=num, timeout=timeout, wait=wait, stamp=stamp, utc=utc, quiet=form == "json")
     name = workspace
@@ -50,7 +51,7 @@ def command(
             _print_summary(name, run)
         raise
     if form == "json":
-        output.out(output.json_text({"workspace": name, "pings": run.pings, "summary": run.summary()}))
+        output.out(output.json_text(_json(name, run)))
     else:
         _print_summary(name, run)
     return 0 if run.latencies else 1
@@ -69,6 +70,11 @@ class Run:
     """Print no line per pong: the result is JSON."""
     pings: list[dict[str, Any]] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
+    path: "Path | None" = None
+    """The way the last pong came."""
+    was_direct: bool = False
+    findings: "Findings | None" = None
+    """Both sides' networks, once the agent was asked."""
 
     def summary(self) -> dict[str, Any]:
         """Sum up: counts, and milliseconds when there was a pong."""
@@ -90,18 +96,21 @@ async def _ping(flags: Globals, workspace: str, run: Run) -> str:
             await connection.reach(run.timeout)
         finally:
             _preamble(connection)
-        path: Path | None = None
-        while True:
-            path = await _one(connection, run, path)
-            if run.num and len(run.pings) >= run.num:
-                break
-            await asyncio.sleep(run.wait)
-        _closing(connection, path)
+        try:
+            while True:
+                await _one(connection, run)
+                if run.findings is None and run.path is not None:
+                    await _sides(connection, run)
+                if run.num and len(run.pings) >= run.num:
+                    break
+                await asyncio.sleep(run.wait)
+        finally:
+            _closing(connection, run)
         return connection.workspace
 
 
-async def _one(connection: "Connection", run: Run, before: "Path | None") -> "Path | None":
-    """Send one ping, tell its pong, and return the path it came by."""
+async def _one(connection: "Connection", run: Run) -> None:
+    """Send one ping and tell its pong."""
     stamp = ""
     if run.stamp:
         now = datetime.now(UTC) if run.utc else datetime.now().astimezone()
@@ -112,13 +121,14 @@ async def _one(connection: "Connection", run: Run, before: "Path | None") -> "Pa
     except TimedOut:
         run.pings.append({"n": number, "error": "timed out"})
         _line(run, f'{stamp}ping to "{connection.workspace}" timed out')
-        return before
+        return
     run.latencies.append(pong.latency)
     run.pings.append({"n": number, "path": connection.path_json(pong.path, pong.latency)})
-    if pong.path.kind == "direct" and before is not None and before.kind == "relay":
+    before, run.path = run.path, pong.path
+    if pong.path.kind == "direct" and before is not None and before.kind == "relay" and not run.was_direct:
         _line(run, f"{stamp}p2p connection established in {format_latency(connection.age())}")
+    run.was_direct = run.was_direct or pong.path.kind == "direct"
     _line(run, f"{stamp}pong from {connection.workspace} {_via(connection, pong)} in {format_latency(pong.latency)}")
-    return pong.path
 
 
 def _via(connection: "Connection", pong: "Pong") -> str:
@@ -147,10 +157,10 @@ def _preamble(connection: "Connection") -> None:
         output.note(f"    endpoints: {', '.join(peer.endpoints) or 'none'}")
         seconds = connection.node.last_handshake(peer.key)
         _check(seconds is not None, f"Wireguard handshake {seconds or 0:.0f}s ago", "no Wireguard handshake yet")
-    if not connection.rules.direct_allowed:
-        output.note(
-            "❗ Direct connections are disabled, by --disable-direct-connections or by the server's administrator"
-        )
+    if connection.rules.client_flag:
+        output.note("❗ Direct connections are disabled here, by --disable-direct-connections")
+    if connection.rules.server_blocks:
+        output.note("❗ Direct connections are disabled by the server, for everybody")
     output.note()
 
 
@@ -158,15 +168,44 @@ def _check(good: object, yes: str, no: str) -> None:
     output.note(f"✔ {yes}" if good else f"✘ {no}")
 
 
-def _closing(connection: "Connection", path: "Path | None") -> None:
-    if path is None:
+async def _sides(connection: "Connection", run: Run) -> None:
+    """Say what both networks are like. After the first pong, which should not wait for it."""
+    from coder.cli import diagnose
+
+    direct = run.path is not None and run.path.kind == "direct"
+    run.findings = await diagnose.look(connection, direct=direct, patience=run.timeout)
+    for name, text in diagnose.lines(run.findings):
+        output.note(output.hang(f"    {name.ljust(14)}", text, to_stderr=True))
+
+
+def _closing(connection: "Connection", run: Run) -> None:
+    """Say what the connection came to."""
+    from coder.cli import diagnose
+
+    path, found = run.path, run.findings
+    if path is None or found is None:
         return
+    run.findings = found = diagnose.again(
+        connection, found.facts, direct=path.kind == "direct", agent_problem=found.agent_problem
+    )
+    output.note()
     if path.kind == "direct":
-        output.note("\n✔ You are connected directly (p2p)")
-    else:
-        output.note(
-            f"\n❗ You are connected via a DERP relay ({connection.region_name(path.region)}), not directly (p2p)"
-        )
+        first = found.first_direct
+        after = "" if first is None else f", after {format_latency(first)}"
+        output.note(f"✔ You are connected directly (p2p){after}")
+        return
+    place = connection.region_name(path.region)
+    output.note(f"❗ You are connected via a DERP relay ({place}), not directly (p2p)")
+    verdict = found.verdict
+    output.note(output.hang("    because ", f"{verdict.text}.", to_stderr=True))
+    output.note(output.hang("    ", verdict.remedy, to_stderr=True))
+
+
+def _json(workspace: str, run: Run) -> dict[str, Any]:
+    from coder.cli import diagnose
+
+    found = None if run.findings is None else diagnose.findings_json(run.findings)
+    return {"workspace": workspace, "pings": run.pings, "summary": run.summary(), "diagnosis": found}
 
 
 def _print_summary(workspace: str, run: Run) -> None:
