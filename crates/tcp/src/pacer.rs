@@ -1,0 +1,88 @@
+//! When the next burst may leave.
+
+use std::time::{Duration, Instant};
+
+/// Bursts are this long in time, within their limits in bytes.
+const BURST: Duration = Duration::from_millis(1);
+/// A burst is at most what one system call carries.
+const MAX_BURST: u64 = 64 << 10;
+/// Most time made up for after waking late.
+const CREDIT: Duration = Duration::from_millis(2);
+
+/// Spreads segments at a rate, in bursts that are large enough to be sent at little cost.
+#[derive(Debug)]
+pub(crate) struct Pacer {
+    /// When the next byte is due.
+    next: Instant,
+    /// The burst under way goes on while the next byte is due before this.
+    burst_end: Instant,
+}
+
+impl Pacer {
+    pub fn new(now: Instant) -> Self {
+        Self { next: now, burst_end: now }
+    }
+
+    /// When the next burst may begin.
+    pub fn next(&self) -> Instant {
+        self.next
+    }
+
+    /// Whether a segment may leave now, at `rate` bytes per second.
+    pub fn may_send(&mut self, now: Instant, rate: u64, mss: u64) -> bool {
+        if self.next <= now {
+            let burst = (rate / 1000).clamp(2 * mss, MAX_BURST.max(2 * mss));
+            self.next = self.next.max(now.checked_sub(CREDIT).unwrap_or(now));
+            self.burst_end = now + span(burst, rate).max(BURST.min(span(MAX_BURST, rate)));
+        }
+        self.next < self.burst_end
+    }
+
+    /// A segment left.
+    pub fn sent(&mut self, bytes: u64, rate: u64) {
+        self.next += span(bytes, rate);
+    }
+}
+
+/// How long `bytes` take.
+fn span(bytes: u64, rate: u64) -> Duration {
+    Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn carried(rate: u64, late: Duration) -> (u64, usize) {
+        let start = Instant::now();
+        let (mut pacer, mut now, mut sent, mut bursts) = (Pacer::new(start), start, 0, 0);
+        while now < start + Duration::from_secs(1) {
+            while pacer.may_send(now, rate, 1220) {
+                pacer.sent(1220, rate);
+                sent += 1220;
+            }
+            bursts += 1;
+            now = now.max(pacer.next()) + late;
+        }
+        (sent, bursts)
+    }
+
+    #[test]
+    fn the_rate_is_kept_in_bursts_of_a_millisecond() {
+        let (sent, bursts) = carried(12_500_000, Duration::ZERO);
+        assert!((12_450_000..12_600_000).contains(&sent), "{sent}");
+        assert!((900..1050).contains(&bursts), "{bursts}");
+    }
+
+    #[test]
+    fn slow_rates_leave_two_segments_at_a_time_and_fast_ones_a_message() {
+        assert!((50..60).contains(&carried(128_000, Duration::ZERO).1));
+        assert!((1700..2000).contains(&carried(125_000_000, Duration::ZERO).1));
+    }
+
+    #[test]
+    fn waking_late_is_made_up_for() {
+        let (sent, _) = carried(12_500_000, Duration::from_micros(500));
+        assert!(sent > 12_400_000, "{sent}");
+    }
+}
