@@ -276,6 +276,7 @@ impl Loop {
         while let Some(request) = self.router.poll() {
             match request {
                 Request::Close { id, .. } => self.sockets.remove(id),
+                Request::Unannounced { .. } => {}
                 Request::Interest { id, read, write } => {
                     let Some(connection) = self.sockets.get(id) else { continue };
                     connection.read = read;

@@ -92,6 +92,7 @@ pub struct ClientSession {
     public: NodePublic,
     options: ClientOptions,
     shared: Option<SharedBox>,
+    server: Option<NodePublic>,
     ready: bool,
     /// A frame that is not complete yet.
     partial: Vec<u8>,
@@ -109,6 +110,7 @@ impl ClientSession {
             public,
             options,
             shared: None,
+            server: None,
             ready: false,
             partial: Vec::new(),
             skip: 0,
@@ -156,6 +158,11 @@ impl ClientSession {
     /// Whether the relay has answered the login.
     pub fn is_ready(&self) -> bool {
         self.ready
+    }
+
+    /// The relay's key, once it is known.
+    pub fn server_key(&self) -> Option<NodePublic> {
+        self.server
     }
 
     /// Appends a packet for `to`.
@@ -318,5 +325,6 @@ impl ClientSession {
             encode::watch_conns(out);
         }
         self.shared = Some(shared);
+        self.server = Some(*server);
     }
 }

@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Relay, client_info, frames, kinds, recv, send, server_key};
+use common::{Relay, client_info, disco_packet, frames, key, kinds, recv, send, server_key};
 use relay::ConnId;
 use relay::server::{CloseReason, PAUSE, QUEUE_FULL, QUEUE_LIMIT, QUEUE_SHORT, Request, Transport};
 use wire::derp::login::ClientInfo;
@@ -15,10 +15,6 @@ use wire::ws;
 use zeroize::Zeroizing;
 
 const MESH_KEY: &str = "aBcDeFgHiJkLmNoPqRsTuVwXyZ012345";
-
-fn key(number: u8) -> NodePrivate {
-    NodePrivate::from_bytes([number; 32])
-}
 
 fn relay() -> Relay {
     Relay::new(server_key(), Some(MESH_KEY))
@@ -33,10 +29,6 @@ fn gone(peer: &NodePublic, reason: PeerGoneReason) -> Vec<u8> {
     let mut out = Vec::new();
     encode::peer_gone(&mut out, peer, reason);
     out
-}
-
-fn disco_packet() -> Vec<u8> {
-    [&[0x54, 0x53, 0xf0, 0x9f, 0x92, 0xac][..], &[0; 56]].concat()
 }
 
 #[test]

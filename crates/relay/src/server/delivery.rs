@@ -261,9 +261,9 @@ impl Router {
     }
 
     /// Tells the shell what to watch the socket for.
-    fn interest(&mut self, id: ConnId) {
+    pub(super) fn interest(&mut self, id: ConnId) {
         let Some(session) = self.session(id) else { return };
-        let (read, write) = (session.paused.is_none(), session.outbox.blocked);
+        let (read, write) = (session.paused.is_none() && !session.throttled, session.outbox.blocked);
         self.requests.push_back(Request::Interest { id, read, write });
     }
 }
@@ -308,7 +308,7 @@ fn push_piece(
 }
 
 /// The whole frames at the start of a run, one by one.
-struct Frames<'a>(&'a [u8]);
+pub(super) struct Frames<'a>(pub(super) &'a [u8]);
 
 impl<'a> Iterator for Frames<'a> {
     type Item = &'a [u8];
@@ -322,7 +322,7 @@ impl<'a> Iterator for Frames<'a> {
 }
 
 /// Length and number of the whole frames at the start of `run` that fit into `room`.
-pub(super) fn whole_frames(run: &[u8], room: usize) -> (usize, u64) {
+fn whole_frames(run: &[u8], room: usize) -> (usize, u64) {
     let (mut end, mut packets) = (0, 0);
     for frame in Frames(run) {
         if end + frame.len() > room {

@@ -10,13 +10,14 @@ use wire::derp::{
 };
 use wire::keys::NodePublic;
 
+use super::directory::Way;
 use super::session::Session;
 use super::websocket::{MAX_ANSWERS, Unwrapped};
 use super::{CloseReason, ConnId, Router, Sink};
 
 /// Neighbouring packets for one destination, as RecvPacket frames.
 struct Run {
-    to: Option<ConnId>,
+    to: Option<Way>,
     key: NodePublic,
     range: Range<usize>,
     packets: u64,
@@ -34,6 +35,8 @@ struct Reading {
     id: ConnId,
     /// Key and mesh right, once logged in.
     source: Option<(NodePublic, bool)>,
+    /// Only a trickle of its packets passes.
+    limited: bool,
     run: Run,
 }
 
@@ -54,6 +57,7 @@ impl Router {
             self.flush(now, id, sink);
             self.close(id, reason);
         }
+        self.charge(now, id, fresh);
         self.flush_dirty(now, sink);
     }
 
@@ -71,6 +75,9 @@ impl Router {
             debug_assert!(false, "the read buffer ends before what was read into it");
             return Ok(());
         };
+        if session.link.is_some() {
+            return self.take_in_link(now, id, buf);
+        }
         let partial = session.partial.len();
         let mut outcome = Ok(());
         let mut end = buf.len();
@@ -120,7 +127,8 @@ impl Router {
         mut at: usize,
         sink: &mut impl Sink,
     ) -> Result<usize, CloseReason> {
-        let mut reading = Reading { now, id, source: self.source(id), run: Run::default() };
+        let limited = self.is_limited(id);
+        let mut reading = Reading { now, id, source: self.source(id), limited, run: Run::default() };
         if let Some((key, _)) = reading.source
             && buf.len() >= at + HEADER_LEN
         {
@@ -170,7 +178,9 @@ impl Router {
                 let Some(to) = rewrite::send_to_recv(&mut buf[range.clone()], &key) else {
                     return Err(CloseReason::Malformed(DerpError::Short(kind)));
                 };
-                self.extend_run(reading, to, buf, range, sink);
+                if !reading.limited || self.may_send(reading.now, reading.id) {
+                    self.extend_run(reading, to, buf, range, sink);
+                }
                 Ok(())
             }
             (FrameType::ForwardPacket, Some(_)) => {
@@ -182,6 +192,7 @@ impl Router {
                 let payload = &buf[range.start + HEADER_LEN..range.end];
                 self.other(reading.now, reading.id, kind, payload)?;
                 reading.source = self.source(reading.id);
+                reading.limited = self.is_limited(reading.id);
                 Ok(())
             }
         }
@@ -198,11 +209,11 @@ impl Router {
     ) {
         if reading.run.packets == 0 || reading.run.key != to || reading.run.range.end != range.start {
             self.finish_run(reading, buf, sink);
-            let Some(active) = self.directory.active(&to) else {
+            let Some(way) = self.directory.way(&to) else {
                 let packet = &buf[range.start + rewrite::PREFIX_LEN..range.end];
                 return self.undeliverable(reading.now, reading.id, &to, packet);
             };
-            reading.run = Run { to: Some(active), key: to, range: range.start..range.start, packets: 0 };
+            reading.run = Run { to: Some(way), key: to, range: range.start..range.start, packets: 0 };
         }
         reading.run.range.end = range.end;
         reading.run.packets += 1;
@@ -212,8 +223,15 @@ impl Router {
     fn finish_run(&mut self, reading: &mut Reading, buf: &[u8], sink: &mut impl Sink) {
         let run = std::mem::take(&mut reading.run);
         let (Some(to), Some((source, _))) = (run.to, reading.source) else { return };
-        self.heard(reading.id, &source, to);
-        self.deliver(reading.now, reading.id, &source, to, &buf[run.range], sink);
+        match to {
+            Way::Here(to) => {
+                self.heard(reading.id, &source, to);
+                self.deliver(reading.now, reading.id, &source, to, &buf[run.range], sink);
+            }
+            Way::By(link) => {
+                self.pass_on(reading.now, reading.id, (&source, &run.key), link, &buf[run.range], sink);
+            }
+        }
     }
 
     /// Key and mesh right of a logged-in connection.
@@ -246,7 +264,13 @@ impl Router {
         };
         let Some(source) = NodePublic::from_prefix(&frame[start + HEADER_LEN..]) else { return Ok(()) };
         match self.directory.active(&to) {
-            Some(active) => self.deliver(now, id, &source, active, &frame[start..], sink),
+            Some(active) => {
+                let Self { directory, sessions, .. } = self;
+                let alive =
+                    |id: ConnId| sessions.get(id.slot()).is_some_and(|s| s.generation == id.generation);
+                directory.heard(&source, active, alive);
+                self.deliver(now, id, &source, active, &frame[start..], sink);
+            }
             None => self.undeliverable(now, id, &to, &frame[start + rewrite::PREFIX_LEN..]),
         }
         Ok(())

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use wire::derp::login::{ServerInfo, open_client_info, seal_server_info};
 use wire::derp::{Flags, VERSION, encode};
 
-use super::session::{GoneLimit, Peer};
+use super::limits::Bucket;
+use super::session::Peer;
 use super::timers::Timer;
-use super::{CloseReason, ConnId, KEEPALIVE, KEEPALIVE_SPREAD, Router};
+use super::{CloseReason, ConnId, KEEPALIVE, KEEPALIVE_SPREAD, LOST_ANSWERS, Router, link};
 
 impl Router {
     /// Judges a ClientInfo payload and lets the client in.
@@ -20,6 +21,7 @@ impl Router {
         };
         let nonce = (self.nonces)();
         let keepalive = KEEPALIVE + spread(nonce[0], nonce[1]);
+        let rate_limit = self.rate_limit;
         let Some(session) = self.session_mut(id) else { return Ok(()) };
         session.peer = Some(Peer {
             key,
@@ -29,7 +31,9 @@ impl Router {
             preferred: false,
             last_heard_by: None,
             keepalive,
-            gone_limit: GoneLimit::new(now),
+            gone_limit: Bucket::new(LOST_ANSWERS, now),
+            rate: rate_limit.filter(|_| !mesh).map(|limit| Bucket::new(limit, now)),
+            unannounced: None,
         });
         let mut frame = Vec::with_capacity(64);
         let answer = ServerInfo { version: VERSION, ..ServerInfo::default() };
@@ -37,6 +41,7 @@ impl Router {
         self.control(id, &frame);
         self.timers.set(now + keepalive, id, Timer::KeepAlive);
         self.directory.add(key, id);
+        self.admit(now, id);
         self.counters.logins += 1;
         self.counters.clients += 1;
         if let Some(frame) = self.presence(id) {
@@ -48,7 +53,9 @@ impl Router {
     }
 
     pub(super) fn login_due(&mut self, id: ConnId) {
-        if self.session(id).is_some_and(|session| session.peer.is_none()) {
+        let done = link::is_ready(&self.sessions, id)
+            .unwrap_or_else(|| self.session(id).is_none_or(|session| session.peer.is_some()));
+        if !done {
             self.close(id, CloseReason::LoginTimeout);
         }
     }

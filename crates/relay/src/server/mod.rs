@@ -16,30 +16,34 @@
 //! at its tail until it has drained by half. Control frames and disco packets go ahead of all that waits. A connection
 //! holds no read buffer, only the beginning of an unfinished frame.
 
+mod admission;
 mod counters;
 mod delivery;
 mod directory;
 mod intake;
+mod limits;
+mod link;
 mod login;
 mod outbox;
+mod seam;
 mod session;
 mod timers;
 mod websocket;
 
-use std::collections::{BTreeSet, VecDeque};
-use std::io::IoSlice;
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
-use wire::derp::login::LoginError;
-use wire::derp::{DerpError, HEADER_LEN, PeerGoneReason, encode};
+use wire::derp::{HEADER_LEN, PeerGoneReason, encode};
 use wire::keys::{NodePrivate, NodePublic};
-use wire::ws::WsError;
 
+pub use admission::{ANNOUNCE_TIMEOUT, TRICKLE};
 pub use counters::{Counters, Dropped};
 use directory::Directory;
+pub use limits::RateLimit;
 use outbox::{Memory, Outbox};
+pub use seam::{CloseReason, Request, Sink, Transport, Written};
 use session::Session;
 use timers::{Timer, Timers};
 use websocket::WebSocket;
@@ -79,8 +83,8 @@ pub const KEEPALIVE: Duration = Duration::from_secs(60);
 /// See [`KEEPALIVE`].
 pub const KEEPALIVE_SPREAD: Duration = Duration::from_secs(5);
 
-const GONE_BURST: u32 = 3;
-const GONE_EVERY: Duration = Duration::from_secs(1);
+/// Answers to a client about packets for unknown keys.
+const LOST_ANSWERS: RateLimit = RateLimit { per_second: 1, burst: 3 };
 
 /// Names a connection; never reused for another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -106,74 +110,6 @@ impl ConnId {
     }
 }
 
-/// How frames travel on a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    /// As they are.
-    Plain,
-    /// In binary messages of a WebSocket, whose handshake is done.
-    WebSocket,
-}
-
-/// What became of a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
-    /// The socket took this many bytes; if not all, it is full.
-    Taken(usize),
-    /// The connection is broken.
-    Broken,
-}
-
-/// The sockets, as far as the router needs them.
-pub trait Sink {
-    /// Writes as much of `parts` as the socket takes now.
-    fn write(&mut self, to: ConnId, parts: &[IoSlice<'_>]) -> Written;
-}
-
-/// Why a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseReason {
-    /// The login was not acceptable.
-    Refused(LoginError),
-    /// A frame broke the protocol.
-    Malformed(DerpError),
-    /// A message broke the WebSocket protocol around the frames.
-    WebSocket(WsError),
-    /// A frame that only mesh peers may send.
-    NotPermitted,
-    /// No ClientInfo within [`LOGIN_TIMEOUT`].
-    LoginTimeout,
-    /// Nothing could be written for [`WRITE_TIMEOUT`], or far too much was waiting.
-    Stalled,
-    /// A write failed.
-    Broken,
-    /// The other side ended the stream.
-    Disconnected,
-    /// A mesh peer demanded it.
-    ByMesh,
-}
-
-/// What the shell must do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
-    /// From now on, watch the socket for these.
-    Interest {
-        /// Which connection.
-        id: ConnId,
-        /// Read from it when it is readable.
-        read: bool,
-        /// Call [`Router::writable`] when it is writable.
-        write: bool,
-    },
-    /// The router has forgotten this connection: close its socket.
-    Close {
-        /// Which connection.
-        id: ConnId,
-        /// Why.
-        reason: CloseReason,
-    },
-}
-
 /// The relay. See the module's text for how to drive it.
 pub struct Router {
     key: NodePrivate,
@@ -189,6 +125,10 @@ pub struct Router {
     dirty: Vec<ConnId>,
     requests: VecDeque<Request>,
     counters: Counters,
+    /// Keys that may stay; all may if `None`.
+    announced: Option<HashSet<NodePublic>>,
+    rate_limit: Option<RateLimit>,
+    scratch: Vec<u8>,
 }
 
 impl Router {
@@ -212,6 +152,9 @@ impl Router {
             dirty: Vec::new(),
             requests: VecDeque::new(),
             counters: Counters::default(),
+            announced: None,
+            rate_limit: None,
+            scratch: Vec::new(),
         }
     }
 
@@ -225,30 +168,36 @@ impl Router {
         transport: Transport,
         preface: &[u8],
     ) -> ConnId {
-        let generation = self.next_generation;
-        self.next_generation = self.next_generation.wrapping_add(1);
-        let slot = self.sessions.insert(Session {
-            generation,
-            remote,
-            peer: None,
-            websocket: (transport == Transport::WebSocket).then(WebSocket::new),
-            partial: Vec::new(),
-            partial_needs: HEADER_LEN,
-            skip: 0,
-            outbox: Outbox::default(),
-            paused: None,
-            dirty: false,
-            watched: false,
-        });
-        let id = ConnId { slot: slot as u32, generation };
+        let id = self.insert(remote, transport);
         self.timers.set(now + LOGIN_TIMEOUT, id, Timer::Login);
-        if let Some(session) = self.sessions.get_mut(slot) {
+        if let Some(session) = self.sessions.get_mut(id.slot()) {
             session.outbox.push(preface, &mut self.memory);
         }
         let mut greeting = Vec::with_capacity(64);
         encode::server_key(&mut greeting, &self.public);
         self.control(id, &greeting);
         id
+    }
+
+    fn insert(&mut self, remote: SocketAddr, transport: Transport) -> ConnId {
+        let generation = self.next_generation;
+        self.next_generation = self.next_generation.wrapping_add(1);
+        let slot = self.sessions.insert(Session {
+            generation,
+            remote,
+            peer: None,
+            link: None,
+            websocket: (transport == Transport::WebSocket).then(WebSocket::new),
+            partial: Vec::new(),
+            partial_needs: HEADER_LEN,
+            skip: 0,
+            outbox: Outbox::default(),
+            paused: None,
+            throttled: false,
+            dirty: false,
+            watched: false,
+        });
+        ConnId { slot: slot as u32, generation }
     }
 
     /// Bytes the router keeps of an unfinished frame: read behind as many, they will be put in front.
@@ -274,6 +223,9 @@ impl Router {
                 Timer::Login => self.login_due(id),
                 Timer::KeepAlive => self.keep_alive(now, id),
                 Timer::Resume => self.resume_due(now, id),
+                Timer::Refill => self.refill_due(id),
+                Timer::Announce => self.announce_due(id),
+                Timer::Silence => self.silence_due(now, id),
                 Timer::Stall => self.stall_due(now, id),
             }
         }
@@ -339,24 +291,33 @@ impl Router {
                 self.counters.malformed += 1
             }
             CloseReason::Stalled => self.counters.stalled += 1,
-            CloseReason::Broken | CloseReason::Disconnected | CloseReason::ByMesh => {}
+            CloseReason::Unannounced => self.counters.unannounced += 1,
+            CloseReason::Broken
+            | CloseReason::Disconnected
+            | CloseReason::ByMesh
+            | CloseReason::Itself
+            | CloseReason::Link(_) => {}
         }
         for waiting in waiting {
             self.resume(waiting, id);
+        }
+        if let Some(link) = session.link {
+            self.link_closed(id, &link);
         }
         let Some(peer) = session.peer else { return };
         self.counters.clients -= 1;
         self.counters.at_home -= u64::from(peer.preferred);
         self.watchers.remove(&id);
-        if let Some(heard_by) = self.directory.remove(&peer.key, id) {
-            let mut frame = Vec::with_capacity(64);
-            encode::peer_gone(&mut frame, &peer.key, PeerGoneReason::Disconnected);
+        let gone = self.directory.remove(&peer.key, id);
+        let mut frame = Vec::with_capacity(64);
+        encode::peer_gone(&mut frame, &peer.key, PeerGoneReason::Disconnected);
+        if gone.from_here {
             for listener in self.watchers.clone() {
                 self.control(listener, &frame);
             }
-            for listener in heard_by {
-                self.control(listener, &frame);
-            }
+        }
+        for listener in gone.heard_by {
+            self.control(listener, &frame);
         }
     }
 }

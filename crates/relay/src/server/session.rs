@@ -5,15 +5,19 @@ use std::time::{Duration, Instant};
 
 use wire::keys::NodePublic;
 
+use super::ConnId;
+use super::limits::Bucket;
+use super::link::Link;
 use super::outbox::Outbox;
 use super::websocket::WebSocket;
-use super::{ConnId, GONE_BURST, GONE_EVERY};
 
 pub(super) struct Session {
     pub(super) generation: u32,
     pub(super) remote: SocketAddr,
     /// `None` until the login is complete.
     pub(super) peer: Option<Peer>,
+    /// Set if this is a connection to another relay, on which we are the client.
+    pub(super) link: Option<Box<Link>>,
     /// Set if frames travel inside WebSocket messages.
     pub(super) websocket: Option<Box<WebSocket>>,
     /// A frame that is not complete yet.
@@ -25,6 +29,8 @@ pub(super) struct Session {
     pub(super) outbox: Outbox,
     /// Set while this sender waits for a destination.
     pub(super) paused: Option<Pause>,
+    /// Set while this sender waits because it was too fast.
+    pub(super) throttled: bool,
     /// Control frames were queued in the present call.
     pub(super) dirty: bool,
     /// A stall timer is running.
@@ -58,47 +64,10 @@ pub(super) struct Peer {
     pub(super) last_heard_by: Option<ConnId>,
     /// Time between two KeepAlive frames.
     pub(super) keepalive: Duration,
-    pub(super) gone_limit: GoneLimit,
-}
-
-/// Limits answers to packets for unknown keys: a burst, then one per second.
-pub(super) struct GoneLimit {
-    tokens: u32,
-    refilled: Instant,
-}
-
-impl GoneLimit {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { tokens: GONE_BURST, refilled: now }
-    }
-
-    pub(super) fn allow(&mut self, now: Instant) -> bool {
-        while self.tokens < GONE_BURST && now.saturating_duration_since(self.refilled) >= GONE_EVERY {
-            self.tokens += 1;
-            self.refilled += GONE_EVERY;
-        }
-        if self.tokens == GONE_BURST {
-            self.refilled = now;
-        }
-        let allowed = self.tokens > 0;
-        self.tokens -= u32::from(allowed);
-        allowed
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn three_at_once_then_one_per_second() {
-        let start = Instant::now();
-        let mut limit = GoneLimit::new(start);
-        assert_eq!([(); 4].map(|()| limit.allow(start)), [true, true, true, false]);
-        assert!(!limit.allow(start + Duration::from_millis(999)));
-        assert!(limit.allow(start + Duration::from_secs(1)));
-        assert!(!limit.allow(start + Duration::from_millis(1999)));
-        let later = start + Duration::from_secs(3600);
-        assert_eq!([(); 4].map(|()| limit.allow(later)), [true, true, true, false]);
-    }
+    /// Limits answers to packets for unknown keys.
+    pub(super) gone_limit: Bucket,
+    /// Limits the bytes it sends, if anything does.
+    pub(super) rate: Option<Bucket>,
+    /// Set while its key is not announced although it should be: limits its packets.
+    pub(super) unannounced: Option<Bucket>,
 }

@@ -15,6 +15,12 @@ pub(super) enum Timer {
     KeepAlive,
     /// The sender has waited long enough for its destination.
     Resume,
+    /// The sender may be read from again after it was too fast.
+    Refill,
+    /// The key must be announced.
+    Announce,
+    /// Has the other relay said anything?
+    Silence,
     /// Has the socket taken anything since it became blocked?
     Stall,
 }

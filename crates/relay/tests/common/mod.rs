@@ -54,6 +54,15 @@ pub fn server_key() -> NodePrivate {
     NodePrivate::from_bytes([0x11; 32])
 }
 
+/// A client's key.
+pub fn key(number: u8) -> NodePrivate {
+    NodePrivate::from_bytes([number; 32])
+}
+
+pub fn disco_packet() -> Vec<u8> {
+    [&[0x54, 0x53, 0xf0, 0x9f, 0x92, 0xac][..], &[0; 56]].concat()
+}
+
 impl Relay {
     pub fn new(key: NodePrivate, mesh_key: Option<&str>) -> Self {
         let nonces = Arc::new(Mutex::new(VecDeque::new()));
