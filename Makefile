@@ -11,7 +11,7 @@ export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 unexport PYTHONPATH
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find crates -name '*.rs' -o -name 'Cargo.toml')
 
-.PHONY: help setup build fmt check types test unit rust-test e2e run bench lab fuzz proto docs lock clean
+.PHONY: help setup build fmt check types test unit rust-test e2e interop run bench lab fuzz proto docs lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -44,13 +44,16 @@ check: setup ## format, lint, types, import contracts, clippy, generated files: 
 	cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 
 unit: setup ## the Python tests that start no processes
-	$(BIN)/pytest -m "not e2e and not lab"
+	$(BIN)/pytest -m "not e2e and not lab and not interop"
 
 rust-test: ## the Rust tests
 	cargo test --quiet --locked --workspace
 
 e2e: setup ## the tests that start real servers, agents and commands
 	$(BIN)/pytest -m "e2e or lab"
+
+interop: setup ## peers of other makers: needs Go, and CODER_REAL_BINARY=path for the tests with another coder
+	$(BIN)/pytest -m interop -rs
 
 test: check rust-test ## everything: check, Rust tests, Python tests, real processes, namespaces
 	$(BIN)/pytest

@@ -59,7 +59,7 @@ class Deployment:
     def log(self, name: str) -> str:
         return (self.place / f"{name}.log").read_text()
 
-    def start_server(self, access_url: str = "") -> None:
+    def start_server(self, access_url: str = "", *flags: str) -> None:
         """`access_url`: where clients are told to go when that is not where the server listens."""
         if access_url:
             with socket.create_server(("127.0.0.1", 0)) as chosen:
@@ -68,7 +68,7 @@ class Deployment:
         self.start(
             "server",
             *("server", "--http-address", self.address, "--state-dir", str(self.place / "state")),
-            *("--derp-server-stun-port", "0", *(("--access-url", self.url) if self.url else ())),
+            *("--derp-server-stun-port", "0", *(("--access-url", self.url) if self.url else ()), *flags),
         )
         if not self.url:
             announced = wait_until(

@@ -1,0 +1,67 @@
+"""Peers that others made: what the Go toolchain builds from modules here, and a binary given by the environment."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from e2e.deployment import Deployment, sign_in
+
+from interop.real import Real
+
+MODULE = Path(__file__).parent / "peers"
+REAL_BINARY = "CODER_REAL_BINARY"
+
+
+def _go(*arguments: str, patience: float = 600) -> subprocess.CompletedProcess[str]:
+    go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+    if go is None:
+        pytest.skip("no Go toolchain: install one to try the peers that are built from modules")
+    environment = os.environ | {"GOTOOLCHAIN": "local", "GOWORK": "off"}
+    return subprocess.run(
+        [go, *arguments], cwd=MODULE, env=environment, capture_output=True, text=True, check=False, timeout=patience
+    )
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory):
+    """Build a command of the module."""
+    place = tmp_path_factory.mktemp("peers")
+    fetched = _go("mod", "download")
+    if fetched.returncode:
+        pytest.skip(f"the modules cannot be had: {fetched.stderr.strip().splitlines()[-1]}")
+
+    def built(package: str, *flags: str) -> Path:
+        target = place / Path(package).name
+        if not target.exists():
+            done = _go("build", *flags, "-o", str(target), package)
+            assert done.returncode == 0, done.stderr
+        return target
+
+    return built
+
+
+@pytest.fixture(scope="session")
+def real_binary() -> Path:
+    if not os.environ.get(REAL_BINARY):
+        pytest.skip(f"{REAL_BINARY} does not name a coder binary to try this project with")
+    return Path(os.environ[REAL_BINARY])
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory):
+    """A server with a user and the workspace `dev`, no agent yet."""
+    made = Deployment(tmp_path_factory.mktemp("deployment"))
+    try:
+        made.start_server()
+        sign_in(made)
+        made.ok("create", "dev", "--output-token-file", str(made.place / "token"))
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def real(real_binary, deployment) -> Real:
+    return Real(real_binary, deployment)
