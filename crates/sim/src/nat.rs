@@ -1,7 +1,13 @@
 //! Address translation, by how a NAT maps and how it filters (RFC 4787).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+/// The first port a NAT gives out.
+const FIRST_PORT: u16 = 1024;
 
 /// What sits between a host and the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,59 +26,86 @@ pub enum Kind {
     Symmetric,
 }
 
-/// The state of one NAT, with one host behind it.
+/// The state of one NAT, with any number of hosts behind it. Ports outside are random.
 #[derive(Debug)]
 pub struct Nat {
     kind: Kind,
     outside: IpAddr,
-    inside: SocketAddr,
-    next_port: u16,
-    /// Outside ports, by destination for a symmetric NAT, else under `None`.
-    mappings: BTreeMap<Option<SocketAddr>, u16>,
-    /// Destinations each outside port sent to.
-    sent: BTreeMap<u16, Vec<SocketAddr>>,
+    rng: ChaCha8Rng,
+    /// Outside ports, by socket inside, and for a symmetric NAT by destination too.
+    mappings: BTreeMap<(SocketAddr, Option<SocketAddr>), u16>,
+    /// The socket inside behind each outside port.
+    insides: BTreeMap<u16, SocketAddr>,
+    /// Destinations each outside address sent to.
+    sent: BTreeMap<SocketAddr, BTreeSet<SocketAddr>>,
 }
 
 impl Nat {
-    /// A NAT with the public address `outside` in front of the socket `inside`.
-    pub fn new(kind: Kind, inside: SocketAddr, outside: IpAddr) -> Self {
-        Self { kind, outside, inside, next_port: 20_000, mappings: BTreeMap::new(), sent: BTreeMap::new() }
+    /// A NAT with the public address `outside`.
+    pub fn new(kind: Kind, outside: IpAddr, seed: u64) -> Self {
+        Self {
+            kind,
+            outside,
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            mappings: BTreeMap::new(),
+            insides: BTreeMap::new(),
+            sent: BTreeMap::new(),
+        }
     }
 
-    /// Translates the source of a datagram to `to`; notes that it was sent.
-    pub fn outbound(&mut self, to: SocketAddr) -> SocketAddr {
-        let source = match self.kind {
-            Kind::Open | Kind::Firewall => self.inside,
-            _ => {
-                let key = (self.kind == Kind::Symmetric).then_some(to);
-                let next = &mut self.next_port;
-                let port = *self.mappings.entry(key).or_insert_with(|| {
-                    *next += 1;
-                    *next
-                });
-                SocketAddr::new(self.outside, port)
-            }
+    /// Its public address.
+    pub fn outside(&self) -> IpAddr {
+        self.outside
+    }
+
+    /// Whether hosts keep their own addresses.
+    pub fn is_transparent(&self) -> bool {
+        matches!(self.kind, Kind::Open | Kind::Firewall)
+    }
+
+    /// Translates the source of a datagram from `inside` to `to`; notes that it was sent.
+    pub fn outbound(&mut self, inside: SocketAddr, to: SocketAddr) -> SocketAddr {
+        let source = if self.is_transparent() {
+            inside
+        } else {
+            let key = (inside, (self.kind == Kind::Symmetric).then_some(to));
+            let port = match self.mappings.get(&key) {
+                Some(port) => *port,
+                None => self.map(key),
+            };
+            SocketAddr::new(self.outside, port)
         };
-        let sent = self.sent.entry(source.port()).or_default();
-        if !sent.contains(&to) {
-            sent.push(to);
-        }
+        self.sent.entry(source).or_default().insert(to);
         source
     }
 
-    /// Whether a datagram from `from` to the public `to` gets in.
-    pub fn admits(&self, from: SocketAddr, to: SocketAddr) -> bool {
-        let Some(sent) = self.sent.get(&to.port()) else { return self.kind == Kind::Open };
-        match self.kind {
+    /// The socket inside that a datagram from `from` to the public `to` reaches, if it gets in.
+    pub fn inbound(&self, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
+        let inside = if self.is_transparent() { to } else { *self.insides.get(&to.port())? };
+        let mut sent = self.sent.get(&to).into_iter().flatten();
+        let admitted = match self.kind {
             Kind::Open | Kind::FullCone => true,
-            Kind::AddressRestricted => sent.iter().any(|known| known.ip() == from.ip()),
-            Kind::Firewall | Kind::PortRestricted | Kind::Symmetric => sent.contains(&from),
-        }
+            Kind::AddressRestricted => sent.any(|known| known.ip() == from.ip()),
+            Kind::Firewall | Kind::PortRestricted | Kind::Symmetric => sent.any(|known| *known == from),
+        };
+        admitted.then_some(inside)
     }
 
     /// Forgets all mappings, as after a restart or a long silence; new ones get other ports.
     pub fn reboot(&mut self) {
         self.mappings.clear();
+        self.insides.clear();
         self.sent.clear();
+    }
+
+    fn map(&mut self, key: (SocketAddr, Option<SocketAddr>)) -> u16 {
+        loop {
+            let port = u16::try_from(self.rng.next_u32() & 0xffff).unwrap_or(FIRST_PORT);
+            if port >= FIRST_PORT && !self.insides.contains_key(&port) {
+                self.insides.insert(port, key.0);
+                self.mappings.insert(key, port);
+                return port;
+            }
+        }
     }
 }

@@ -21,11 +21,13 @@ pub struct Link {
     pub loss_permille: u32,
     /// Nothing gets through.
     pub blocked: bool,
+    /// Largest IP packet that gets through; larger ones vanish.
+    pub mtu: usize,
 }
 
 impl Default for Link {
     fn default() -> Self {
-        Self { latency: Duration::from_millis(10), loss_permille: 0, blocked: false }
+        Self { latency: Duration::from_millis(10), loss_permille: 0, blocked: false, mtu: 1500 }
     }
 }
 
@@ -36,6 +38,8 @@ pub enum Arrival {
     Datagram {
         /// Receiver.
         host: Host,
+        /// Which of its sockets, 0 for the first.
+        socket: u16,
         /// Source after translation.
         from: SocketAddr,
         /// Payload.
@@ -54,11 +58,17 @@ pub enum Arrival {
     },
 }
 
+/// Port of a host's first socket.
+const PORT: u16 = 41_641;
+/// Ports of the others count from here.
+const MORE_PORTS: u16 = 50_000;
+/// Bytes of IPv4 and UDP headers.
+const HEADERS: usize = 28;
+
 #[derive(Debug)]
 struct Place {
-    inside: SocketAddr,
-    outside: IpAddr,
-    nat: Nat,
+    inside: IpAddr,
+    nat: usize,
     kind: Kind,
     blocked: bool,
 }
@@ -70,6 +80,10 @@ pub struct Network {
     started: Instant,
     rng: ChaCha8Rng,
     hosts: Vec<Place>,
+    nats: Vec<Nat>,
+    /// NATs that lead packets for their own public address back in.
+    hairpins: BTreeSet<usize>,
+    seed: u64,
     link: Link,
     links: BTreeMap<(Host, Host), Link>,
     relay_latency: Duration,
@@ -87,6 +101,9 @@ impl Network {
             started: start,
             rng: ChaCha8Rng::seed_from_u64(seed),
             hosts: Vec::new(),
+            nats: Vec::new(),
+            hairpins: BTreeSet::new(),
+            seed,
             link: Link::default(),
             links: BTreeMap::new(),
             relay_latency: Duration::from_millis(20),
@@ -111,21 +128,48 @@ impl Network {
         let number = u8::try_from(self.hosts.len() + 1).unwrap_or(u8::MAX);
         let outside = IpAddr::V4(Ipv4Addr::new(203, 0, 113, number));
         let private = IpAddr::V4(Ipv4Addr::new(10, 0, number, 2));
-        let public = matches!(kind, Kind::Open | Kind::Firewall);
-        let inside = SocketAddr::new(if public { outside } else { private }, 41_641);
-        let nat = Nat::new(kind, inside, outside);
-        self.hosts.push(Place { inside, outside, nat, kind, blocked: false });
+        let nat = self.add_nat(kind, outside);
+        let inside = if self.nats[nat].is_transparent() { outside } else { private };
+        self.hosts.push(Place { inside, nat, kind, blocked: false });
         self.hosts.len() - 1
     }
 
-    /// The socket address a host itself sees.
+    /// Adds a host next to another: same NAT, same local network.
+    pub fn add_neighbour(&mut self, host: Host) -> Host {
+        let number = u8::try_from(self.hosts.len() + 1).unwrap_or(u8::MAX);
+        let Place { inside, nat, kind, .. } = self.hosts[host];
+        let inside = match inside {
+            IpAddr::V4(v4) => {
+                IpAddr::V4(Ipv4Addr::new(v4.octets()[0], v4.octets()[1], v4.octets()[2], number))
+            }
+            IpAddr::V6(v6) => IpAddr::V6(v6),
+        };
+        self.hosts.push(Place { inside, nat, kind, blocked: false });
+        self.hosts.len() - 1
+    }
+
+    /// Whether a host's NAT leads packets for its own public address back in.
+    pub fn set_hairpin(&mut self, host: Host, hairpin: bool) {
+        let nat = self.hosts[host].nat;
+        if hairpin {
+            self.hairpins.insert(nat);
+        } else {
+            self.hairpins.remove(&nat);
+        }
+    }
+
+    /// The address of a host's first socket as the host itself sees it.
     pub fn address(&self, host: Host) -> SocketAddr {
-        self.hosts[host].inside
+        SocketAddr::new(self.hosts[host].inside, PORT)
+    }
+
+    /// The public address in front of a host.
+    pub fn outside(&self, host: Host) -> IpAddr {
+        self.nats[self.hosts[host].nat].outside()
     }
 
     /// Moves a host to another network: new addresses outside and inside, a fresh NAT of the same kind.
     pub fn move_host(&mut self, host: Host) {
-        let place = &mut self.hosts[host];
         let next = |ip: IpAddr| match ip {
             IpAddr::V4(v4) => {
                 let [a, b, c, d] = v4.octets();
@@ -133,14 +177,16 @@ impl Network {
             }
             IpAddr::V6(v6) => IpAddr::V6(v6),
         };
-        place.outside = next(place.outside);
-        place.inside.set_ip(next(place.inside.ip()));
-        place.nat = Nat::new(place.kind, place.inside, place.outside);
+        let outside = next(self.outside(host));
+        let nat = self.add_nat(self.hosts[host].kind, outside);
+        let place = &mut self.hosts[host];
+        place.inside = next(place.inside);
+        place.nat = nat;
     }
 
     /// The host's NAT forgets its mappings.
     pub fn reboot_nat(&mut self, host: Host) {
-        self.hosts[host].nat.reboot();
+        self.nats[self.hosts[host].nat].reboot();
     }
 
     /// Whether a host's datagrams are all lost, in both directions.
@@ -168,16 +214,31 @@ impl Network {
         }
     }
 
-    /// Sends a datagram. It is gone if no host is at `to`, or a NAT or link refuses it.
+    /// Sends a datagram from the host's first socket. It is gone if no host is at `to`, or a NAT or link refuses it.
     pub fn send(&mut self, host: Host, to: SocketAddr, bytes: Vec<u8>) {
-        let from = self.hosts[host].nat.outbound(to);
-        let Some(receiver) = self.locate(host, from, to) else { return };
+        self.send_by(host, 0, to, bytes);
+    }
+
+    /// Sends a datagram from one of the host's sockets.
+    pub fn send_by(&mut self, host: Host, socket: u16, to: SocketAddr, bytes: Vec<u8>) {
+        let own =
+            SocketAddr::new(self.hosts[host].inside, if socket == 0 { PORT } else { MORE_PORTS + socket });
+        let nat = self.hosts[host].nat;
+        let (from, reached) = if self.is_beside(host, to) {
+            (own, Some(to))
+        } else {
+            let from = self.nats[nat].outbound(own, to);
+            (from, self.enter(nat, from, to))
+        };
+        let Some((receiver, socket)) = reached.and_then(|inside| self.find(inside)) else {
+            return;
+        };
         let link = self.links.get(&(host, receiver)).copied().unwrap_or(self.link);
-        let lost = self.rng.next_u32() % 1000 < link.loss_permille;
+        let lost = self.rng.next_u32() % 1000 < link.loss_permille || bytes.len() + HEADERS > link.mtu;
         if lost || link.blocked || self.hosts[host].blocked || self.hosts[receiver].blocked {
             return;
         }
-        self.fly(link.latency, Arrival::Datagram { host: receiver, from, bytes });
+        self.fly(link.latency, Arrival::Datagram { host: receiver, socket, from, bytes });
     }
 
     /// Sends a packet through a region's relay.
@@ -206,13 +267,34 @@ impl Network {
         self.flying.insert((self.now + latency, self.sent), arrival);
     }
 
-    fn locate(&self, sender: Host, from: SocketAddr, to: SocketAddr) -> Option<Host> {
-        let mut hosts = self.hosts.iter().enumerate().filter(|(host, _)| *host != sender);
-        let found = hosts.find(|(_, place)| match place.kind {
-            Kind::Open | Kind::Firewall => place.inside == to && place.nat.admits(from, to),
-            _ => place.outside == to.ip() && place.nat.admits(from, to),
-        });
-        found.map(|(host, _)| host)
+    fn add_nat(&mut self, kind: Kind, outside: IpAddr) -> usize {
+        let seed = self.seed.wrapping_mul(1000).wrapping_add(self.nats.len() as u64);
+        self.nats.push(Nat::new(kind, outside, seed));
+        self.nats.len() - 1
+    }
+
+    /// Whether `to` is another host of the same local network.
+    fn is_beside(&self, host: Host, to: SocketAddr) -> bool {
+        let nat = self.hosts[host].nat;
+        let mut others = self.hosts.iter().enumerate().filter(|(other, _)| *other != host);
+        !self.nats[nat].is_transparent()
+            && others.any(|(_, other)| other.nat == nat && other.inside == to.ip())
+    }
+
+    /// The socket inside that a translated datagram reaches.
+    fn enter(&self, from_nat: usize, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
+        let mut nats = self.nats.iter().enumerate().filter(|(_, nat)| nat.outside() == to.ip());
+        nats.find_map(|(index, nat)| {
+            let allowed = index != from_nat || nat.is_transparent() || self.hairpins.contains(&index);
+            allowed.then(|| nat.inbound(from, to)).flatten()
+        })
+    }
+
+    /// The host and its socket at an inside address.
+    fn find(&self, inside: SocketAddr) -> Option<(Host, u16)> {
+        let host = self.hosts.iter().position(|place| place.inside == inside.ip())?;
+        let socket = if inside.port() == PORT { 0 } else { inside.port().checked_sub(MORE_PORTS)? };
+        Some((host, socket))
     }
 }
 
@@ -238,7 +320,10 @@ mod tests {
         let to = network.address(b);
         network.send(a, to, vec![7]);
         let from = network.address(a);
-        assert_eq!(arrival(&mut network), Some(Arrival::Datagram { host: b, from, bytes: vec![7] }));
+        assert_eq!(
+            arrival(&mut network),
+            Some(Arrival::Datagram { host: b, socket: 0, from, bytes: vec![7] })
+        );
         assert_eq!(network.elapsed(), Duration::from_millis(10));
     }
 
@@ -267,6 +352,45 @@ mod tests {
             sources.insert(from);
         }
         assert_eq!(sources.len(), 2);
+    }
+
+    /// Sockets of one host have mappings of their own; neighbours need no NAT, and hairpin only by their public address.
+    #[test]
+    fn neighbours_and_further_sockets() {
+        let (mut network, a, server) = exchange(Kind::FullCone, Kind::Open);
+        let b = network.add_neighbour(a);
+        let to = network.address(b);
+        network.send_by(a, 3, to, vec![1]);
+        let Some(Arrival::Datagram { host, socket, from, .. }) = arrival(&mut network) else {
+            panic!("lost")
+        };
+        assert_eq!((host, socket, from.ip()), (b, 0, network.address(a).ip()));
+        network.send(b, from, vec![2]);
+        assert!(matches!(arrival(&mut network), Some(Arrival::Datagram { socket: 3, .. })));
+
+        let meet = network.address(server);
+        network.send_by(b, 7, meet, vec![3]);
+        let Some(Arrival::Datagram { from: public, .. }) = arrival(&mut network) else { panic!("lost") };
+        assert_eq!(public.ip(), network.outside(a));
+        network.send(a, public, vec![4]);
+        assert_eq!(arrival(&mut network), None);
+        network.set_hairpin(a, true);
+        network.send(a, public, vec![5]);
+        let Some(Arrival::Datagram { host, socket, from, .. }) = arrival(&mut network) else {
+            panic!("lost")
+        };
+        assert_eq!((host, socket, from.ip()), (b, 7, network.outside(a)));
+    }
+
+    #[test]
+    fn large_packets_vanish_on_a_narrow_link() {
+        let (mut network, a, b) = exchange(Kind::Open, Kind::Open);
+        network.set_link(a, b, Link { mtu: 128, ..Link::default() });
+        let to = network.address(b);
+        network.send(a, to, vec![0; 101]);
+        assert_eq!(arrival(&mut network), None);
+        network.send(a, to, vec![0; 100]);
+        assert!(arrival(&mut network).is_some());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use sim::{Kind, Link};
 
 use crate::world::{REGION, World, ms};
 
-const DEAD: Link = Link { latency: Duration::from_millis(10), loss_permille: 0, blocked: true };
+const DEAD: Link = Link { latency: Duration::from_millis(10), loss_permille: 0, blocked: true, mtu: 1500 };
 
 fn connected() -> World {
     let mut world = World::new(&[Kind::PortRestricted, Kind::PortRestricted]);

@@ -260,12 +260,12 @@ impl World {
         let now = self.net.now();
         let at = self.net.elapsed();
         match arrival {
-            Arrival::Datagram { host, from, bytes } if self.stuns.contains(&host) => {
+            Arrival::Datagram { host, from, bytes, .. } if self.stuns.contains(&host) => {
                 if let Ok(tx) = stun::parse_request(&bytes) {
                     self.net.send(host, from, stun::response(tx, from));
                 }
             }
-            Arrival::Datagram { host, from, bytes } => {
+            Arrival::Datagram { host, from, bytes, .. } => {
                 let Some(index) = self.nodes.iter().position(|node| node.host == host) else { return };
                 let node = &mut self.nodes[index];
                 if let Class::WireGuard(peer) = node.paths.handle_udp(now, from, &bytes) {
