@@ -46,7 +46,7 @@ fn cubic_reaches_what_its_response_function_allows() {
         let mut run = Run::new(Shape { loss, ..shape(rate, millis(rtt), queue) }, &[Cubic]);
         // After slow start has overflown a short queue, the cubic takes some ten seconds to lead back.
         run.run(millis(if loss == 0 { 4000 + rtt * 200 } else { 4000 }));
-        let reached = run.run(millis(if loss == 0 { 4000 } else { 20_000 }))[0].mbit;
+        let reached = run.run(millis(if loss == 0 || rtt == 1 { 4000 } else { 20_000 }))[0].mbit;
         let share = f64::from(loss) / 1e6;
         // RFC 9438, section 5.1, and Reno's; without random loss nothing but the link bounds it.
         let seconds = rtt as f64 / 1e3;
