@@ -1,24 +1,30 @@
 import asyncio
+import json
 import random
 import socket
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
 import pytest
 from fakes.coordinator import Coordinator, memory_channels
-from fakes.engine import FakeEngine
-from fakes.server import AGENT_ID, map_message
+from fakes.engine import REPORT, FakeEngine
+from fakes.network import PEER_KEY, paths
+from fakes.server import AGENT_ID, map_message, node_message
 from structlog.testing import capture_logs
 
 from coder.agent.agent import Agent
+from coder.agent.netcheck import interface_report
 from coder.agent.settings import AgentSettings
 from coder.clock import FakeClock
 from coder.dataplane.engine import Incoming
-from coder.errors import RpcError, Unreachable, UpgradeRefused
+from coder.errors import RpcError, TimedOut, Unreachable, UpgradeRefused
 from coder.ids import Secret
 from coder.rpc.handlers import Unary
+from coder.tailnet.sides import Interface
 from coder.wire.proto import agent_pb2 as pb
+from coder.wire.proto import tailnet_pb2 as tailnet_pb
 
 TOKEN = "33333333-3333-4333-8333-333333333333"
 State = pb.Lifecycle.State
@@ -81,8 +87,16 @@ class Lab:
         self.clock = FakeClock()
         self.engine = FakeEngine()
         self.server = Server(self.clock)
-        settings = AgentSettings(url="http://127.0.0.1:3000", token=Secret(TOKEN), version="v0.1.0", listen_port=7)
-        self.agent = Agent(settings, self.engine, self.server.dial, clock=self.clock, rng=random.Random(1))
+        self.settings = AgentSettings(url="http://127.0.0.1:3000", token=Secret(TOKEN), version="v0.1.0", listen_port=7)
+        self._make()
+
+    def _make(self):
+        self.agent = Agent(self.settings, self.engine, self.server.dial, clock=self.clock, rng=random.Random(1))
+
+    def block(self):
+        """Begin anew as an agent that wants no direct connections."""
+        self.settings = replace(self.settings, block_direct=True)
+        self._make()
 
     @property
     def node(self):
@@ -267,6 +281,79 @@ async def test_stopping_survives_a_server_that_refuses_the_farewell():
         await lab.clock.advance(2)
         assert task.done()
         assert task.exception() is None
+
+
+async def ask(lab, path, source="fd7a::1"):
+    """Send a request into the tunnel as the peer of that address; return head and body."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    lab.node.on_event(Incoming(port=4, stream=theirs, source=source))
+    reader, writer = await asyncio.open_connection(sock=ours)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    assert head.startswith(b"HTTP/1.1 200")
+    return json.loads(body)
+
+
+async def test_tells_what_its_network_is_like_in_the_protocols_words():
+    async with running() as (lab, _):
+        lab.node.settle(home=999)
+        lab.node.next_report = replace(REPORT, mapping_varies_by_dest_ip=True)
+        found = await ask(lab, "/api/v0/netcheck")
+        assert {name: found[name] for name in ("severity", "warnings", "dismissed")} == {
+            "severity": "ok", "warnings": None, "dismissed": False,
+        }  # fmt: skip
+        info = found["net_info"]
+        assert (info["MappingVariesByDestIP"], info["WorkingUDP"], info["WorkingIPv6"]) == (True, True, False)
+        assert (info["PreferredDERP"], info["DERPLatency"]) == (999, {"999-v4": 0.001})
+        report = found["interfaces"]
+        assert {"name", "mtu", "addresses"} == set(report["interfaces"][0])
+        assert report["severity"] == ("warning" if report["warnings"] else "ok")
+
+
+async def test_a_network_that_cannot_be_checked_is_unknown(monkeypatch):
+    async with running() as (lab, _):
+
+        async def late(_patience):
+            raise TimedOut("late")
+
+        monkeypatch.setattr(lab.node, "netcheck", late)
+        info = (await ask(lab, "/api/v0/netcheck"))["net_info"]
+        assert info["WorkingUDP"] is None
+
+
+async def test_tells_the_asker_of_its_own_path_only():
+    async with running() as (lab, _):
+        client = UUID("cccccccc-cccc-4ccc-8ccc-cccccccccccc")
+        update = tailnet_pb.CoordinateResponse.PeerUpdate(
+            id=client.bytes, node=node_message(), kind=tailnet_pb.CoordinateResponse.PeerUpdate.NODE
+        )
+        await lab.server.coordinators[0].say(tailnet_pb.CoordinateResponse(peer_updates=[update]))
+        await lab.clock.advance(0)
+        lab.node.paths = {PEER_KEY: paths(heard=True)}
+        address = node_message().addresses[0].partition("/")[0]
+        mine, other = await ask(lab, "/api/v0/paths", address), await ask(lab, "/api/v0/paths", "fd7a::77")
+        assert mine == {
+            "ipv4": None, "port_mapping": None, "direct_blocked": False, "udp_port": 41641, "heard_directly": True,
+        }  # fmt: skip
+        assert (other["direct_blocked"], other["heard_directly"]) == (None, None)
+
+
+def test_a_narrow_interface_is_a_warning():
+    found = [Interface(name="wg0", mtu=1280, addresses=("10.0.0.2/24",)), Interface(name="lo", mtu=65536, addresses=())]
+    report = interface_report(found)
+    assert report["severity"] == "warning"
+    [warning] = report["warnings"]
+    assert warning["code"] == "EIF01"
+    assert "wg0" in warning["message"]
+    assert interface_report(found[1:])["warnings"] == []
+
+
+async def test_direct_connections_can_be_switched_off_on_the_machine():
+    async with running(lambda lab: lab.block()) as (lab, _):
+        assert lab.node.settings.block_direct
+        assert lab.node.block_direct
 
 
 @pytest.mark.parametrize("path", ["/", "/api/v0/netcheck", "/api/v0/listening-ports"])
