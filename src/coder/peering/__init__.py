@@ -6,6 +6,17 @@ Shared by clients and agents, which is why it imports neither. It logs nothing: 
 
 from coder.peering.backoff import Backoff
 from coder.peering.dialing import Dial, WebSocketDial, is_permanent
-from coder.peering.peering import Client, CoordinatorError, Host, Peering, State
+from coder.peering.peering import Client, CoordinatorError, Host, Peering, PortMapped, State
 
-__all__ = ["Backoff", "Client", "CoordinatorError", "Dial", "Host", "Peering", "State", "WebSocketDial", "is_permanent"]
+__all__ = [
+    "Backoff",
+    "Client",
+    "CoordinatorError",
+    "Dial",
+    "Host",
+    "Peering",
+    "PortMapped",
+    "State",
+    "WebSocketDial",
+    "is_permanent",
+]

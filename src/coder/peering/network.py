@@ -1,6 +1,7 @@
 """What a node knows of its network, in the words of its peers: for whoever asks why a connection is what it is."""
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from coder.errors import CoderError
@@ -30,9 +31,19 @@ async def checked(node: "Node", patience: float) -> "NetworkReport | None":
 def net_info(report: "NetworkReport | None", state: "State") -> NetInfo:
     """Say what the last check of the network found; before the first one, only what is known anyway."""
     latencies = dict(state.latencies)
+    router = state.port_mapping
+    before = NetInfo(
+        have_port_map=router.external is not None,
+        upnp=router.upnp,
+        pmp=router.pmp,
+        pcp=router.pcp,
+        preferred_derp=state.home,
+        derp_latency=latencies,
+    )
     if report is None:
-        return NetInfo(preferred_derp=state.home, derp_latency=latencies)
-    return NetInfo(
+        return before
+    return replace(
+        before,
         mapping_varies_by_dest_ip=report.mapping_varies_by_dest_ip,
         hair_pinning=report.hair_pinning,
         working_ipv6=report.ipv6,
@@ -40,7 +51,6 @@ def net_info(report: "NetworkReport | None", state: "State") -> NetInfo:
         working_udp=report.udp,
         working_icmpv4=None,
         preferred_derp=state.home or report.preferred_derp,
-        derp_latency=latencies,
     )
 
 
@@ -48,7 +58,10 @@ def extra_of(peering: "Peering", paths: "PeerPaths | None") -> Extra:
     """Say the rest; `paths` is the way to the peer that asks."""
     report = peering.node.report
     ports = peering.node.udp_ports()
+    router = peering.state().port_mapping
     return Extra(
+        mapping=router.via or "",
+        mapping_external=router.external or "",
         ipv4=None if report is None else report.ipv4,
         blocks=None if paths is None else paths.block_direct,
         port=ports[0] or ports[1],

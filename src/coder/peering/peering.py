@@ -28,6 +28,7 @@ from coder.rpc.client import RpcClient, RpcStream
 from coder.tailnet import derpmap
 from coder.tailnet.addresses import node_id
 from coder.tailnet.peers import Action, PeerConfig, Peers, SendReady, SetPeers, Wake
+from coder.tailnet.portmap.report import PortMapReport
 from coder.tailnet.selfnode import build_node
 from coder.wire import derpmap_json
 from coder.wire.derpmap import DerpMap, from_proto
@@ -35,11 +36,15 @@ from coder.wire.proto import tailnet_pb2 as pb
 
 if TYPE_CHECKING:
     from coder.dataplane.engine import Engine, Node
+    from coder.peering.portmapping import PortMapping
 
 SERVICE = "/coder.tailnet.v2.Tailnet/"
 
 FIRST_RETRY, LAST_RETRY = 0.05, 10.0
 """Seconds between two dials of a client, at first and at most."""
+
+AFTERWARDS = 0.25
+"""Seconds after a client's introduction before the router is asked for a port: the first packets have the machine."""
 
 HANG_UP = 1.0
 """Seconds the server has to end the call after our disconnect."""
@@ -72,6 +77,8 @@ class State:
     """Whether the coordinator has our record."""
     peers: tuple[PeerConfig, ...]
     derp_map: DerpMap
+    port_mapping: PortMapReport
+    """What came of asking the router for a port."""
 
 
 class Peering:
@@ -85,6 +92,7 @@ class Peering:
         *,
         url: str,
         on_event: Callable[[object], None] | None = None,
+        map_ports: bool = False,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -106,12 +114,18 @@ class Peering:
         self._told = False
         self._heard = False
         self._timer: asyncio.Task[None] | None = None
+        self._map_ports = map_ports
+        self._homed = asyncio.Event()
+        self._mapper: asyncio.Task[None] | None = None
+        self._mapping: PortMapping | None = None
+        self._ending: set[asyncio.Task[None]] = set()
         self.introduced = asyncio.Event()
         """Set once there was a peer to talk to."""
         self.node: Node = engine.node(settings, self._event)
         self._peers = Peers(acknowledge=isinstance(role, Host), handshake_age=self.node.last_handshake)
         if isinstance(role, Client):
             self._peers.add_destination(role.agent)
+        self._map_port()
 
     def state(self) -> State:
         """Tell how far the introduction has come."""
@@ -122,6 +136,7 @@ class Peering:
             told=self._told,
             peers=self._configured,
             derp_map=self._map,
+            port_mapping=self._mapping.report() if self._mapping is not None else PortMapReport(),
         )
 
     def set_map(self, derp_map: DerpMap) -> None:
@@ -137,12 +152,54 @@ class Peering:
             self._block_direct = block
             self.node.set_block_direct(block)
             self._announce()
+            if not block:
+                self._map_port()
+            elif (mapping := self._take_mapping()) is not None:
+                ending = asyncio.ensure_future(mapping.close())
+                self._ending.add(ending)
+                ending.add_done_callback(self._ending.discard)
 
     def close(self) -> None:
         """End the node and with it all its streams."""
         if self._timer is not None:
             self._timer.cancel()
+        for ending in self._ending:
+            ending.cancel()
+        if (mapping := self._take_mapping()) is not None:
+            mapping.abandon()
         self.node.close()
+
+    # The router
+
+    def _map_port(self) -> None:
+        """Ask the router for a port that leads to us, unless nobody could use it."""
+        if self._map_ports and not self._block_direct:
+            self._mapper = asyncio.ensure_future(self._start_mapping())
+
+    async def _start_mapping(self) -> None:
+        """Wait until that is in nobody's way, then begin."""
+        await self._homed.wait()
+        if isinstance(self._role, Client):
+            await self.introduced.wait()
+            await self._clock.sleep(AFTERWARDS)
+        make = await asyncio.to_thread(_port_mapping)
+        self._mapping = make(self.node, clock=self._clock, on_change=self._port_changed)
+        self._mapping.start()
+
+    async def unmap(self) -> None:
+        """Give the router its port back. Takes a fifth of a second at most."""
+        if (mapping := self._take_mapping()) is not None:
+            await mapping.close()
+
+    def _take_mapping(self) -> "PortMapping | None":
+        mapping, self._mapping = self._mapping, None
+        if self._mapper is not None:
+            self._mapper.cancel()
+        return mapping
+
+    def _port_changed(self, report: PortMapReport) -> None:
+        if self._on_event is not None:
+            self._on_event(PortMapped(report))
 
     # Sessions
 
@@ -194,7 +251,15 @@ class Peering:
             self._act(self._peers.coordination_lost(self._clock.monotonic()))
 
     async def leave(self) -> None:
-        """Say goodbye in the running session, if any, and give the server a moment to hang up."""
+        """Give the router its port back, and say goodbye in the running session, if any."""
+        mapping = self._take_mapping()
+        ending = asyncio.ensure_future(mapping.close()) if mapping is not None else None
+        await self._say_goodbye()
+        if ending is not None:
+            await ending
+
+    async def _say_goodbye(self) -> None:
+        """Take our leave and give the server a moment to hang up."""
         if self._outbox is None:
             return
         self._outbox.put_nowait(pb.CoordinateRequest(disconnect=pb.CoordinateRequest.Disconnect()))
@@ -232,6 +297,10 @@ class Peering:
         if isinstance(event, SelfChanged):
             self._self = event
             self._announce()
+            if event.home:
+                self._homed.set()
+            if self._mapping is not None:
+                self._mapping.look()
         if self._on_event is not None:
             self._on_event(event)
 
@@ -284,6 +353,20 @@ class CoordinatorError:
     """An event: the coordinator complains, for instance about who may talk to whom."""
 
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PortMapped:
+    """An event: the router forwards a port to us, or no longer does."""
+
+    report: PortMapReport
+
+
+def _port_mapping() -> "type[PortMapping]":
+    """Load what asks routers, which takes too long for the loop's thread."""
+    from coder.peering.portmapping import PortMapping  # noqa: PLC0415 - as said
+
+    return PortMapping
 
 
 async def _ended(rpc: RpcClient) -> None:

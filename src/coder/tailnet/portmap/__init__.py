@@ -1,7 +1,5 @@
-"""Port mappings: the router is asked to forward one of its UDP ports to ours, so that peers reach us unasked."""
+"""Port mappings: the router is asked to forward one of its UDP ports to ours, so that peers reach us unasked.
 
-from coder.tailnet.portmap.machine import PortMap
-from coder.tailnet.portmap.report import PortMapReport, Protocol
-from coder.tailnet.portmap.values import Http, Mapped, Network, Output, ToGateway, ToSsdp
-
-__all__ = ["Http", "Mapped", "Network", "Output", "PortMap", "PortMapReport", "Protocol", "ToGateway", "ToSsdp"]
+`machine` decides, `values` are what it says, `report` is what came of it. Nothing is imported here: the report is
+wanted long before the machine.
+"""
