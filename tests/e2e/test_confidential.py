@@ -63,6 +63,7 @@ def test_the_relay_sees_no_plaintext(recorded, monkeypatch):
         global_config=str(deployment.place / "config"),
         headers=(),
         disable_direct_connections=True,
+        disable_port_mapping=True,
         verbose=False,
         force_tty=False,
         no_color=True,

@@ -94,6 +94,7 @@ class Agent:
             if self._services is not None:
                 await self._services.close()
             if self._peering is not None:
+                await self._peering.unmap()
                 self._peering.close()
 
     async def _serve(self) -> None:
@@ -140,6 +141,7 @@ class Agent:
                 Host(identity),
                 url=self._settings.url,
                 on_event=self._services.on_event,
+                map_ports=self._settings.map_ports,
                 clock=self._clock,
                 rng=self._rng,
             )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from coder.dataplane.engine import Incoming, PathChanged, RelayProblem
+from coder.peering import PortMapped
 from coder.tailnet.sides import NOTHING
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ class Services:
                 log.debug("path.changed", peer=event.peer[:16], kind=event.path.kind, via=place)
             case RelayProblem():
                 log.warning("relay.problem", region=event.region, reason=event.text)
+            case PortMapped():
+                report = event.report
+                log.info("port.mapped", gateway=report.gateway, external=report.external, via=report.via)
 
     def _accept(self, event: Incoming) -> None:
         if len(self._tasks) >= MAX_CLIENTS:

@@ -20,5 +20,7 @@ class AgentSettings:
     """UDP port of the tunnel; 0 takes any free one."""
     block_direct: bool = False
     """Relay only, whatever the server allows."""
+    map_ports: bool = False
+    """Ask the router for a port that leads here."""
     version: str
     """What the agent says it is: a semantic version with a leading v."""

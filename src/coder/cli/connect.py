@@ -244,7 +244,7 @@ async def introduced(
         headers=flags.headers(api.url),
     )
     watch = Watch(verbose=flags.verbose)
-    peering = Peering(engine, settings, Client(agent), url=api.url, on_event=watch.on_event)
+    peering = Peering(engine, settings, Client(agent), url=api.url, on_event=watch.on_event, map_ports=flags.map_ports)
     connection = Connection(name, str(agent_address(agent)), peering, watch, rules)
     try:
         peering.set_map(relays)

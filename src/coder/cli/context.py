@@ -51,6 +51,7 @@ class Globals:
     header_command: str | None = field(repr=False)
     version_warning: bool
     disable_direct: bool
+    map_ports: bool
     verbose: bool
     force_tty: bool
     no_color: bool
@@ -72,6 +73,7 @@ class Globals:
             header_command=flags["header_command"] or None,
             version_warning=not flags["no_version_warning"],
             disable_direct=flags["disable_direct_connections"],
+            map_ports=not flags["disable_port_mapping"],
             verbose=flags["verbose"],
             force_tty=flags["force_tty"],
             no_color=flags["no_color"] or bool(os.environ.get("NO_COLOR")),

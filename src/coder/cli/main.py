@@ -115,6 +115,10 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     "--disable-direct-connections", envvar="CODER_DISABLE_DIRECT_CONNECTIONS", is_flag=True,
     help="Go through the relay only. [env: CODER_DISABLE_DIRECT_CONNECTIONS]",
 )  # fmt: skip
+@click.option(
+    "--disable-port-mapping", envvar="CODER_DISABLE_PORT_MAPPING", is_flag=True,
+    help="Do not ask the router (by PCP, NAT-PMP or UPnP) to forward a port. [env: CODER_DISABLE_PORT_MAPPING]",
+)  # fmt: skip
 @click.option("-v", "--verbose", envvar="CODER_VERBOSE", is_flag=True, help="Say more on stderr. [env: CODER_VERBOSE]")
 @click.option(
     "--force-tty", envvar="CODER_FORCE_TTY", is_flag=True, help="Behave as on a terminal. [env: CODER_FORCE_TTY]"

@@ -83,7 +83,7 @@ class _Reader:
         self._texts.append([])
 
     def end(self, _name: str) -> None:
-        self._open.pop().text = "".join(self._texts.pop()).strip()
+        self._open.pop().text = "".join(self._texts.pop()).strip(" \t\r\n")
 
     def characters(self, text: str) -> None:
         self._texts[-1].append(text)

@@ -103,7 +103,7 @@ def test_settings_do_not_print_their_secrets(tmp_path):
     flags = Globals(
         url="http://x", url_source="flag", token=Secret("hush"), token_source="flag", config=ConfigDir(tmp_path),
         given_headers={"X-Key": "quiet"}, header_command="printf X-Key=still", version_warning=True,
-        disable_direct=False, verbose=False, force_tty=False, no_color=False,
+        disable_direct=False, map_ports=False, verbose=False, force_tty=False, no_color=False,
     )  # fmt: skip
     assert "hush" not in repr(flags)
     assert "quiet" not in repr(flags)

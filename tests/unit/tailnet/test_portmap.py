@@ -8,8 +8,10 @@ from fakes.router import ADDRESS, FakeRouter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coder.tailnet.portmap import Http, Mapped, Network, PortMap, Protocol, ToGateway, ToSsdp, machine
-from coder.tailnet.portmap.values import LEASE
+from coder.tailnet.portmap import machine
+from coder.tailnet.portmap.machine import PortMap
+from coder.tailnet.portmap.report import Protocol
+from coder.tailnet.portmap.values import LEASE, Http, Mapped, Network, ToGateway, ToSsdp
 from coder.wire import natpmp, pcp, ssdp, upnp
 
 LOCAL = IPv4Address("192.168.1.2")

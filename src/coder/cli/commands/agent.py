@@ -79,6 +79,7 @@ def command(
         headers={**flags.headers(url), **dict(headers), **printed},
         listen_port=port,
         block_direct=flags.disable_direct,
+        map_ports=flags.map_ports,
         version=f"v{__version__}",
     )
     style, place = ("json", log_json) if log_json else ("human", log_human)
