@@ -234,6 +234,65 @@ def test_direct_and_relay_only_exclude_each_other(coder, network):
     assert network.calls == []
 
 
+def test_speedtest_compares_the_relay_with_the_direct_path(coder, network, monkeypatch):
+    monkeypatch.setattr("coder.cli.commands.speedtest.DIRECT_POLL", 0.0)
+    with_node(network, lambda node: setattr(node, "pongs", [RELAY_PONG, RELAY_PONG, DIRECT_PONG]))
+    run = coder("speedtest", "dev", "--compare", "-t", "2s")
+    assert run.code == 0, run.err
+    assert [line.split() for line in run.out.splitlines()] == [
+        ["PATH", "VIA", "ROUND", "TRIP", "TRANSFER", "BANDWIDTH"],
+        ["relay", "coder", "29ms", "3000.0000", "MBits", "1500.0000", "Mbits/sec"],
+        ["direct", "10.0.0.7:41641", "0.26ms", "3000.0000", "MBits", "1500.0000", "Mbits/sec"],
+    ]
+    [node] = network.engines[0].nodes
+    assert node.settings.block_direct, "it begins without direct paths ..."
+    assert not node.block_direct, "... and allows them for the second half"
+    assert node.tests == [(2.0, True)] * 2
+    records = [request.update_self.node for request in network.requests if request.HasField("update_self")]
+    assert list(records[0].endpoints) == []
+    assert "10.0.0.2:4000" in records[-1].endpoints
+
+
+def test_a_comparison_for_scripts(coder, network):
+    with_node(network, lambda node: setattr(node, "pongs", [RELAY_PONG, DIRECT_PONG]))
+    found = json.loads(coder("speedtest", "dev", "--compare", "-o", "json").out)
+    assert list(found) == ["relay", "direct"]
+    assert found["direct"]["path"] == {"kind": "direct", "endpoint": "10.0.0.7:41641", "latency_ms": 0.264}
+    assert found["relay"]["overall"]["throughput_mbits"] == 1500.0
+
+
+def test_a_comparison_without_a_direct_path_tells_the_half_it_has(coder, network):
+    run = coder("speedtest", "dev", "--compare", "--timeout", "300ms")
+    assert run.code == 1
+    assert run.err.splitlines()[-2:] == [
+        "Through the relay: 1500.0000 Mbits/sec",
+        "error: no direct connection within 0.3s. 'coder doctor dev' says what would make it direct.",
+    ]
+
+
+def test_a_comparison_where_the_server_forbids_one_half(coder, network):
+    network.answers[f"{AGENT}/connection"] = (200, {"derp_map": MAP, "disable_direct_connections": True})
+    run = coder("speedtest", "dev", "--compare")
+    assert run.code == 1
+    assert "error: the server forbids direct connections" in run.err
+
+
+@pytest.mark.parametrize(("least", "code"), [("1500", 0), ("1500.1", 3), ("0", 0)])
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_a_speed_too_low_for_a_script_is_3(coder, network, least, code, form):
+    run = coder("speedtest", "dev", "--min-mbps", least, "-o", form)
+    assert run.code == code
+    assert ("less than the 1500.1 asked for" in run.err) is (code == 3)
+    assert "1500" in run.out
+
+
+@pytest.mark.parametrize("more", [("--direct",), ("-c", "interval")])
+def test_a_comparison_goes_alone(coder, network, more):
+    assert coder("speedtest", "dev", "--compare", *more).code == 2
+    assert coder("--disable-direct-connections", "speedtest", "dev", "--compare").code == 2
+    assert network.calls == []
+
+
 def test_speedtest_over_which_nothing_came(coder, network):
     with_node(network, lambda node: setattr(node, "result", result((0.0, 0.0, 0))))
     run = coder("speedtest", "dev")

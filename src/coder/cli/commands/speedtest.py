@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from coder.cli import output
 from coder.cli.context import Globals
-from coder.cli.options import Duration, column_option, format_duration, output_option
+from coder.cli.options import Duration, column_option, format_duration, format_latency, output_option
 from coder.errors import CoderError, TimedOut
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ COLUMNS = ("interval", "transfer", "throughput")
 HEADERS = {"interval": "interval", "transfer": "transfer", "throughput": "bandwidth"}
 PLAIN_HEADERS = {"interval": "interval", "throughput": "throughput"}
 """Headers of the two-column form, which other clients of the protocol print."""
+
+EXIT_SLOW = 3
+"""The test worked, but was slower than --min-mbps."""
 
 DIRECT_POLL = 1.0
 """Seconds between two pings while a direct path is awaited."""
@@ -33,6 +37,13 @@ DIRECT_POLL = 1.0
     "--timeout", type=Duration(), default="30s", show_default=True,
     help="How long to wait for the agent, and with --direct for a direct connection.",
 )  # fmt: skip
+@click.option(
+    "--compare", is_flag=True, help="Measure through the relay, then directly, over one connection; show both."
+)
+@click.option(
+    "--min-mbps", "least", type=click.FloatRange(min=0), metavar="N",
+    help="Exit with 3 when the throughput is below N Mbit/s (with --compare: either one).",
+)  # fmt: skip
 @output_option("table", "json")
 @column_option(", ".join(COLUMNS))
 @click.pass_obj
@@ -44,50 +55,104 @@ def command(
     direction: str,
     direct: bool,
     timeout: float,
+    compare: bool,
+    least: float | None,
     form: str,
     chosen: str | None,
-) -> None:
+) -> int:
     """Measure the throughput to a workspace."""
-    if direct and flags.disable_direct:
-        raise click.UsageError("--direct (-d) is incompatible with --disable-direct-connections")
+    if (direct or compare) and flags.disable_direct:
+        option = "--direct (-d)" if direct else "--compare"
+        raise click.UsageError(f"{option} is incompatible with --disable-direct-connections")
+    if compare and (direct or chosen):
+        raise click.UsageError("--compare goes without --direct and --column")
     if duration <= 0:
         raise click.BadParameter("measure for some time", param_hint="--time")
     columns = output.pick(COLUMNS, chosen, COLUMNS)
-    report = Report(columns, duration, to=output.out if form == "table" else output.note if flags.watched else None)
-    result, path = asyncio.run(
-        _measure(
-            flags, workspace, duration, download=direction == "down", direct=direct, patience=timeout, report=report
-        )
-    )
-    if form == "json":
-        output.out(output.json_text(_json(result, path)))
+    test = Test(flags, workspace, duration=duration, download=direction == "down", patience=timeout)
+    if compare:
+        results = asyncio.run(test.compare())
+        _print_comparison(results, form)
     else:
-        report.finish(result)
+        report = Report(columns, duration, to=output.out if form == "table" else output.note if flags.watched else None)
+        measured = asyncio.run(test.single(direct=direct, report=report))
+        results = [measured]
+        if form == "json":
+            output.out(output.json_text(_json(measured)))
+        else:
+            report.finish(measured.result)
+    return _judge(results, least)
 
 
-async def _measure(
-    flags: Globals,
-    workspace: str,
-    duration: float,
-    *,
-    download: bool,
-    direct: bool,
-    patience: float,
-    report: "Report",
-) -> tuple["SpeedtestResult", dict[str, Any]]:
-    from coder.cli.connect import connect
+def _judge(results: "Sequence[Measured]", least: float | None) -> int:
+    slowest = min(_rate(one.result.total) for one in results)
+    if least is None or slowest >= least:
+        return 0
+    output.note(f"{slowest:.1f} Mbit/s is less than the {least:g} asked for")
+    return EXIT_SLOW
 
-    async with connect(flags, workspace, patience=patience) as connection:
-        await connection.reach(patience)
-        pong = await (_wait_for_direct(connection, patience) if direct else connection.ping(patience))
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A test that is over, and the way it went."""
+
+    path: dict[str, Any]
+    result: "SpeedtestResult"
+
+
+class Test:
+    """What one call of the command does."""
+
+    def __init__(self, flags: Globals, workspace: str, *, duration: float, download: bool, patience: float) -> None:
+        self._flags = flags
+        self._workspace = workspace
+        self._duration = duration
+        self._download = download
+        self._patience = patience
+
+    async def single(self, *, direct: bool, report: "Report") -> Measured:
+        """Measure over the path there is, or over a direct one."""
+        from coder.cli.connect import connect
+
+        async with connect(self._flags, self._workspace, patience=self._patience) as connection:
+            await connection.reach(self._patience)
+            pong = await (_wait_for_direct(connection, self._patience) if direct else connection.ping(self._patience))
+            return await self._run(connection, pong, report.row)
+
+    async def compare(self) -> list[Measured]:
+        """Measure through the relay, then allow direct paths and measure again."""
+        from coder.cli.connect import connect
+
+        async with connect(self._flags, self._workspace, patience=self._patience, relay_only=True) as connection:
+            await connection.reach(self._patience)
+            if not connection.rules.direct_allowed:
+                raise CoderError(
+                    "the server forbids direct connections", remedy="Measure through the relay, without --compare."
+                )
+            relayed = await self._run(connection, await connection.ping(self._patience), _nothing)
+            connection.peering.set_block_direct(False)
+            try:
+                pong = await _wait_for_direct(connection, self._patience)
+            except TimedOut as error:
+                output.note(f"Through the relay: {_rate(relayed.result.total):.4f} Mbits/sec")
+                raise TimedOut(
+                    str(error), remedy=f"'coder doctor {self._workspace}' says what would make it direct."
+                ) from None
+            return [relayed, await self._run(connection, pong, _nothing)]
+
+    async def _run(self, connection: "Connection", pong: "Pong", row: "Callable[[Interval], None]") -> Measured:
+        way = "download" if self._download else "upload"
         output.note(_path_line(connection, pong))
-        output.note(f"Starting a {format_duration(duration)} {'download' if download else 'upload'} test...")
+        output.note(f"Starting a {format_duration(self._duration)} {way} test...")
         result = await connection.node.speedtest(
-            connection.address, duration=duration, download=download, on_interval=report.row
+            connection.address, duration=self._duration, download=self._download, on_interval=row
         )
         if not result.total.bytes:
             raise CoderError("no data arrived while the test ran", remedy="Try again, longer, with --time.")
-        return result, connection.path_json(pong.path, pong.latency)
+        return Measured(connection.path_json(pong.path, pong.latency), result)
+
+
+def _nothing(_interval: "Interval") -> None: ...
 
 
 async def _wait_for_direct(connection: "Connection", patience: float) -> "Pong":
@@ -163,7 +228,25 @@ def _rate(interval: "Interval") -> float:
     return _mbits(interval) / seconds if seconds > 0 else 0.0
 
 
-def _json(result: "SpeedtestResult", path: dict[str, Any]) -> dict[str, Any]:
+def _print_comparison(results: "Sequence[Measured]", form: str) -> None:
+    """Show both ways side by side."""
+    if form == "json":
+        output.out(output.json_text({one.path["kind"]: _json(one) for one in results}))
+        return
+    rows = [
+        [
+            one.path["kind"],
+            str(one.path.get("endpoint") or one.path.get("region")),
+            format_latency(one.path["latency_ms"] / 1e3),
+            f"{_mbits(one.result.total):.4f} MBits",
+            f"{_rate(one.result.total):.4f} Mbits/sec",
+        ]
+        for one in results
+    ]
+    output.out(output.table(["path", "via", "round trip", "transfer", "bandwidth"], rows))
+
+
+def _json(measured: Measured) -> dict[str, Any]:
     def entry(interval: "Interval") -> dict[str, float]:
         return {
             "start_time_seconds": interval.start,
@@ -171,4 +254,9 @@ def _json(result: "SpeedtestResult", path: dict[str, Any]) -> dict[str, Any]:
             "throughput_mbits": _rate(interval),
         }
 
-    return {"overall": entry(result.total), "intervals": [entry(one) for one in result.intervals], "path": path}
+    result = measured.result
+    return {
+        "overall": entry(result.total),
+        "intervals": [entry(one) for one in result.intervals],
+        "path": measured.path,
+    }
