@@ -18,9 +18,9 @@ async def send(websocket: WebSocket, messages: AsyncIterator[str | bytes]) -> No
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await ServerChannel(websocket).close()
     for task in done:
         task.result()
-    await ServerChannel(websocket).close()
 
 
 async def _send(websocket: WebSocket, messages: AsyncIterator[str | bytes]) -> None:

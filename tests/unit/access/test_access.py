@@ -144,3 +144,37 @@ def test_logins_are_limited_by_address_over_all_accounts_and_by_account_over_all
     assert [both.hit("1.1.1.1", account, 0.0) for account in ("a", "b", "c")] == [0.0, 0.0, 60.0]
     assert [both.hit(address, "D", 0.0) for address in ("2.2.2.2", "3.3.3.3")] == [0.0, 0.0]
     assert both.hit("4.4.4.4", "d", 30.0) == 30.0
+
+
+def test_a_pace_lets_a_burst_through_and_then_one_at_a_time():
+    pace = limits.Pace(limits.Limit(3, 60.0))
+    assert [pace.hit("a", 0.0) for _ in range(3)] == [0.0, 0.0, 0.0]
+    assert pace.hit("a", 0.0) == pytest.approx(20.0)
+    assert pace.hit("b", 0.0) == 0.0
+    assert pace.hit("a", 19.0) == pytest.approx(1.0)
+    assert pace.hit("a", 20.0) == 0.0
+    assert pace.hit("a", 20.0) > 0
+    assert [pace.hit("a", 1000.0) for _ in range(4)][:3] == [0.0, 0.0, 0.0]
+
+
+def test_a_pace_forgets_the_longest_unseen():
+    pace = limits.Pace(limits.Limit(1, 60.0), max_subjects=2)
+    for subject in ("a", "b", "c"):
+        assert pace.hit(subject, 0.0) == 0.0
+    assert pace.hit("b", 0.0) > 0
+    assert pace.hit("a", 0.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+        ("somewhere", "somewhere"),
+    ],
+)
+def test_what_counts_as_one_source(address, expected):
+    assert limits.source(address) == expected

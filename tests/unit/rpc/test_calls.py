@@ -10,7 +10,7 @@ from fakes.pipe import pipe, running, settle
 from coder.clock import FakeClock
 from coder.errors import Closed, Forbidden, PeerMisbehaved, RpcError, RpcUnimplemented, StreamReset, TimedOut, TooMany
 from coder.rpc.client import RpcClient
-from coder.rpc.handlers import Streaming, Unary
+from coder.rpc.handlers import ServerStreaming, Streaming, Unary
 from coder.rpc.server import serve
 from coder.wire.proto.tailnet_pb2 import (
     CoordinateRequest,
@@ -397,6 +397,25 @@ async def test_what_still_arrives_for_an_abandoned_call_is_dropped():
         assert (await rpc.unary("/unary", asked(), CoordinateResponse)).error == "1"
         await settle()
         assert not rpc._mux._streams
+
+
+async def test_a_stream_from_the_server_ends_with_its_caller_without_a_wait(monkeypatch):
+    monkeypatch.setattr("coder.rpc.server._GRACE", 3600)
+    ended = asyncio.Event()
+
+    async def forever(ctx, request, send):
+        await send(CoordinateResponse(error=str(len(request.add_tunnel.id))))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    ours, theirs = pipe()
+    handlers = {"/forever": ServerStreaming(CoordinateRequest, forever)}
+    async with running(serve(theirs, handlers)), RpcClient(ours) as rpc:
+        async with rpc.stream("/forever", asked(3), CoordinateResponse) as call:
+            assert (await anext(call)).error == "3"
+        await ended.wait()
 
 
 @pytest.mark.parametrize(

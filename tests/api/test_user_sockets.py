@@ -1,0 +1,219 @@
+"""The sockets of users that are not for one agent: introductions to all of them, followed logs, watched workspaces."""
+
+import json
+from uuid import UUID, uuid4
+
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from websockets.exceptions import ConnectionClosedOK, InvalidStatus
+
+from api import messages
+from api.conftest import TOKEN_HEADER, Server, Workspace
+from api.messages import TAILNET, Update, ask, coordinate
+from coder.errors import RpcError, RpcUnimplemented
+from coder.wire.proto import agent_pb2
+from coder.wire.proto import tailnet_pb2 as pb
+
+
+def updates(client, owner: UUID):
+    request = pb.WorkspaceUpdatesRequest(workspace_owner_id=owner.bytes)
+    return client.stream(f"{TAILNET}WorkspaceUpdates", request, pb.WorkspaceUpdate)
+
+
+async def my_id(server: Server) -> UUID:
+    return UUID((await server.get("/users/me"))["id"])
+
+
+async def test_one_socket_reaches_every_agent_of_its_user(live: Server):
+    first, second = await live.workspace("one"), await live.workspace("two")
+    async with live.calls("/tailnet?version=2.3") as client, coordinate(client) as call:
+        await call.send(messages.update_self(uuid4(), agent=False))
+        for workspace in (first, second):
+            await call.send(messages.add_tunnel(workspace.agent_id))
+            async with live.agent(workspace) as agent, coordinate(agent) as of_agent:
+                await of_agent.send(messages.update_self(workspace.agent_id, agent=True))
+                assert (await anext(of_agent)).peer_updates[0].kind == Update.NODE
+                [update] = (await anext(call)).peer_updates
+                assert (UUID(bytes=update.id), update.kind) == (workspace.agent_id, Update.NODE)
+            assert (await anext(call)).peer_updates[0].kind == Update.LOST
+
+
+@pytest.mark.parametrize("whose", ["nobody", "another"])
+async def test_it_reaches_no_agent_of_anybody_else(live: Server, whose: str):
+    member = await live.member("bob")
+    wanted = uuid4() if whose == "nobody" else (await live.workspace()).agent_id
+    async with member.calls("/tailnet?version=2.3") as client, coordinate(client) as call:
+        await call.send(messages.add_tunnel(wanted))
+        assert (await anext(call)).error.startswith("authorization: ")
+
+
+async def test_an_owner_of_the_deployment_reaches_the_agents_of_members(live: Server):
+    theirs = await (await live.member("bob")).workspace("bobs")
+    async with live.calls("/tailnet") as client, coordinate(client) as call:
+        await call.send(messages.add_tunnel(theirs.agent_id))
+        async with live.agent(theirs) as agent, coordinate(agent) as of_agent:
+            await of_agent.send(messages.update_self(theirs.agent_id, agent=True))
+            assert (await anext(call)).peer_updates[0].kind == Update.NODE
+
+
+async def test_workspaces_are_told_once_and_then_what_changed(live: Server):
+    async with live.calls("/tailnet?version=2.3") as client, updates(client, await my_id(live)) as stream:
+        assert await anext(stream) == pb.WorkspaceUpdate()
+        workspace = await live.workspace()
+        agent = pb.Agent(id=workspace.agent_id.bytes, name="main", workspace_id=UUID(workspace.id).bytes)
+        row = pb.Workspace(id=UUID(workspace.id).bytes, name="dev", status=pb.Workspace.RUNNING)
+        assert await anext(stream) == pb.WorkspaceUpdate(upserted_workspaces=[row], upserted_agents=[agent])
+        await live.call("PATCH", f"/workspaces/{workspace.id}", json={"name": "new"})
+        row.name = "new"
+        assert await anext(stream) == pb.WorkspaceUpdate(upserted_workspaces=[row])
+        await live.call("DELETE", f"/workspaces/{workspace.id}")
+        row.status = pb.Workspace.DELETED
+        assert await anext(stream) == pb.WorkspaceUpdate(deleted_workspaces=[row], deleted_agents=[agent])
+
+
+async def test_a_member_hears_of_nobody_elses_workspaces(live: Server):
+    owner = await my_id(live)
+    member = await live.member("bob")
+    async with member.calls("/tailnet?version=2.3") as client, updates(client, owner) as stream:
+        with pytest.raises(RpcError, match="not your workspaces"):
+            await anext(stream)
+
+
+async def test_the_socket_of_one_agent_tells_no_workspaces(live: Server):
+    async with live.client(await live.workspace()) as client, updates(client, await my_id(live)) as stream:
+        with pytest.raises(RpcUnimplemented):
+            await anext(stream)
+
+
+async def test_a_resume_token_is_good_for_this_socket_too(live: Server):
+    path = "/tailnet?version=2.3"
+    async with live.calls(path) as client:
+        token = await client.unary(
+            f"{TAILNET}RefreshResumeToken", pb.RefreshResumeTokenRequest(), pb.RefreshResumeTokenResponse
+        )
+    async with live.calls(f"{path}&resume_token={token.token}") as client, coordinate(client) as call:
+        await call.send(messages.add_tunnel(uuid4()))
+        assert (await anext(call)).error.startswith("authorization: ")
+    with pytest.raises(InvalidStatus) as refused:
+        await live.open(f"{path}&resume_token=x.y.z")
+    assert refused.value.response.status_code == 401
+
+
+def printed(*lines: str) -> agent_pb2.BatchCreateLogsRequest:
+    at = Timestamp(seconds=1_900_000_000)
+    return agent_pb2.BatchCreateLogsRequest(
+        log_source_id=uuid4().bytes, logs=[agent_pb2.Log(created_at=at, output=line) for line in lines]
+    )
+
+
+async def say(agent, *lines: str) -> None:
+    await ask(agent, "BatchCreateLogs", printed(*lines), agent_pb2.BatchCreateLogsResponse)
+
+
+def by_cookie(server: Server) -> dict[str, str]:
+    """Commands that follow logs send their token as a cookie only."""
+    return {"Cookie": f"coder_session_token={server.headers[TOKEN_HEADER]}"}
+
+
+async def test_an_agents_logs_are_followed(live: Server):
+    workspace = await live.workspace()
+    async with live.agent(workspace) as agent:
+        await say(agent, "one", "two")
+        path = f"/workspaceagents/{workspace.agent_id}/logs?follow&after=0"
+        async with await live.open(path, by_cookie(live)) as socket:
+            lines = json.loads(await socket.recv())
+            assert [line["output"] for line in lines] == ["one", "two"]
+            await say(agent, "three")
+            [line] = json.loads(await socket.recv())
+            assert (line["output"], line["level"]) == ("three", "info")
+        after = f"/workspaceagents/{workspace.agent_id}/logs?follow&after={line['id']}"
+        async with await live.open(after, by_cookie(live)) as socket:
+            await say(agent, "four")
+            assert [each["output"] for each in json.loads(await socket.recv())] == ["four"]
+            await live.call("DELETE", f"/workspaces/{workspace.id}")
+            with pytest.raises(ConnectionClosedOK):
+                await socket.recv()
+
+
+async def test_a_finished_builds_logs_end_at_once(live: Server):
+    build = (await live.workspace()).body["latest_build"]["id"]
+    async with await live.open(f"/workspacebuilds/{build}/logs?follow", by_cookie(live)) as socket:
+        with pytest.raises(ConnectionClosedOK):
+            await socket.recv()
+
+
+async def test_a_workspace_is_watched_over_a_websocket(live: Server):
+    workspace = await live.workspace()
+    async with await live.open(f"/workspaces/{workspace.id}/watch-ws") as socket:
+        assert json.loads(await socket.recv()) == {"type": "ping", "data": None}
+        assert await state(socket) == ("data", "connecting")
+        async with live.agent(workspace):
+            assert await state(socket) == ("data", "connected")
+        assert await state(socket) == ("data", "disconnected")
+        await live.clock.advance(15)
+        assert json.loads(await socket.recv())["type"] == "ping"
+        await live.call("POST", "/users/logout")
+        with pytest.raises(ConnectionClosedOK):
+            await socket.recv()
+
+
+async def state(socket) -> tuple[str, str]:
+    event = json.loads(await socket.recv())
+    return event["type"], event["data"]["latest_build"]["resources"][0]["agents"][0]["status"]
+
+
+async def test_a_watch_that_fails_says_so_and_ends(live: Server, monkeypatch: pytest.MonkeyPatch):
+    workspace = await live.workspace()
+    async with await live.open(f"/workspaces/{workspace.id}/watch-ws") as socket:
+        await socket.recv()
+        await socket.recv()
+
+        async def gone(*_args):
+            return None
+
+        monkeypatch.setattr("coder.server.routes.workspaces.workspaces.get", gone)
+        live.deployment.changes.announce(UUID(workspace.id))
+        event = json.loads(await socket.recv())
+        assert event["type"] == "error"
+        assert event["data"]["message"]
+        with pytest.raises(ConnectionClosedOK):
+            await socket.recv()
+
+
+SOCKETS = (
+    "/tailnet",
+    "/derp-map",
+    "/workspaceagents/me/rpc",
+    "/workspaceagents/{agent}/coordinate",
+    "/workspaceagents/{agent}/logs?follow",
+    "/workspaces/{workspace}/watch-ws",
+    "/workspacebuilds/{build}/logs?follow",
+)
+
+
+def filled(path: str, workspace: Workspace) -> str:
+    build = workspace.body["latest_build"]["id"]
+    return path.format(agent=workspace.agent_id, workspace=workspace.id, build=build)
+
+
+@pytest.mark.parametrize("path", SOCKETS)
+async def test_a_plain_request_to_a_socket_is_told_so_once_it_is_known_who_asks(server: Server, path: str):
+    workspace = await server.workspace()
+    token = workspace.agent_token if path == "/workspaceagents/me/rpc" else server.headers[TOKEN_HEADER]
+    path = filled(path, workspace)
+    anonymous = await server.call("GET", path, headers={TOKEN_HEADER: ""})
+    assert anonymous.status_code == 401
+    told = await server.call("GET", path, headers={TOKEN_HEADER: token})
+    assert (told.status_code, told.headers["Upgrade"]) == (426, "websocket")
+    assert told.json()["message"]
+
+
+@pytest.mark.parametrize("path", SOCKETS)
+async def test_no_socket_opens_with_the_other_kind_of_token(live: Server, path: str):
+    workspace = await live.workspace()
+    wrong = live.headers[TOKEN_HEADER] if path == "/workspaceagents/me/rpc" else workspace.agent_token
+    for headers in ({TOKEN_HEADER: wrong}, {"Cookie": f"coder_session_token={wrong}"}, {}):
+        with pytest.raises(InvalidStatus) as refused:
+            await live.open(filled(path, workspace), headers)
+        assert refused.value.response.status_code == 401
+        assert json.loads(refused.value.response.body)["message"]
