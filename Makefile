@@ -58,6 +58,9 @@ interop: setup ## peers of other makers: needs Go, and CODER_REAL_BINARY=path fo
 test: check rust-test ## everything: check, Rust tests, Python tests, real processes, namespaces
 	$(BIN)/pytest
 
+lab: setup ## every pair of NATs and every fault in network namespaces; writes build/lab.json
+	$(BIN)/pytest tests/lab --whole -m lab
+
 run: setup ## a server, a user, a workspace, its agent, ping and speed tests; ONESHOT=1 stops after them
 	$(BIN)/python scripts/run.py $(if $(ONESHOT),--oneshot)
 

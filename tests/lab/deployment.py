@@ -136,7 +136,7 @@ class Probe:
             event = self.next(left)
             if event is not None and wanted(event):
                 return event
-        raise AssertionError(f"waited {patience:.0f} s for {name}; told so far: {self.events}")
+        raise AssertionError(f"waited {patience:.0f} s for {name}; told so far: {self.events}\n{self.log.read_text()}")
 
     def after(self, moment: float, what: str, patience: float = PATIENCE, **facts: object) -> dict[str, Any]:
         """Wait for an event later than a moment of the monotonic clock."""

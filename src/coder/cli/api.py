@@ -18,7 +18,7 @@ from typing import Any, Self
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from coder import __version__
-from coder.cli import errors
+from coder.cli import errors, racing
 from coder.cli.errors import ApiError
 from coder.ids import Secret
 
@@ -238,6 +238,7 @@ def _connect(scheme: str, host: str, port: int | None, timeout: float) -> http.c
 
         context = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         connection = http.client.HTTPSConnection(at, at_port, timeout=timeout, context=context)
+    connection._create_connection = racing.create_connection  # type: ignore[attr-defined]  # noqa: SLF001 - its hook
     if proxy is not None:
         connection.set_tunnel(host, port or connection.default_port, headers=proxy)
     return connection
