@@ -2,8 +2,10 @@
 
 import pytest
 
+from lab.deployment import NAMES, Lab, World
 from lab.figures import Figures
 from lab.netns import why_not
+from lab.topology import Internet
 
 FIGURES = pytest.StashKey[Figures]()
 
@@ -33,6 +35,13 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(scope="session")
 def figures(request):
     return request.config.stash[FIGURES]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """One server, and a client and an agent in every kind of place, each made when first asked for."""
+    with Internet(NAMES) as net, Lab(net, tmp_path_factory.mktemp("lab")) as lab:
+        yield World(net, lab)
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -21,6 +21,7 @@ from typing import Any, Self
 
 from e2e.deployment import PATIENCE, Deployment, sign_in, wait_until
 
+from lab.kinds import Kind
 from lab.netns import Namespace
 from lab.topology import Host, Internet
 
@@ -167,10 +168,19 @@ class Probe:
     def longest_stall(self, since: float = 0.0) -> float:
         return max((e["seconds"] for e in self.events if e["what"] == "stall" and e["at"] > since), default=0.0)
 
+    def passes(self, patience: float) -> float:
+        """Wait until something sent from now on has come back; the moment on the monotonic clock."""
+        asked = time.monotonic()
+        self._say("mark")
+        return self.after(asked, "marked", patience)["at"]
+
+    def _say(self, word: str) -> None:
+        self.process.stdin.write(f"{word}\n")
+        self.process.stdin.flush()
+
     def finish(self, patience: float = PATIENCE) -> dict[str, Any]:
         """End the stream. What was sent must have come back, byte for byte."""
-        self.process.stdin.write("end\n")
-        self.process.stdin.flush()
+        self._say("end")
         over = self.until("over", patience)
         assert over["same"], over
         assert self.process.wait(PATIENCE) == 0
@@ -185,3 +195,24 @@ class Probe:
         self.reader.join()
         self.process.stdin.close()
         self.process.stdout.close()
+
+
+class World:
+    """Both ends of every kind, made when first asked for."""
+
+    def __init__(self, net: Internet, lab: Lab) -> None:
+        self.net = net
+        self.lab = lab
+        self.clients: dict[str, Host] = {}
+
+    def client(self, kind: Kind) -> Host:
+        """A host of that kind."""
+        if kind.name not in self.clients:
+            self.clients[kind.name] = kind.build(self.net)
+        return self.clients[kind.name]
+
+    def agent(self, kind: Kind) -> str:
+        """The workspace whose agent is in a place of that kind."""
+        if kind.name not in self.lab.ports:
+            self.lab.agent(kind.name, kind.build(self.net))
+        return kind.name

@@ -2,8 +2,9 @@
 
 Runs as a process of its own; the connection is the one every command makes. Events leave as lines of JSON, each with
 `at`, seconds on the monotonic clock all processes share: `introduced`, `path` with its `kind`, `first_byte`, `stall`
-with its `seconds`, `over` with what was sent and came back. A line on standard input ends the stream: after a last
-`BULK` bytes in one go, everything sent must have come back.
+with its `seconds`, `over` with what was sent and came back. Of the lines on standard input, `mark` is answered by
+`marked` when something sent after it has come back, and `end` ends the stream: after a last `BULK` bytes in one go,
+everything sent must have come back.
 """
 
 import asyncio
@@ -52,6 +53,7 @@ class Echo:
         self.last = 0.0
         self.longest = 0.0
         self.ending = asyncio.Event()
+        self.marks: list[int] = []
 
     async def send(self) -> None:
         while not self.ending.is_set():
@@ -77,26 +79,30 @@ class Echo:
             self.last = now
             self.received.update(data)
             self.received_bytes += len(data)
+            while self.marks and self.received_bytes >= self.marks[0]:
+                self.marks.pop(0)
+                tell("marked")
 
-
-async def until_line(event: asyncio.Event) -> None:
-    reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    await reader.readline()
-    event.set()
+    async def obey(self, reader: asyncio.StreamReader) -> None:
+        """Follow the lines; their end is the end."""
+        while await reader.readline() == b"mark\n":
+            self.marks.append(self.sent_bytes + 2 * CHUNK)  # one may be half sent already
+        self.ending.set()
 
 
 async def run(flags: Globals, workspace: str, port: int) -> None:
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     async with connecting.connect(flags, workspace, patience=20) as connection:
         await connection.peering.introduced.wait()
         tell("introduced")
         with await connection.node.connect(connection.address, port) as stream:
             echo = Echo(stream)
             async with asyncio.TaskGroup() as group:
-                told = group.create_task(until_line(echo.ending))
+                obeying = group.create_task(echo.obey(reader))
                 group.create_task(echo.send())
                 await echo.receive()
-                told.cancel()
+                obeying.cancel()
             tell(
                 "over",
                 sent=echo.sent_bytes,

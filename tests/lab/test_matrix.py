@@ -2,10 +2,10 @@
 
 import pytest
 
-from lab.deployment import NAMES, Lab
+from lab.deployment import Lab
 from lab.figures import DIRECT, FIRST_BYTE, HANG
 from lab.kinds import KINDS, expected
-from lab.topology import EASY, HAIRPIN, Internet
+from lab.topology import EASY, HAIRPIN
 
 pytestmark = pytest.mark.lab
 
@@ -23,31 +23,6 @@ STANDING_FOR_ALL = {
     *(("mtu-1280", "none"), ("none", "mtu-1280"), ("no-v6", "both")),
 }
 """Every kind on either side and every rule once."""
-
-
-class World:
-    """Both ends of every kind, made when first asked for."""
-
-    def __init__(self, net: Internet, lab: Lab) -> None:
-        self.net = net
-        self.lab = lab
-        self.clients = {}
-
-    def client(self, kind):
-        if kind.name not in self.clients:
-            self.clients[kind.name] = kind.build(self.net)
-        return self.clients[kind.name]
-
-    def agent(self, kind):
-        if kind.name not in self.lab.ports:
-            self.lab.agent(kind.name, kind.build(self.net))
-        return kind.name
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    with Internet(NAMES) as net, Lab(net, tmp_path_factory.mktemp("lab")) as lab:
-        yield World(net, lab)
 
 
 @pytest.fixture
