@@ -28,6 +28,9 @@ TO_SERVER = ("server", "sign-in", "version")
 TO_WORKSPACE = (*TO_SERVER, "agent", "relay", "coordination", "disco", "wireguard", "direct")
 TO_RELAYS = (*TO_SERVER, "relay", "udp")
 
+FORBIDDEN = {Code.BLOCKED_BY_CLIENT, Code.BLOCKED_BY_SERVER, Code.BLOCKED_BY_AGENT}
+"""Verdicts that no waiting changes."""
+
 PING_EVERY = 0.25
 """Seconds between two pings while a direct path is awaited."""
 
@@ -136,13 +139,13 @@ async def _workspace(
         except Stop:
             found.findings = await diagnose.look(connection, direct=None, patience=patience)
             raise
+        pong, found.findings = await _direct(exam, connection, pong, patience)
         found.path = connection.path_json(pong.path, pong.latency)
         found.status = "direct" if pong.path.kind == "direct" else "relayed"
-        found.findings = await _direct(exam, connection, pong, patience)
 
 
 async def _tunnel(exam: Examination, connection: Connection, patience: float) -> "Pong":
-    """Get an answer through the tunnel; return the last one, direct if it could be."""
+    """Get an answer through the tunnel; return the first."""
 
     async def coordination() -> Told[None]:
         await _await(connection.peering.introduced.wait(), connection, patience, lambda: _not_introduced(connection))
@@ -160,7 +163,7 @@ async def _tunnel(exam: Examination, connection: Connection, patience: float) ->
     await exam.run("coordination", coordination)
     pong = await exam.run("disco", disco)
     await exam.run("wireguard", wireguard)
-    return await _until_direct(connection, pong, patience)
+    return pong
 
 
 async def _first_pong(connection: Connection, patience: float) -> "Pong":
@@ -179,8 +182,6 @@ async def _first_pong(connection: Connection, patience: float) -> "Pong":
 
 async def _until_direct(connection: Connection, pong: "Pong", patience: float) -> "Pong":
     """Ping on until the answer is direct, or until it should have been."""
-    if not connection.rules.direct_allowed:
-        return pong
     limit = min(patience, SETTLED + PING_PATIENCE)
     while pong.path.kind != "direct" and connection.seconds_since_reached() < limit:
         await asyncio.sleep(PING_EVERY)
@@ -191,13 +192,20 @@ async def _until_direct(connection: Connection, pong: "Pong", patience: float) -
     return pong
 
 
-async def _direct(exam: Examination, connection: Connection, pong: "Pong", patience: float) -> Findings:
-    async def direct() -> Told[Findings]:
-        found = await diagnose.look(connection, direct=pong.path.kind == "direct", patience=patience)
+async def _direct(exam: Examination, connection: Connection, pong: "Pong", patience: float) -> tuple["Pong", Findings]:
+    """Wait for a direct path unless somebody forbids it; return the last answer and why it came the way it did."""
+
+    async def direct() -> Told[tuple["Pong", Findings]]:
+        found, last = await diagnose.look(connection, direct=pong.path.kind == "direct", patience=patience), pong
+        if found.verdict.code not in FORBIDDEN:
+            last = await _until_direct(connection, pong, patience)
+            found = diagnose.again(
+                connection, found.facts, direct=last.path.kind == "direct", agent_problem=found.agent_problem
+            )
         if found.verdict.code is not Code.DIRECT:
-            return Told(found, f"no, through {connection.region_name(pong.path.region)}", warn=True)
+            return Told((last, found), f"no, through {connection.region_name(last.path.region)}", warn=True)
         after = f", found after {format_latency(found.first_direct)}" if found.first_direct is not None else ""
-        return Told(found, f"{pong.path.endpoint} in {format_latency(pong.latency)}{after}")
+        return Told((last, found), f"{last.path.endpoint} in {format_latency(last.latency)}{after}")
 
     return await exam.run("direct", direct)
 

@@ -55,19 +55,22 @@ class _Agent:
 
 async def look(connection: "Connection", *, direct: bool | None, patience: float) -> Findings:
     """Ask both ends. `direct` says how the last answer came; None: there was none, and the agent is not asked."""
-    peer = next(iter(connection.peering.state().peers), None)
+    state = connection.peering.state()
+    peer = next(iter(state.peers), None)
     client, agent = await asyncio.gather(
         _client(connection, patience), _agent(connection, patience) if direct is not None else _nobody()
     )
+    theirs = sides.side(
+        agent.info, endpoints=peer.endpoints if peer else (), interfaces=agent.interfaces, extra=agent.extra
+    )
+    stun = has_stun(state.derp_map)
     facts = Facts(
-        client=client,
-        agent=sides.side(
-            agent.info, endpoints=peer.endpoints if peer else (), interfaces=agent.interfaces, extra=agent.extra
-        ),
+        client=client if stun else replace(client, udp=None),
+        agent=theirs if stun else replace(theirs, udp=None),
         direct=direct,
         client_flag=connection.rules.client_flag,
         server_blocks=connection.rules.server_blocks,
-        stun=has_stun(connection.peering.state().derp_map),
+        stun=stun,
         agent_answers=not agent.problem,
     )
     return again(connection, facts, direct=direct, agent_problem=agent.problem)
@@ -182,8 +185,9 @@ def describe(side: Side) -> str:
 def lines(found: Findings) -> Iterator[tuple[str, str]]:
     """Say in some lines what both networks are like: a name and a text each."""
     facts = found.facts
-    yield "this machine", describe(facts.client)
-    yield "workspace", found.agent_problem or describe(facts.agent)
+    unknown = "UDP not tested: no STUN server is configured"
+    yield "this machine", describe(facts.client) if facts.stun else unknown
+    yield "workspace", found.agent_problem or (describe(facts.agent) if facts.stun else unknown)
     if found.mtu is not None:
         yield "path MTU", f"{found.mtu} bytes proven"
     for side, where in ((facts.client, "here"), (facts.agent, "in the workspace")):

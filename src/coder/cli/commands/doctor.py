@@ -1,6 +1,7 @@
 """`coder doctor`."""
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,12 +17,7 @@ if TYPE_CHECKING:
 EXIT_RELAYED = 3
 """Connected, but not directly. 1 is no connection, 2 a usage error as everywhere."""
 
-SIGNS = {
-    "ok": click.style("✔", fg="green"),
-    "warn": click.style("!", fg="yellow"),
-    "fail": click.style("✘", fg="red"),
-    "skipped": "-",
-}
+SIGNS = {"ok": ("✔", "green"), "warn": ("!", "yellow"), "fail": ("✘", "red"), "skipped": ("-", None)}
 
 INDENT = 15
 
@@ -43,7 +39,7 @@ def command(flags: Globals, *, workspace: str | None, timeout: float, form: str)
     """
     from coder.cli import checkup
 
-    tell = _tell if form == "text" else _silent
+    tell = functools.partial(_tell, colour=not flags.no_color) if form == "text" else _silent
     found = asyncio.run(checkup.examine(flags, workspace, patience=timeout, tell=tell))
     if form == "json":
         output.out(output.json_text(_json(found)))
@@ -55,10 +51,11 @@ def command(flags: Globals, *, workspace: str | None, timeout: float, form: str)
 def _silent(_stage: "Stage") -> None: ...
 
 
-def _tell(stage: "Stage") -> None:
+def _tell(stage: "Stage", *, colour: bool) -> None:
+    sign, hue = SIGNS[stage.status]
     took = f" ({format_latency(stage.seconds)})" if stage.seconds is not None else ""
     text = output.hang(" " * (INDENT + 2), (stage.text or "not tried") + took).lstrip()
-    output.out(f"{SIGNS[stage.status]} {stage.name.ljust(INDENT)}{text}")
+    output.out(f"{click.style(sign, fg=hue) if colour else sign} {stage.name.ljust(INDENT)}{text}")
     if stage.remedy:
         output.out(output.hang(" " * (INDENT + 2), stage.remedy))
 
