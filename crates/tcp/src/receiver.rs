@@ -316,13 +316,14 @@ impl Receiver {
         taken
     }
 
-    /// The buffer doubles when more than half of it was taken within a round trip.
+    /// The buffer doubles when more than a quarter of it was taken within a round trip: while a hole is repaired, which
+    /// takes one, more than another round trip's worth arrives.
     fn measure_appetite(&mut self, taken: u64) {
         let (began, before) = self.period;
         let over = self.clock.saturating_duration_since(began) >= self.round_trip.max(LEAST_PERIOD);
         let sum = if over { taken } else { before + taken };
         self.period = (if over { self.clock } else { began }, sum);
-        if sum > self.size / 2 && self.size < self.max_size {
+        if sum > self.size / 4 && self.size < self.max_size {
             self.size = (self.size * 2).min(self.max_size);
             self.period = (self.clock, 0);
         }

@@ -20,7 +20,6 @@
 //! - A probe put too much in flight when its loss exceeds the own loss by the same margin. Random loss does not grow
 //!   with the sender's rate, an overflowing queue's or a policer's does: the comparison of probe and cruise tells them apart.
 //! - Start-up ends by loss only where two rounds in a row exceed, and a queue stands or the rate grows no more.
-//! - The sender sends what the path loses by itself on top of the bandwidth, so that the delivered rate stays at it.
 //!
 //! Where no loss is the path's own, all of this is the draft's rule.
 
@@ -101,8 +100,6 @@ pub struct Bbr {
     bounds: Bounds,
     /// As they were before the last episode of loss, until that is known to be real.
     before: Option<Bounds>,
-    /// No queue stood in the last round, and it delivered what it should.
-    quiet: bool,
     full: FullPipe,
     cycle: Cycle,
     window: u64,
@@ -124,7 +121,6 @@ impl Bbr {
             losses: Losses::new(mss),
             bounds: Bounds::none(),
             before: None,
-            quiet: false,
             full: FullPipe::default(),
             cycle: Cycle::new(now),
             window: INITIAL_SEGMENTS * mss,
@@ -164,11 +160,11 @@ impl Bbr {
         let min_rtt = self.path.min_rtt();
         let expected = (self.bandwidth() as f64 * self.mode.pacing_gain().min(1.0)) as u64;
         let rate = if app_limited { expected } else { self.bounds.latest().0 };
-        self.quiet = round.is_quiet(min_rtt, rate, expected);
-        if self.quiet && matches!(self.mode, Mode::Cruise | Mode::Refill) {
+        let quiet = round.is_quiet(min_rtt, rate, expected);
+        if quiet && matches!(self.mode, Mode::Cruise | Mode::Refill) {
             self.losses.learn();
         }
-        if self.quiet || self.mode.is_probing() {
+        if quiet || self.mode.is_probing() {
             return;
         }
         // While a probe's queue drains, a queue says nothing of others.
@@ -179,17 +175,24 @@ impl Bbr {
         }
     }
 
+    /// A round of start-up has passed: is the pipe full?
+    fn judge_startup(&mut self, app_limited: bool) {
+        let round = self.losses.round();
+        self.full.on_loss(self.losses.exceed(round.lost, round.lost + round.delivered));
+        if !app_limited {
+            self.full.on_round(self.path.bandwidth());
+        }
+        let stuck = round.queue_stands(self.path.min_rtt()) || !self.full.is_growing();
+        if self.full.is_overflowing() && stuck {
+            self.full.reach();
+            let bdp = self.inflight(self.bandwidth(), 1.0);
+            self.bounds.long = bdp.max(self.bounds.latest().1);
+        }
+    }
+
     fn leave_startup(&mut self, ack: &Ack) {
-        if ack.rate.is_some_and(|rate| !rate.app_limited) && self.round.passed && !self.full.is_reached() {
-            let round = self.losses.round();
-            let lossy = self.losses.exceed(round.lost, round.lost + round.delivered);
-            self.full.on_round(self.path.bandwidth(), lossy);
-            let stuck = round.queue_stands(self.path.min_rtt()) || !self.full.is_growing();
-            if self.full.is_overflowing() && stuck {
-                self.full.reach();
-                let bdp = self.inflight(self.bandwidth(), 1.0);
-                self.bounds.long = bdp.max(self.bounds.latest().1);
-            }
+        if self.round.passed && !self.full.is_reached() {
+            self.judge_startup(ack.rate.is_some_and(|rate| rate.app_limited));
         }
         if self.mode == Mode::Startup && self.full.is_reached() {
             self.mode = Mode::Drain;
@@ -239,8 +242,7 @@ impl Bbr {
         if bandwidth == 0 {
             return;
         }
-        let own_loss = if self.quiet { self.losses.ambient() } else { 0.0 };
-        let rate = (gain * bandwidth as f64 * (1.0 - PACING_MARGIN) / (1.0 - own_loss)) as u64;
+        let rate = (gain * bandwidth as f64 * (1.0 - PACING_MARGIN)) as u64;
         if self.full.is_reached() || self.pacing_rate.is_none_or(|now| rate > now) {
             self.pacing_rate = Some(rate);
         }

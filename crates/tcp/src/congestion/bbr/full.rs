@@ -15,9 +15,13 @@ pub(super) struct FullPipe {
 }
 
 impl FullPipe {
-    /// Takes the estimate at a round's end, and whether the round lost too much.
-    pub(super) fn on_round(&mut self, bandwidth: u64, lossy: bool) {
+    /// Takes note of whether a round lost too much.
+    pub(super) fn on_loss(&mut self, lossy: bool) {
         self.lossy = if lossy { self.lossy + 1 } else { 0 };
+    }
+
+    /// Takes the estimate at the end of a round whose sender had enough to send.
+    pub(super) fn on_round(&mut self, bandwidth: u64) {
         if bandwidth as f64 >= self.bandwidth as f64 * GROWTH {
             self.bandwidth = bandwidth;
             self.rounds = 0;
