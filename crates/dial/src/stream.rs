@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use socket2::Socket;
 
-use crate::transport::Transport;
+use crate::transport::{Take, Transport};
 use crate::websocket::Websocket;
 
 /// A non-blocking byte stream to a relay: plain or TLS, and either with WebSocket framing.
@@ -62,8 +62,19 @@ impl Stream {
     /// [`io::ErrorKind::WouldBlock`] when nothing is there; any other ends the stream.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.kind {
-            Kind::Direct(transport) => transport.read(buffer),
-            Kind::Websocket(websocket) => websocket.read(buffer),
+            Kind::Direct(transport) => transport.read(buffer, Take::All),
+            Kind::Websocket(websocket) => websocket.read(buffer, Take::All),
+        }
+    }
+
+    /// Reads what the stream took from its socket before, and leaves the socket alone.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] when only the socket could have more; any other ends the stream.
+    pub fn read_held(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.kind {
+            Kind::Direct(transport) => transport.read(buffer, Take::Held),
+            Kind::Websocket(websocket) => websocket.read(buffer, Take::Held),
         }
     }
 

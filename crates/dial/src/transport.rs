@@ -18,6 +18,15 @@ const SEND_LIMIT: usize = 128 * 1024;
 /// Buffers one send call takes (IOV_MAX).
 const MOST_BUFFERS: usize = 1024;
 
+/// What a read may give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Take {
+    /// What is there, in the socket too.
+    All,
+    /// Only what was taken from the socket before.
+    Held,
+}
+
 #[derive(Debug)]
 pub(crate) enum Transport {
     Plain(Socket),
@@ -25,10 +34,11 @@ pub(crate) enum Transport {
 }
 
 impl Transport {
-    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read(&mut self, buffer: &mut [u8], take: Take) -> io::Result<usize> {
         match self {
+            Self::Plain(_) if take == Take::Held => Err(io::ErrorKind::WouldBlock.into()),
             Self::Plain(socket) => retry(|| (&*socket).read(buffer)),
-            Self::Tls(tls) => tls.read(buffer),
+            Self::Tls(tls) => tls.read(buffer, take),
         }
     }
 
@@ -69,7 +79,7 @@ impl Transport {
     /// Reads at least one byte unless the stream ended, waiting for it.
     pub(crate) fn read_by(&mut self, buffer: &mut [u8], deadline: Deadline) -> io::Result<usize> {
         loop {
-            match self.read(buffer) {
+            match self.read(buffer, Take::All) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     wait(self, readable(self.wants_write()), deadline)?;
                     self.flush()?;
@@ -129,7 +139,7 @@ impl Tls {
     pub(crate) fn handshake(&mut self, deadline: Deadline) -> io::Result<()> {
         while self.session.is_handshaking() {
             self.flush()?;
-            match self.receive() {
+            match self.receive(Take::All) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -141,7 +151,7 @@ impl Tls {
         self.flush()
     }
 
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, buffer: &mut [u8], take: Take) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);
         }
@@ -152,7 +162,7 @@ impl Tls {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
                 outcome => return outcome,
             }
-            self.receive()?;
+            self.receive(take)?;
             self.flush()?;
         }
     }
@@ -179,8 +189,11 @@ impl Tls {
     }
 
     /// Feeds the session what arrived. Returns how many bytes it took; 0 at the end of the stream.
-    fn receive(&mut self) -> io::Result<usize> {
+    fn receive(&mut self, take: Take) -> io::Result<usize> {
         if self.start == self.end {
+            if take == Take::Held {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
             self.end = retry(|| (&self.socket).read(&mut self.received))?;
             self.start = 0;
         }

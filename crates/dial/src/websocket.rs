@@ -9,7 +9,7 @@ use wire::ws::{Decoder, Event, Opcode, OutHeader, Role, apply_mask, encode};
 
 use crate::error::Failure;
 use crate::http::Answer;
-use crate::transport::Transport;
+use crate::transport::{Take, Transport};
 
 /// The subprotocol both sides have to name.
 pub(crate) const SUBPROTOCOL: &str = "derp";
@@ -92,7 +92,7 @@ impl Websocket {
         &self.transport
     }
 
-    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read(&mut self, buffer: &mut [u8], take: Take) -> io::Result<usize> {
         while !buffer.is_empty() {
             if self.ready_start < self.ready_end {
                 let count = buffer.len().min(self.ready_end - self.ready_start);
@@ -103,7 +103,7 @@ impl Websocket {
             if self.closed {
                 return Ok(0);
             }
-            if !self.decode()? && self.receive()? == 0 {
+            if !self.decode()? && self.receive(take)? == 0 {
                 return Ok(0);
             }
         }
@@ -181,10 +181,10 @@ impl Websocket {
     }
 
     /// Reads from the transport; only the beginning of a header or of a control frame is left over by then.
-    fn receive(&mut self) -> io::Result<usize> {
+    fn receive(&mut self, take: Take) -> io::Result<usize> {
         self.received.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
-        let count = self.transport.read(&mut self.received[self.end..])?;
+        let count = self.transport.read(&mut self.received[self.end..], take)?;
         self.end += count;
         Ok(count)
     }

@@ -118,22 +118,22 @@ impl Up {
         packet: &mut impl FnMut(NodePublic, &mut [u8]),
         news: &mut impl FnMut(News),
     ) -> Result<(), String> {
-        for _ in 0..READS {
-            match self.stream.read(buffer) {
+        let mut reads = 0;
+        loop {
+            // What the stream itself holds must be read now: the socket does not tell of it.
+            let read = if reads < READS { self.stream.read(buffer) } else { self.stream.read_held(buffer) };
+            match read {
                 Ok(0) => return Err("the relay closed the connection".into()),
                 Ok(length) => {
                     self.unanswered = None;
                     self.dead_at = None;
                     self.feed(now, &mut buffer[..length], packet, news).map_err(|error| error.to_string())?;
-                    if length < buffer.len() / 2 {
-                        return Ok(());
-                    }
+                    reads = if length < buffer.len() / 2 { READS } else { reads + 1 };
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error.to_string()),
             }
         }
-        Ok(())
     }
 
     pub(crate) fn feed(

@@ -189,12 +189,16 @@ impl Relays {
             return Some(Err(error.to_string()));
         }
         let mut up = Up::new(stream, session, waiting, interest);
-        let outcome = up.feed(now, &mut leftover, &mut |_, _| {}, &mut |_| {});
-        self.links.insert(region, Link::Up(Box::new(up)));
-        if let Err(error) = outcome {
+        // The greeting may have come with the answer and be inside the stream already.
+        let outcome = up
+            .feed(now, &mut leftover, &mut |_, _| {}, &mut |_| {})
+            .map_err(|error| error.to_string())
+            .and_then(|()| up.receive(now, &mut [0; 4096], &mut |_, _| {}, &mut |_| {}));
+        if let Err(reason) = outcome {
             self.links.remove(&region);
-            return Some(Err(error.to_string()));
+            return Some(Err(reason));
         }
+        self.links.insert(region, Link::Up(Box::new(up)));
         Some(Ok(websocket))
     }
 

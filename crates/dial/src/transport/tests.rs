@@ -49,7 +49,7 @@ fn pair() -> (Tls, ServerConnection, UnixStream) {
 fn read_all(tls: &mut Tls, into: &mut Vec<u8>, size: usize) -> io::Result<bool> {
     let mut buffer = vec![0; size];
     loop {
-        match tls.read(&mut buffer) {
+        match tls.read(&mut buffer, Take::All) {
             Ok(0) => return Ok(true),
             Ok(count) => into.extend_from_slice(&buffer[..count]),
             Err(error) if error.kind() == WOULD_BLOCK => return Ok(false),
@@ -85,7 +85,7 @@ fn the_end_is_the_end_with_and_without_a_goodbye() {
         let mut data = Vec::new();
         assert!(read_all(&mut tls, &mut data, 100).unwrap());
         assert_eq!(data.len(), if goodbye { 0 } else { 5 }, "nothing counts behind a goodbye");
-        assert_eq!(tls.read(&mut [0; 3]).unwrap(), 0, "and it stays at its end");
+        assert_eq!(tls.read(&mut [0; 3], Take::All).unwrap(), 0, "and it stays at its end");
     }
 }
 
@@ -141,4 +141,30 @@ proptest! {
         }
         prop_assert!(data == plain);
     }
+}
+
+#[test]
+fn what_one_receive_brought_is_read_without_the_socket() {
+    let (mut tls, mut session, mut theirs) = pair();
+    let sent: Vec<u8> = (0..30_000_u32).map(|number| number as u8).collect();
+    for piece in sent.chunks(10_000) {
+        session.writer().write_all(piece).unwrap();
+    }
+    while session.wants_write() {
+        session.write_tls(&mut theirs).unwrap();
+    }
+    let mut got = vec![0; 100];
+    let first = tls.read(&mut got, Take::All).unwrap();
+    got.truncate(first);
+    let mut buffer = [0; 4096];
+    loop {
+        match tls.read(&mut buffer, Take::Held) {
+            Ok(count) => got.extend_from_slice(&buffer[..count]),
+            Err(error) => {
+                assert_eq!(error.kind(), WOULD_BLOCK);
+                break;
+            }
+        }
+    }
+    assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
 }

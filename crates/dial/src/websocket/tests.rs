@@ -22,7 +22,7 @@ fn pair(rest: &[u8]) -> (Websocket, UnixStream) {
 fn read_all(websocket: &mut Websocket, into: &mut Vec<u8>, size: usize) -> io::Result<()> {
     let mut buffer = vec![0; size];
     loop {
-        match websocket.read(&mut buffer) {
+        match websocket.read(&mut buffer, Take::All) {
             Ok(0) => return Ok(()),
             Ok(count) => into.extend_from_slice(&buffer[..count]),
             Err(error) if error.kind() == WOULD_BLOCK => return Ok(()),
@@ -98,18 +98,18 @@ fn the_ordinary_ends_and_the_others() {
         let mut data = Vec::new();
         read_all(&mut websocket, &mut data, 10).unwrap();
         assert_eq!(data, b"x");
-        assert_eq!(websocket.read(&mut [0; 10]).unwrap(), 0, "and it stays at its end");
+        assert_eq!(websocket.read(&mut [0; 10], Take::All).unwrap(), 0, "and it stays at its end");
         assert_eq!(heard(&mut peer).close, Some(code));
         let refused = websocket.write_vectored(&[IoSlice::new(b"late")]).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::BrokenPipe);
     }
     let (mut websocket, mut peer) = pair(b"");
     peer.write_all(&[0x88, 2, 0x03, 0xf0]).unwrap();
-    let error = websocket.read(&mut [0; 10]).unwrap_err();
+    let error = websocket.read(&mut [0; 10], Take::All).unwrap_err();
     assert_eq!(error.to_string(), "WebSocket closed with code 1008");
     let (mut websocket, peer) = pair(b"");
     drop(peer);
-    assert_eq!(websocket.read(&mut [0; 10]).unwrap(), 0);
+    assert_eq!(websocket.read(&mut [0; 10], Take::All).unwrap(), 0);
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn broken_frames_are_told_so() {
         [(&[0x81u8, 0][..], 1003), (&[0x82, 0x80, 0, 0, 0, 0][..], 1002), (&[0xf2, 0][..], 1002)]
     {
         let (mut websocket, mut peer) = pair(frame);
-        assert_eq!(websocket.read(&mut [0; 9]).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(websocket.read(&mut [0; 9], Take::All).unwrap_err().kind(), io::ErrorKind::InvalidData);
         assert_eq!(heard(&mut peer).close, Some(code));
     }
 }
@@ -147,7 +147,7 @@ fn a_peer_that_does_not_read_gets_bounded_memory() {
     assert!(websocket.wants_write());
     for _ in 0..10_000 {
         peer.write_all(&[0x89, 0]).unwrap();
-        let _ = websocket.read(&mut [0; 10]);
+        let _ = websocket.read(&mut [0; 10], Take::All);
     }
     assert!(websocket.outgoing.len() - websocket.sent < MESSAGE_LIMIT + 2 * PONGS_LIMIT);
 
@@ -202,4 +202,23 @@ proptest! {
         drop(peer);
         let _ = read_all(&mut websocket, &mut Vec::new(), size);
     }
+}
+
+#[test]
+fn what_came_with_the_answer_is_read_without_the_socket() {
+    let mut rest = Vec::new();
+    encode(&mut rest, Opcode::Binary, b"greeting", None);
+    encode(&mut rest, Opcode::Binary, b"more", None);
+    let (mut websocket, mut peer) = pair(&rest);
+    let mut later = Vec::new();
+    encode(&mut later, Opcode::Binary, b"later", None);
+    peer.write_all(&later).unwrap();
+    let mut buffer = [0; 64];
+    for expected in [&b"greeting"[..], b"more"] {
+        let count = websocket.read(&mut buffer, Take::Held).unwrap();
+        assert_eq!(&buffer[..count], expected);
+    }
+    assert_eq!(websocket.read(&mut buffer, Take::Held).unwrap_err().kind(), WOULD_BLOCK);
+    let count = websocket.read(&mut buffer, Take::All).unwrap();
+    assert_eq!(&buffer[..count], b"later");
 }
