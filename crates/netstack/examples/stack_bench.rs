@@ -105,7 +105,7 @@ fn idle() {
     let before = resident();
     for port in 1..=1000 {
         let (out, into) = pair.connect(port);
-        pair.client.send(Instant::now(), out, |room| room[..100].len());
+        pair.client.send(Instant::now(), out, |room| room.len().min(100));
         pair.forward(Instant::now());
         pair.server.recv(into, |data| data.len());
         pair.back(Instant::now());
@@ -128,11 +128,14 @@ fn bulk(flows: u16) {
         let t0 = cpu();
         let (out, _) = flows[turn % flows.len()];
         while pair.client.send_queue(out) < backlog {
-            pair.client.send(now, out, |room| {
+            let sent = pair.client.send(now, out, |room| {
                 let len = room.len().min(data.len());
                 room[..len].copy_from_slice(&data[..len]);
                 len
             });
+            if sent == 0 {
+                break;
+            }
         }
         pair.link.lengths.clear();
         pair.client.poll(now, &mut pair.link);

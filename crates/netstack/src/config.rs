@@ -3,6 +3,10 @@
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
+use tcp::HEADER_LEN;
+use tcp::congestion::Congestion;
+use wire::ip;
+
 /// Settings of a [`Stack`](crate::Stack).
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -11,10 +15,11 @@ pub struct Config {
     pub addresses: Vec<Ipv6Addr>,
     /// Largest IPv6 packet in bytes, 1280 to 65535.
     pub mtu: usize,
-    /// Receive buffer of a connection in bytes; raised to the next size whose window a TCP header can express exactly.
-    /// Pages are touched only when data reaches them.
+    /// Largest receive buffer of a connection in bytes. It starts small and grows while the application keeps up; memory
+    /// is held only for what waits in it.
     pub receive_buffer: usize,
-    /// Send buffer of a connection in bytes. Pages are touched only when data reaches them.
+    /// Largest send buffer of a connection in bytes. It grows with the congestion window; memory is held only for what
+    /// waits in it.
     pub send_buffer: usize,
     /// How long a connection attempt may go unanswered.
     pub connect_timeout: Duration,
@@ -26,6 +31,8 @@ pub struct Config {
     /// How long a connection is quiet before the first keepalive probe; `None` sends none. Per connection:
     /// [`Stack::set_keepalive`](crate::Stack::set_keepalive).
     pub keepalive: Option<Duration>,
+    /// Who decides how much a connection has on its way, and how fast it sends.
+    pub congestion: Congestion,
     /// How long an incoming connection is held for an answer.
     pub held_timeout: Duration,
     /// How many incoming connections are held at once.
@@ -37,30 +44,34 @@ pub struct Config {
 impl Config {
     /// The settings this network uses, for these addresses.
     pub fn new(addresses: Vec<Ipv6Addr>) -> Self {
+        let tcp = tcp::Config::default();
         Self {
             addresses,
             mtu: 1280,
-            receive_buffer: 6 << 20,
-            send_buffer: 4 << 20,
-            connect_timeout: Duration::from_secs(60),
-            user_timeout: Duration::from_secs(15 * 60),
-            retransmit_limit: Duration::from_secs(4),
-            keepalive: Some(Duration::from_secs(2 * 60 * 60)),
+            receive_buffer: tcp.receive_buffer,
+            send_buffer: tcp.send_buffer,
+            connect_timeout: tcp.connect_timeout,
+            user_timeout: tcp.user_timeout,
+            retransmit_limit: tcp.retransmit_limit,
+            keepalive: tcp.keepalive,
+            congestion: tcp.congestion,
             held_timeout: Duration::from_secs(10),
             held_limit: 1024,
             datagram_limit: 1024,
         }
     }
 
-    /// The receive buffer's real size: the smallest `65535 << n` that is at least what was asked for.
-    ///
-    /// `smoltcp` takes the window field of its own SYN as scaled; with any other size a peer could send past the end of
-    /// the buffer before the first scaled window replaced it.
-    pub(crate) fn receive_capacity(&self) -> usize {
-        let window = usize::from(u16::MAX);
-        (0..=14)
-            .map(|shift| window << shift)
-            .find(|&size| size >= self.receive_buffer)
-            .unwrap_or(window << 14)
+    /// What a connection is told of these.
+    pub(crate) fn tcp(&self) -> tcp::Config {
+        tcp::Config {
+            mss: u16::try_from(self.mtu - ip::HEADER_LEN - HEADER_LEN).unwrap_or(u16::MAX),
+            receive_buffer: self.receive_buffer,
+            send_buffer: self.send_buffer,
+            connect_timeout: self.connect_timeout,
+            user_timeout: self.user_timeout,
+            retransmit_limit: self.retransmit_limit,
+            keepalive: self.keepalive,
+            congestion: self.congestion,
+        }
     }
 }

@@ -3,13 +3,11 @@
 use std::net::{Ipv6Addr, SocketAddrV6};
 use std::time::{Duration, Instant};
 
-use smoltcp::socket::tcp::State;
-use smoltcp::wire::IpListenEndpoint;
+use tcp::{Segment, Stats as FlowStats};
 
 use crate::connection::{Connection, Key};
 use crate::event::{Flow, SendError};
 use crate::format;
-use crate::ip;
 use crate::stack::Stack;
 
 /// First and number of the ports outgoing connections use (RFC 6335 section 6).
@@ -28,48 +26,31 @@ impl Stack {
     /// # Errors
     /// When there is nowhere to connect from or to.
     pub fn connect(&mut self, now: Instant, to: SocketAddrV6) -> Result<Flow, SendError> {
-        let remote = ip::endpoint(*to.ip(), to.port());
+        let remote = SocketAddrV6::new(*to.ip(), to.port(), 0, 0);
         if remote.port() == 0 || remote.ip().is_unspecified() || remote.ip().is_multicast() {
             return Err(SendError::BadDestination);
         }
         let source = self.source(remote.ip())?;
         let port = self.free_port(source, remote)?;
-        let key = Key { local: ip::endpoint(source, port), remote };
-        let index = self.insert(now, key, false);
-        if let Some(connection) = self.connections.get_mut(index as usize) {
-            let context = self.interface.context();
-            connection
-                .socket_mut()
-                .connect(context, (*remote.ip(), remote.port()), (source, port))
-                .map_err(|_| SendError::BadDestination)?;
-        }
-        self.touch(index);
-        Ok(self.flow(index))
+        let iss = self.random.next() as u32;
+        let connection = tcp::Connection::connect(&self.tcp, port, remote.port(), iss, now);
+        Ok(self.insert(Key::new(source, port, *remote.ip(), remote.port()), connection))
     }
 
     /// Lets a held connection proceed; `None` when its peer has given up or it has waited too long.
     pub fn accept(&mut self, now: Instant, id: u64) -> Option<Flow> {
         let held = self.waiting.take(id).filter(|held| !self.by_key.contains_key(&held.key))?;
-        let index = self.insert(now, held.key, true);
-        let local = held.key.local;
-        let endpoint = IpListenEndpoint { addr: Some((*local.ip()).into()), port: local.port() };
-        // A fresh socket and a port that is not zero: listening cannot fail.
-        self.connections.get_mut(index as usize)?.socket_mut().listen(endpoint).ok()?;
-        self.feed(now, index, &held.packet);
-        let connection = self.connections.get_mut(index as usize)?;
-        if connection.socket().state() != State::SynReceived {
-            connection.abort();
-            self.touch(index);
-            return None;
-        }
-        self.touch(index);
-        Some(self.flow(index))
+        let iss = self.random.next() as u32;
+        let connection = tcp::Connection::accept(&self.tcp, iss, &Segment::parse(&held.syn)?, now)?;
+        Some(self.insert(held.key, connection))
     }
 
     /// Answers a held connection with a reset.
     pub fn refuse(&mut self, id: u64) {
-        if let Some(held) = self.waiting.take(id) {
-            self.queue(format::reset(held.key.local.ip(), held.key.remote.ip(), &held.header));
+        if let Some(held) = self.waiting.take(id)
+            && let Some(syn) = Segment::parse(&held.syn)
+        {
+            self.queue(format::reset(&held.key, &syn));
         }
     }
 
@@ -99,36 +80,33 @@ impl Stack {
 
     /// Free bytes in the send buffer; 0 when nothing may be sent.
     pub fn send_capacity(&self, flow: Flow) -> usize {
-        self.peek(flow).map_or(0, |connection| {
-            let socket = connection.socket();
-            if socket.may_send() { socket.send_capacity() - socket.send_queue() } else { 0 }
-        })
+        self.peek(flow).map_or(0, |connection| connection.tcp.send_room())
     }
 
     /// Bytes sent and not yet acknowledged, or not yet on their way.
     pub fn send_queue(&self, flow: Flow) -> usize {
-        self.peek(flow).map_or(0, |connection| connection.socket().send_queue())
+        self.peek(flow).map_or(0, |connection| connection.tcp.send_queue())
     }
 
     /// Bytes that can be received.
     pub fn recv_queue(&self, flow: Flow) -> usize {
-        self.peek(flow).map_or(0, |connection| connection.socket().recv_queue())
+        self.peek(flow).map_or(0, |connection| connection.tcp.recv_queue())
     }
 
     /// Whether the connection is open for sending.
     pub fn may_send(&self, flow: Flow) -> bool {
-        self.peek(flow).is_some_and(|connection| connection.socket().may_send())
+        self.peek(flow).is_some_and(|connection| connection.tcp.may_send())
     }
 
     /// Whether more can be received, now or later.
     pub fn may_recv(&self, flow: Flow) -> bool {
-        self.peek(flow).is_some_and(|connection| connection.socket().may_recv())
+        self.peek(flow).is_some_and(|connection| connection.tcp.may_recv())
     }
 
     /// Sets how long the connection is quiet before the peer is probed; `None`: for ever.
     pub fn set_keepalive(&mut self, flow: Flow, idle: Option<Duration>) {
         if let Some(connection) = self.get(flow) {
-            connection.keepalive = idle;
+            connection.tcp.set_keepalive(idle);
             self.touch(flow.slot);
         }
     }
@@ -136,7 +114,7 @@ impl Stack {
     /// Finishes sending: a FIN follows what is queued. Receiving goes on.
     pub fn shutdown(&mut self, flow: Flow) {
         if let Some(connection) = self.get(flow) {
-            connection.socket_mut().close();
+            connection.tcp.shutdown();
             self.touch(flow.slot);
         }
     }
@@ -160,32 +138,28 @@ impl Stack {
 
     /// The path came back: connections that wait for an answer repeat their question at once.
     pub fn kick(&mut self, now: Instant) {
-        let waiting: Vec<u32> = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| connection.outstanding() && connection.heard + QUIET <= now)
-            .map(|(index, _)| index as u32)
-            .collect();
-        for index in waiting {
-            self.hasten(now, index);
-            self.touch(index);
+        for (index, connection) in &mut self.connections {
+            connection.tcp.kick(now, QUIET);
+            if !std::mem::replace(&mut connection.dirty, true) {
+                self.dirty.push_back(index as u32);
+            }
         }
     }
 
-    fn insert(&mut self, now: Instant, key: Key, incoming: bool) -> u32 {
+    /// What a connection has measured, for people.
+    pub fn flow_stats(&self, flow: Flow) -> Option<FlowStats> {
+        self.peek(flow).map(|connection| connection.tcp.stats())
+    }
+
+    fn insert(&mut self, key: Key, connection: tcp::Connection) -> Flow {
         self.generation = self.generation.wrapping_add(1);
         let entry = self.connections.vacant_entry();
         let index = entry.key() as u32;
         let flow = Flow { slot: index, generation: self.generation };
-        entry.insert(Connection::new(flow, key, &self.config, now, incoming));
+        entry.insert(Connection::new(flow, key, connection));
         self.by_key.insert(key, index);
-        index
-    }
-
-    fn flow(&self, index: u32) -> Flow {
-        self.connections
-            .get(index as usize)
-            .map_or(Flow { slot: index, generation: 0 }, |connection| connection.flow)
+        self.touch(index);
+        flow
     }
 
     /// A connection the shell has not let go of.
@@ -214,7 +188,9 @@ impl Stack {
         let start = (self.random.next() % u64::from(count)) as u16;
         (0..count)
             .map(|step| first + (start + step) % count)
-            .find(|&port| !self.by_key.contains_key(&Key { local: ip::endpoint(source, port), remote }))
+            .find(|&port| {
+                !self.by_key.contains_key(&Key { local: SocketAddrV6::new(source, port, 0, 0), remote })
+            })
             .ok_or(SendError::NoPort)
     }
 }

@@ -4,14 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use crate::connection::Key;
-use crate::ip::{IPV6, TcpHeader};
 
 /// A connection attempt.
 pub struct Held {
     pub key: Key,
-    /// The SYN as it came, without any data.
-    pub packet: Vec<u8>,
-    pub header: TcpHeader,
+    /// The SYN without any data, which comes again after the handshake.
+    pub syn: Vec<u8>,
     expires: Instant,
 }
 
@@ -34,20 +32,12 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Takes in the SYN `packet`.
-    pub fn syn(
-        &mut self,
-        now: Instant,
-        key: Key,
-        packet: &[u8],
-        header: &TcpHeader,
-        limit: usize,
-        keep: Duration,
-    ) -> Outcome {
-        let packet = without_data(packet, header);
+    /// Takes in a SYN, of which `header` is the TCP header.
+    pub fn syn(&mut self, now: Instant, key: Key, header: &[u8], limit: usize, keep: Duration) -> Outcome {
+        let syn = header.to_vec();
         if let Some(held) = self.by_key.get(&key).and_then(|id| self.by_id.get_mut(id)) {
             // A restarted peer may come from the same port with another sequence number; the last one is the valid one.
-            (held.packet, held.header) = (packet, *header);
+            held.syn = syn;
             return Outcome::Known;
         }
         if self.by_id.len() >= limit {
@@ -55,7 +45,7 @@ impl Waiting {
         }
         let id = self.next_id;
         self.next_id += 1;
-        self.by_id.insert(id, Held { key, packet, header: *header, expires: now + keep });
+        self.by_id.insert(id, Held { key, syn, expires: now + keep });
         self.by_key.insert(key, id);
         Outcome::New(id)
     }
@@ -90,13 +80,4 @@ impl Waiting {
     pub fn next_timeout(&self) -> Option<Instant> {
         self.by_id.first_key_value().map(|(_, held)| held.expires)
     }
-}
-
-/// The packet's headers alone: data in a SYN comes again after the handshake.
-fn without_data(packet: &[u8], header: &TcpHeader) -> Vec<u8> {
-    let mut kept = packet.get(..IPV6 + header.header).unwrap_or_default().to_vec();
-    if let Some(length) = kept.get_mut(4..6) {
-        length.copy_from_slice(&(header.header as u16).to_be_bytes());
-    }
-    kept
 }

@@ -2,9 +2,12 @@
 
 use std::net::{Ipv6Addr, SocketAddrV6};
 
+use wire::ip::icmpv6::{self, Echo, Kind};
+use wire::ip::tsmp::{self, Tsmp};
+use wire::ip::{HEADER_LEN, Ipv6};
+
 use crate::event::{Event, SendError};
-use crate::format::{self, Tsmp};
-use crate::ip::{self, IPV6, Packet, UDP};
+use crate::format::{self, UDP_HEADER};
 use crate::stack::Stack;
 
 impl Stack {
@@ -18,7 +21,7 @@ impl Stack {
         to: SocketAddrV6,
         payload: &[u8],
     ) -> Result<(), SendError> {
-        if payload.len() > self.config.mtu - IPV6 - UDP {
+        if payload.len() > self.config.mtu - HEADER_LEN - UDP_HEADER {
             return Err(SendError::TooLarge);
         }
         if to.port() == 0 {
@@ -28,7 +31,7 @@ impl Stack {
         if !self.config.addresses.contains(&source) {
             return Err(SendError::NoSource);
         }
-        self.queue_or_fail(format::datagram(&ip::endpoint(source, from.port()), &to, payload))
+        self.queue_or_fail(format::datagram(&SocketAddrV6::new(source, from.port(), 0, 0), &to, payload))
     }
 
     /// Sends an ICMPv6 echo request; [`Event::EchoReply`] is the answer.
@@ -36,9 +39,8 @@ impl Stack {
     /// # Errors
     /// When there is no address to send from, or too many packets wait.
     pub fn echo(&mut self, to: Ipv6Addr, id: u16, seq: u16) -> Result<(), SendError> {
-        let body = (u32::from(id) << 16 | u32::from(seq)).to_be_bytes();
         let source = self.source(&to)?;
-        self.queue_or_fail(format::echo(format::ECHO_REQUEST, &source, &to, &body))
+        self.queue_or_fail(icmpv6::build(source, to, &Echo { kind: Kind::Request, id, seq, data: &[] }))
     }
 
     /// Sends a TSMP ping; [`Event::TsmpPong`] is the answer.
@@ -47,10 +49,10 @@ impl Stack {
     /// When there is no address to send from, or too many packets wait.
     pub fn tsmp_ping(&mut self, to: Ipv6Addr, data: [u8; 8]) -> Result<(), SendError> {
         let source = self.source(&to)?;
-        self.queue_or_fail(format::tsmp_ping(&source, &to, &data))
+        self.queue_or_fail(tsmp::ping(source, to, data).to_vec())
     }
 
-    pub(crate) fn inject_datagram(&mut self, packet: &Packet) {
+    pub(crate) fn inject_datagram(&mut self, packet: &Ipv6<'_>) {
         let Some((source, destination, payload)) = format::parse_datagram(packet.payload()) else {
             self.counters.malformed += 1;
             return;
@@ -61,35 +63,40 @@ impl Stack {
         }
         self.datagrams += 1;
         self.events.push_back(Event::Datagram {
-            from: ip::endpoint(packet.source, source),
-            to: ip::endpoint(packet.destination, destination),
+            from: SocketAddrV6::new(packet.src(), source, 0, 0),
+            to: SocketAddrV6::new(packet.dst(), destination, 0, 0),
             bytes: payload.to_vec(),
         });
     }
 
     /// Takes in an ICMPv6 message. Its checksum is not looked at: WireGuard has vouched for the bytes, and the reference
     /// implementation sends echo requests with a wrong one.
-    pub(crate) fn inject_echo(&mut self, packet: &Packet) {
+    pub(crate) fn inject_echo(&mut self, packet: &Ipv6<'_>) {
         match *packet.payload() {
-            [format::ECHO_REQUEST, 0, _, _, ref body @ ..] if body.len() >= 4 => {
-                self.queue(format::echo(format::ECHO_REPLY, &packet.destination, &packet.source, body));
+            [format::ECHO_REQUEST, 0, _, _, i, d, s, q, ref data @ ..] => {
+                let (id, seq) = (u16::from_be_bytes([i, d]), u16::from_be_bytes([s, q]));
+                self.queue(icmpv6::build(
+                    packet.dst(),
+                    packet.src(),
+                    &Echo { kind: Kind::Reply, id, seq, data },
+                ));
             }
             [format::ECHO_REPLY, 0, _, _, i, d, s, q, ..] => {
                 let (id, seq) = (u16::from_be_bytes([i, d]), u16::from_be_bytes([s, q]));
-                self.events.push_back(Event::EchoReply { from: packet.source, id, seq });
+                self.events.push_back(Event::EchoReply { from: packet.src(), id, seq });
             }
             [format::ECHO_REQUEST | format::ECHO_REPLY, ..] | [] => self.counters.malformed += 1,
             _ => self.counters.unsupported += 1,
         }
     }
 
-    pub(crate) fn inject_tsmp(&mut self, packet: &Packet) {
-        match format::tsmp(packet.payload()) {
-            Some(Tsmp::Ping(data)) => {
-                self.queue(format::tsmp_pong(&packet.destination, &packet.source, &data));
+    pub(crate) fn inject_tsmp(&mut self, packet: &Ipv6<'_>) {
+        match tsmp::parse(packet) {
+            Some(Tsmp::Ping(data)) => self.queue(tsmp::pong(packet.dst(), packet.src(), data, 0).to_vec()),
+            Some(Tsmp::Pong { data, .. }) => {
+                self.events.push_back(Event::TsmpPong { from: packet.src(), data })
             }
-            Some(Tsmp::Pong(data)) => self.events.push_back(Event::TsmpPong { from: packet.source, data }),
-            None => self.counters.unsupported += 1,
+            Some(Tsmp::Other(_)) | None => self.counters.unsupported += 1,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::Ipv6Addr;
 
-use crate::ip::IPV6;
+use wire::ip::HEADER_LEN;
 
 /// How many small packets may wait: answers to what came in, datagrams, pings.
 const LIMIT: usize = 4096;
@@ -41,7 +41,9 @@ impl Outbox {
     /// Moves packets to the sink; false when it is full.
     pub fn flush(&mut self, sink: &mut impl Sink) -> bool {
         while let Some(packet) = self.packets.front() {
-            let Some(to) = packet.get(24..IPV6).and_then(<[u8]>::first_chunk::<16>) else { return false };
+            let Some(to) = packet.get(24..HEADER_LEN).and_then(<[u8]>::first_chunk::<16>) else {
+                return false;
+            };
             let Some(room) = sink.buffer(&Ipv6Addr::from(*to)).and_then(|room| room.get_mut(..packet.len()))
             else {
                 return false;

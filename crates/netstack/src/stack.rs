@@ -1,18 +1,16 @@
 //! The stack: everything one node's packets meet.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::net::Ipv6Addr;
+use std::time::Instant;
 
 use slab::Slab;
-use smoltcp::iface::{Config as InterfaceConfig, Interface};
-use smoltcp::wire::HardwareAddress;
+use wire::ip::{self, Ipv6};
 
 use crate::config::Config;
 use crate::connection::{Connection, Key};
-use crate::device::Egress;
 use crate::event::{Counters, Event, SendError};
 use crate::held::Waiting;
-use crate::ip::{self, Packet};
 use crate::output::{Outbox, Sink};
 use crate::timers::Timers;
 
@@ -22,20 +20,20 @@ const TURN: usize = 32;
 /// The TCP/IP stack of one node. See the crate's description.
 pub struct Stack {
     pub(crate) config: Config,
-    pub(crate) interface: Interface,
+    /// What connections are told of the settings.
+    pub(crate) tcp: tcp::Config,
     pub(crate) connections: Slab<Connection>,
     pub(crate) by_key: HashMap<Key, u32>,
     /// The connection the last segment belonged to.
     pub(crate) last: Option<(Key, u32)>,
     /// Connections that may have something to send or a new deadline.
-    dirty: VecDeque<u32>,
+    pub(crate) dirty: VecDeque<u32>,
     timers: Timers,
     pub(crate) waiting: Waiting,
     pub(crate) outbox: Outbox,
     pub(crate) events: VecDeque<Event>,
     pub(crate) datagrams: usize,
     pub(crate) counters: Counters,
-    pub(crate) clock: Clock,
     pub(crate) random: Random,
     pub(crate) generation: u32,
 }
@@ -43,20 +41,11 @@ pub struct Stack {
 impl Stack {
     /// A stack that knows nobody. `seed` decides ports and initial sequence numbers: to be drawn from the operating
     /// system's randomness, except in tests.
-    pub fn new(mut config: Config, seed: u64, now: Instant) -> Self {
+    pub fn new(mut config: Config, seed: u64, _: Instant) -> Self {
         config.mtu = config.mtu.clamp(1280, usize::from(u16::MAX));
-        config.send_buffer = config.send_buffer.max(1);
-        let mut random = Random(seed);
-        let clock = Clock { start: now };
-        let mut settings = InterfaceConfig::new(HardwareAddress::Ip);
-        settings.random_seed = random.next();
-        let mut device = Egress { room: &mut [], written: 0, mtu: config.mtu };
-        let mut interface = Interface::new(settings, &mut device, clock.at(now, Duration::ZERO));
-        // Which addresses are ours is checked before a packet gets there.
-        interface.set_any_ip(true);
         Self {
+            tcp: config.tcp(),
             config,
-            interface,
             connections: Slab::new(),
             by_key: HashMap::new(),
             last: None,
@@ -67,8 +56,7 @@ impl Stack {
             events: VecDeque::new(),
             datagrams: 0,
             counters: Counters::default(),
-            clock,
-            random,
+            random: Random(seed),
             generation: 0,
         }
     }
@@ -78,19 +66,19 @@ impl Stack {
     /// Whatever the bytes, the worst that happens is a count in [`Counters`]. Answers leave with the next
     /// [`poll`](Self::poll): injecting a batch before polling makes one acknowledgement do for the batch.
     pub fn inject(&mut self, now: Instant, packet: &[u8]) {
-        let Some(packet) = Packet::parse(packet) else {
+        let Some(packet) = Ipv6::parse(packet).filter(|packet| is_unicast(&packet.src())) else {
             self.counters.malformed += 1;
             return;
         };
-        if !self.config.addresses.contains(&packet.destination) {
+        if !self.config.addresses.contains(&packet.dst()) {
             self.counters.foreign += 1;
             return;
         }
-        match packet.next_header {
-            ip::NEXT_TCP => self.inject_tcp(now, &packet),
-            ip::NEXT_UDP => self.inject_datagram(&packet),
-            ip::NEXT_ICMP => self.inject_echo(&packet),
-            ip::NEXT_TSMP => self.inject_tsmp(&packet),
+        match packet.next_header() {
+            ip::TCP => self.inject_tcp(now, &packet),
+            ip::UDP => self.inject_datagram(&packet),
+            ip::ICMPV6 => self.inject_echo(&packet),
+            ip::TSMP => self.inject_tsmp(&packet),
             _ => self.counters.unsupported += 1,
         }
     }
@@ -101,14 +89,14 @@ impl Stack {
         while let Some((due, index)) = self.timers.next(&mut self.connections)
             && due <= now
         {
-            self.expire(now, index);
+            self.expire(index);
         }
         if !self.outbox.flush(sink) {
             return;
         }
         while let Some(index) = self.dirty.pop_front() {
             match self.transmit(now, index, sink) {
-                Turn::Done => self.settle(now, index),
+                Turn::Done => self.settle(index),
                 Turn::More => self.touch(index),
                 Turn::Full => {
                     self.dirty.push_front(index);
@@ -121,23 +109,17 @@ impl Stack {
     /// Lets a connection send until it has nothing more, the sink is full, or its turn is over.
     fn transmit(&mut self, now: Instant, index: u32, sink: &mut impl Sink) -> Turn {
         let Some(connection) = self.connections.get_mut(index as usize) else { return Turn::Done };
-        let clock = self.clock.at(now, connection.skew);
         for _ in 0..TURN {
-            if connection.must_linger() {
-                break;
-            }
             let Some(room) = sink.buffer(connection.key.remote.ip()) else { return Turn::Full };
-            let mut device = Egress { room, written: 0, mtu: self.config.mtu };
-            self.interface.poll_egress(clock, &mut device, &mut connection.sockets);
-            let written = device.written;
-            if written == 0 {
+            let room = room.get_mut(..self.config.mtu).unwrap_or_default();
+            let Some(written) = connection.write(now, room) else {
                 connection.dirty = false;
                 return Turn::Done;
-            }
+            };
             sink.commit(written);
         }
         connection.dirty = false;
-        if connection.must_linger() { Turn::Done } else { Turn::More }
+        Turn::More
     }
 
     /// When [`poll`](Self::poll) must be called again if nothing happens before. `None`: never.
@@ -166,57 +148,22 @@ impl Stack {
     }
 
     /// A connection's deadline has passed.
-    fn expire(&mut self, now: Instant, index: u32) {
-        let Some(connection) = self.connections.get_mut(index as usize) else { return };
-        if connection.tick(now, &self.config) {
-            self.events.push_back(Event::TimedOut(connection.flow));
-        }
-        if connection.retransmit_at.is_some_and(|at| at <= now) {
-            connection.retransmit_at = None;
-            self.hasten(now, index);
-        }
+    fn expire(&mut self, index: u32) {
         if let Some(connection) = self.connections.get_mut(index as usize) {
             self.timers.set(&mut connection.timer, None, index, connection.flow.generation);
         }
         self.touch(index);
     }
 
-    /// Moves a connection's clock to its next deadline.
-    pub(crate) fn hasten(&mut self, now: Instant, index: u32) {
-        let Some(connection) = self.connections.get_mut(index as usize) else { return };
-        let clock = self.clock.at(now, connection.skew);
-        if let Some(due) = self.interface.poll_at(clock, &connection.sockets)
-            && due > clock
-        {
-            connection.skew += Duration::from_micros((due - clock).total_micros());
-        }
-    }
-
     /// A connection has nothing to send now: reports what changed and finds out when to look again.
-    fn settle(&mut self, now: Instant, index: u32) {
+    fn settle(&mut self, index: u32) {
         self.notice(index);
         let Some(connection) = self.connections.get_mut(index as usize) else { return };
         if connection.is_done() {
             self.remove(index);
             return;
         }
-        let clock = self.clock.at(now, connection.skew);
-        let mut due = None;
-        if !connection.must_linger()
-            && let Some(at) = self.interface.poll_at(clock, &connection.sockets)
-        {
-            // It has just said that there is nothing to do now; taking its word for the contrary would be a busy loop.
-            let wait =
-                Duration::from_micros((at.max(clock) - clock).total_micros()).max(Duration::from_millis(1));
-            due = Some(now + wait);
-            if wait > self.config.retransmit_limit
-                && connection.outstanding()
-                && connection.retransmit_at.is_none()
-            {
-                connection.retransmit_at = Some(now + self.config.retransmit_limit);
-            }
-        }
-        let due = [due, connection.deadline(now, &self.config)].into_iter().flatten().min();
+        let due = connection.tcp.poll_at();
         self.timers.set(&mut connection.timer, due, index, connection.flow.generation);
     }
 
@@ -281,17 +228,9 @@ enum Turn {
     Full,
 }
 
-/// Time as `smoltcp` counts it.
-pub(crate) struct Clock {
-    start: Instant,
-}
-
-impl Clock {
-    /// `now` on a clock that is ahead by `skew`. Begins above zero, which `smoltcp` takes for "long ago".
-    pub fn at(&self, now: Instant, skew: Duration) -> smoltcp::time::Instant {
-        let elapsed = now.saturating_duration_since(self.start) + skew;
-        smoltcp::time::Instant::from_micros(1_000_000 + elapsed.as_micros() as i64)
-    }
+/// Whether a packet may come from this address.
+fn is_unicast(address: &Ipv6Addr) -> bool {
+    !address.is_unspecified() && !address.is_multicast()
 }
 
 /// A small generator of well-spread numbers from a seed (SplitMix64).

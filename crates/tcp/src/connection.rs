@@ -156,6 +156,7 @@ impl Connection {
 
     /// Offers received bytes to `take`, which says how many it is done with. Returns the same, 0 when there are none.
     pub fn recv(&mut self, take: impl FnOnce(&[u8]) -> usize) -> usize {
+        self.active = self.looked.map_or(self.active, |looked| looked.max(self.active));
         self.rx.recv(take)
     }
 
@@ -185,10 +186,9 @@ impl Connection {
     }
 
     /// Finishes sending: a FIN follows what is queued. Receiving goes on.
-    pub fn shutdown(&mut self, now: Instant) {
+    pub fn shutdown(&mut self) {
         if self.may_send() {
             self.tx.fin = true;
-            self.note_waiting(now);
         }
     }
 
@@ -212,7 +212,7 @@ impl Connection {
             State::SynSent | State::SynReceived => self.abort(),
             State::Closed => {}
             _ if self.rx.readable() > 0 => self.abort(),
-            _ => self.shutdown(now),
+            _ => self.shutdown(),
         }
     }
 

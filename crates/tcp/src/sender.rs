@@ -62,7 +62,9 @@ pub(crate) struct Sender {
     pub(crate) shift: u8,
     pub(crate) mss: u64,
     pub(crate) sack: bool,
-    max_buffer: u64,
+    /// The send buffer's size: it does not shrink while something is queued.
+    size: u64,
+    max_size: u64,
     pub(crate) retransmit_limit: Duration,
     pub(crate) board: Board,
     pub(crate) rack: Rack,
@@ -115,7 +117,8 @@ impl Sender {
             shift: 0,
             mss: u64::from(config.mss).max(LEAST_MSS),
             sack: false,
-            max_buffer: config.send_buffer as u64,
+            size: 0,
+            max_size: (config.send_buffer as u64).max(1),
             retransmit_limit: config.retransmit_limit,
             board: Board::default(),
             rack: Rack::default(),
@@ -158,6 +161,8 @@ impl Sender {
     pub fn refresh(&mut self) {
         self.cwnd = self.controller.window();
         self.pace = self.controller.pacing_rate();
+        let wanted = (self.cwnd * 2).max(BUFFER).min(self.max_size);
+        self.size = if self.queued() == 0 { wanted } else { self.size.max(wanted) };
     }
 
     /// Bytes queued, on their way included.
@@ -167,7 +172,7 @@ impl Sender {
 
     /// How much may be queued.
     pub fn capacity(&self) -> u64 {
-        (self.cwnd * 2).max(BUFFER).min(self.max_buffer).max(1)
+        self.size
     }
 
     /// Offers room to `fill`, which says how much it filled.

@@ -65,6 +65,7 @@ impl Connection {
             return;
         }
         self.looked = Some(now);
+        self.note_waiting(now);
         if self.spare_at().is_some_and(|at| at <= now) {
             self.tx.buffer.trim();
             self.rx.buffer().trim();
