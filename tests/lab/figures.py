@@ -68,7 +68,7 @@ class Figures:
             f"{'client':>10} {'agent':<10} {'expected':8} {'seen':8} {'first byte':>10} {'direct':>7} {'stall':>6}"
         ]
         for cell in sorted(self.cells, key=lambda cell: (cell.client, cell.agent)):
-            late = (cell.first_byte or 99) > FIRST_BYTE or (cell.expected == "direct" and (cell.direct or 99) > DIRECT)
+            late = over(cell.first_byte, FIRST_BYTE) or (cell.expected == "direct" and over(cell.direct, DIRECT))
             shown.append(
                 f"{cell.client:>10} {cell.agent:<10} {cell.expected:8} {cell.seen:8} {seconds(cell.first_byte):>10}"
                 f" {seconds(cell.direct):>7} {seconds(cell.stall):>6}"
@@ -77,12 +77,16 @@ class Figures:
         if self.faults:
             shown += ["", f"{'seconds':>8} {'bound':>6}  fault"]
         for fault in sorted(self.faults, key=lambda fault: fault.name):
-            late = fault.seconds is None or fault.seconds > fault.bound
+            late = over(fault.seconds, fault.bound)
             note = f" ({fault.note})" if fault.note else ""
             shown.append(
                 f"{seconds(fault.seconds):>8} {seconds(fault.bound):>6}  {fault.name}{note}{' !' if late else ''}"
             )
         return shown
+
+
+def over(value: float | None, bound: float) -> bool:
+    return value is None or value > bound
 
 
 def seconds(value: float | None) -> str:

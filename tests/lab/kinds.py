@@ -66,6 +66,9 @@ def _many_interfaces(net: Internet) -> Host:
     return host
 
 
+FAR = ("delay 30ms", "jitter 2ms", "rate 50m", "loss 0.005")
+"""A line to the other side of a continent: 60 ms there and back, and not every packet arrives."""
+
 V6, BOTH = frozenset({6}), frozenset({4, 6})
 
 KINDS = {
@@ -83,6 +86,7 @@ KINDS = {
         Kind(name="no-v6", build=_broken(6)),
         Kind(name="no-v4", build=_broken(4), families=V6),
         Kind(name="dead-ends", build=_many_interfaces),
+        Kind(name="far", build=behind(lambda net: net.router("far", EASY, link=FAR))),
         Kind(name="mtu-1280", build=behind(lambda net: net.router("pppoe", EASY, mtu=1280)), padded=False),
     )
 }

@@ -20,7 +20,7 @@ STANDING_FOR_ALL = {
         ("easy", "blocked"),
     ),
     *(("v6", "both"), ("v6", "no-v4"), ("no-v4", "no-v6"), ("easy", "v6"), ("dead-ends", "dead-ends")),
-    *(("mtu-1280", "none"), ("none", "mtu-1280"), ("no-v6", "both")),
+    *(("mtu-1280", "none"), ("none", "mtu-1280"), ("no-v6", "both"), ("far", "easy"), ("hard", "far")),
 }
 """Every kind on either side and every rule once."""
 
