@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use ::edge::{Config, Counters};
+use ::edge::{Config, EdgeError, MeshTrust, TlsFiles};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
+use relay::server::RateLimit;
+use wire::keys::NodePublic;
 
 use crate::engine::parse;
 
@@ -15,43 +18,61 @@ use crate::engine::parse;
 #[pyclass(frozen)]
 pub struct Edge {
     addresses: Vec<String>,
+    metrics_addresses: Vec<String>,
     stun_addresses: Vec<String>,
-    edge: Mutex<Option<::edge::Edge>>,
+    relay_key: String,
+    edge: Mutex<Option<Arc<::edge::Edge>>>,
 }
 
 #[pymethods]
 impl Edge {
     #[new]
-    #[pyo3(signature = (*, listen, upstream, derp, stun, trusted_proxies, mesh_key))]
+    #[pyo3(signature = (
+        *, listen, listen_tls, listen_metrics, certificate, upstream, derp, stun, trusted_proxies, mesh_key, mesh,
+        mesh_roots, mesh_name, rate_limit, require_announced
+    ))]
+    // One argument for each setting; the other side has them as fields.
+    #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
         listen: Vec<String>,
-        upstream: PathBuf,
+        listen_tls: Vec<String>,
+        listen_metrics: Vec<String>,
+        certificate: Option<(PathBuf, PathBuf)>,
+        upstream: Option<PathBuf>,
         derp: bool,
         stun: Vec<String>,
         trusted_proxies: Vec<String>,
         mesh_key: Option<String>,
+        mesh: Vec<String>,
+        mesh_roots: Option<Vec<u8>>,
+        mesh_name: Option<String>,
+        rate_limit: Option<(u64, u64)>,
+        require_announced: bool,
     ) -> PyResult<Self> {
-        let sockets = |texts: &[String]| -> PyResult<Vec<SocketAddr>> {
-            texts.iter().map(|text| parse(text, "address and port")).collect()
-        };
-        let mut config = Config::new(sockets(&listen)?, upstream);
+        let mut config = Config::new(all(&listen, "address and port")?, upstream);
+        config.listen_tls = all(&listen_tls, "address and port")?;
+        config.listen_metrics = all(&listen_metrics, "address and port")?;
+        config.tls = certificate.map(|(certificates, key)| TlsFiles { certificates, key });
         config.derp = derp;
-        config.stun = sockets(&stun)?;
-        config.trusted_proxies =
-            trusted_proxies.iter().map(|text| parse(text, "network")).collect::<PyResult<_>>()?;
+        config.stun = all(&stun, "address and port")?;
+        config.trusted_proxies = all(&trusted_proxies, "network")?;
         if let Some(text) = mesh_key {
             let key = relay::MeshKey::new(text).ok_or_else(|| PyValueError::new_err("not a mesh key"))?;
             config.mesh_key = Some(key);
         }
-        let edge = py
-            .detach(|| ::edge::Edge::start(config))
-            .map_err(|error| PyOSError::new_err(error.to_string()))?;
+        config.mesh = all(&mesh, "relay's URL")?;
+        config.mesh_trust = MeshTrust { roots: mesh_roots, name: mesh_name };
+        config.rate_limit = rate_limit.map(|(per_second, burst)| RateLimit { per_second, burst });
+        config.require_announced = require_announced;
+        let edge = py.detach(|| ::edge::Edge::start(config)).map_err(failed)?;
         let texts = |addresses: &[SocketAddr]| addresses.iter().map(ToString::to_string).collect();
         Ok(Self {
             addresses: texts(edge.addresses()),
+            metrics_addresses: texts(edge.metrics_addresses()),
             stun_addresses: texts(edge.stun_addresses()),
-            edge: Mutex::new(Some(edge)),
+            relay_key: edge.relay_public_key().to_text(),
+            edge: Mutex::new(Some(Arc::new(edge))),
         })
     }
 
@@ -61,48 +82,105 @@ impl Edge {
     }
 
     #[getter]
+    fn metrics_addresses(&self) -> Vec<String> {
+        self.metrics_addresses.clone()
+    }
+
+    #[getter]
     fn stun_addresses(&self) -> Vec<String> {
         self.stun_addresses.clone()
     }
 
+    /// The key that relay clients see.
+    #[getter]
+    fn relay_key(&self) -> String {
+        self.relay_key.clone()
+    }
+
     /// What it has done so far; empty once it is closed.
     fn counters(&self) -> BTreeMap<&'static str, u64> {
-        let edge = self.edge.lock().unwrap_or_else(PoisonError::into_inner);
-        edge.as_ref().map(|edge| named(&edge.counters())).unwrap_or_default()
+        self.get().map(|edge| edge.counters().named().into_iter().collect()).unwrap_or_default()
+    }
+
+    /// Keeps links to exactly these relays of the region.
+    fn set_mesh(&self, urls: Vec<String>) -> PyResult<()> {
+        let peers: Vec<::edge::MeshPeer> = all(&urls, "relay's URL")?;
+        if let Some(edge) = self.get() {
+            edge.set_mesh(peers);
+        }
+        Ok(())
+    }
+
+    /// These clients are known.
+    fn announce(&self, keys: Vec<String>) -> PyResult<()> {
+        let keys: Vec<NodePublic> = all(&keys, "node key")?;
+        if let Some(edge) = self.get() {
+            edge.announce(keys);
+        }
+        Ok(())
+    }
+
+    /// These clients are known no more.
+    fn withdraw(&self, keys: Vec<String>) -> PyResult<()> {
+        let keys: Vec<NodePublic> = all(&keys, "node key")?;
+        if let Some(edge) = self.get() {
+            edge.withdraw(keys);
+        }
+        Ok(())
+    }
+
+    /// Clients must be announced, or need not be.
+    fn require_announced(&self, required: bool) {
+        if let Some(edge) = self.get() {
+            edge.require_announced(required);
+        }
+    }
+
+    /// Waits for somebody whose key is not announced: key and address, or nothing after `seconds`.
+    fn next_unannounced(&self, py: Python<'_>, seconds: f64) -> Option<(String, String)> {
+        let edge = self.get()?;
+        let patience = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        let found = py.detach(move || edge.next_unannounced(patience))?;
+        Some((found.key.to_text(), found.remote.to_string()))
+    }
+
+    /// Tells relay clients of a problem; an empty text ends it.
+    fn set_health(&self, problem: &str) {
+        if let Some(edge) = self.get() {
+            edge.set_health(problem);
+        }
     }
 
     /// Stops and waits for its threads.
     fn close(&self, py: Python<'_>) {
         let edge = self.edge.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(edge) = edge {
-            py.detach(|| edge.stop());
-        }
+        // A call that still waits for something holds on to it; then that call's end stops it.
+        py.detach(move || drop(edge));
     }
 }
 
-fn named(counters: &Counters) -> BTreeMap<&'static str, u64> {
-    let relay = &counters.relay;
-    BTreeMap::from([
-        ("connections", counters.connections),
-        ("accepted", counters.accepted),
-        ("refused", counters.refused),
-        ("requests", counters.requests),
-        ("malformed", counters.malformed),
-        ("upstream_errors", counters.upstream_errors),
-        ("upgraded", counters.upgraded),
-        ("stun_answered", counters.stun_answered),
-        ("stun_dropped", counters.stun_dropped),
-        ("relay_clients", relay.clients),
-        ("relay_logins", relay.logins),
-        ("relay_packets", relay.packets),
-        ("relay_bytes", relay.bytes),
-        ("relay_dropped_unknown", relay.dropped.unknown),
-        ("relay_dropped_queue_full", relay.dropped.queue_full),
-        ("relay_dropped_gone", relay.dropped.gone),
-        ("relay_refused", relay.refused),
-        ("relay_malformed", relay.malformed),
-        ("relay_stalled", relay.stalled),
-        ("relay_pauses", relay.pauses),
-        ("relay_cpu_microseconds", counters.relay_cpu.as_micros() as u64),
-    ])
+impl Edge {
+    fn get(&self) -> Option<Arc<::edge::Edge>> {
+        self.edge.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A certificate that vouches for itself, and its key, as PEM texts.
+#[pyfunction]
+pub fn self_signed(names: Vec<String>) -> PyResult<(String, String)> {
+    ::edge::self_signed(names).map_err(failed)
+}
+
+/// What makes clients trust exactly the first certificate of a PEM text.
+#[pyfunction]
+pub fn certificate_pin(pem: &[u8]) -> PyResult<String> {
+    ::edge::pin(pem).map_err(failed)
+}
+
+fn failed(error: EdgeError) -> PyErr {
+    PyOSError::new_err(error.to_string())
+}
+
+fn all<T: std::str::FromStr>(texts: &[String], what: &str) -> PyResult<Vec<T>> {
+    texts.iter().map(|text| parse(text, what)).collect()
 }

@@ -25,5 +25,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<events::Progress>()?;
     module.add_class::<events::Failed>()?;
     module.add_class::<edge::Edge>()?;
+    module.add_function(wrap_pyfunction!(edge::self_signed, module)?)?;
+    module.add_function(wrap_pyfunction!(edge::certificate_pin, module)?)?;
     Ok(())
 }

@@ -27,7 +27,7 @@ fn main() {
     let number = |index: usize, default| arguments.get(index).map_or(default, |text| text.parse().unwrap());
     let (pairs, window, seconds) = (number(0, 1), number(1, 24), number(2, 3));
     let websocket = arguments.get(3).is_some_and(|how| how == "websocket");
-    let edge = Edge::start(Config::new(vec!["127.0.0.1:0".parse().unwrap()], "/nonexistent".into())).unwrap();
+    let edge = Edge::start(Config::new(vec!["127.0.0.1:0".parse().unwrap()], None)).unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let received = Arc::new(AtomicU64::new(0));
     for _ in 0..pairs {

@@ -6,21 +6,39 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use relay::MeshKey;
+use relay::server::RateLimit;
 use wire::keys::NodePrivate;
+
+use crate::mesh::{MeshPeer, MeshTrust};
+use crate::tls::TlsFiles;
 
 /// All settings of an edge.
 #[derive(Debug)]
 pub struct Config {
     /// Addresses for HTTP. Port 0 takes any free one.
     pub listen: Vec<SocketAddr>,
-    /// The application's Unix socket.
-    pub upstream: PathBuf,
+    /// Addresses for HTTPS; needs [`Config::tls`].
+    pub listen_tls: Vec<SocketAddr>,
+    /// Addresses for health and metrics over HTTP, which nobody else should reach.
+    pub listen_metrics: Vec<SocketAddr>,
+    /// The certificate.
+    pub tls: Option<TlsFiles>,
+    /// The application's Unix socket. Without one this is a relay and nothing else.
+    pub upstream: Option<PathBuf>,
     /// Serve the relay. If not, its paths go to the application like all others.
     pub derp: bool,
     /// The relay's key; a fresh one if `None`.
     pub relay_key: Option<NodePrivate>,
     /// What makes a relay client a mesh peer. Without one there are none.
     pub mesh_key: Option<MeshKey>,
+    /// The other relays of the region.
+    pub mesh: Vec<MeshPeer>,
+    /// How those are proved.
+    pub mesh_trust: MeshTrust,
+    /// Bytes per second of each relay client.
+    pub rate_limit: Option<RateLimit>,
+    /// Relay clients must be announced with [`crate::Edge::announce`].
+    pub require_announced: bool,
     /// UDP addresses that answer STUN.
     pub stun: Vec<SocketAddr>,
     /// Peers whose forwarding headers are believed.
@@ -35,13 +53,20 @@ pub struct Config {
 
 impl Config {
     /// Defaults for everything that has one: relay on, no STUN, no trusted proxies.
-    pub fn new(listen: Vec<SocketAddr>, upstream: PathBuf) -> Self {
+    pub fn new(listen: Vec<SocketAddr>, upstream: Option<PathBuf>) -> Self {
         Self {
             listen,
+            listen_tls: Vec::new(),
+            listen_metrics: Vec::new(),
+            tls: None,
             upstream,
             derp: true,
             relay_key: None,
             mesh_key: None,
+            mesh: Vec::new(),
+            mesh_trust: MeshTrust::default(),
+            rate_limit: None,
+            require_announced: false,
             stun: Vec::new(),
             trusted_proxies: Vec::new(),
             max_connections: 20_000,

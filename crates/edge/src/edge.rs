@@ -9,20 +9,25 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
+use tokio_rustls::TlsAcceptor;
 use wire::keys::{NodePrivate, NodePublic};
 
 use crate::config::Config;
 use crate::counters::{Counters, Tally};
 use crate::error::EdgeError;
-use crate::front::{self, Front, Upstream};
-use crate::relay_thread::RelayThread;
+use crate::front::{self, Front, Purpose, Upstream};
+use crate::mesh::{Mesh, MeshPeer};
+use crate::relay_thread::{RelayThread, Unannounced};
 use crate::stun;
+use crate::tls::Certificate;
 
 /// A running edge. Dropping it stops it as [`Edge::stop`] does.
 pub struct Edge {
     addresses: Vec<SocketAddr>,
+    metrics_addresses: Vec<SocketAddr>,
     stun_addresses: Vec<SocketAddr>,
     relay: Arc<RelayThread>,
+    mesh: Mesh,
     tally: Arc<Tally>,
     stop: watch::Sender<bool>,
     front_thread: Option<JoinHandle<()>>,
@@ -31,8 +36,9 @@ pub struct Edge {
 
 /// Sockets that are bound already.
 struct Sockets {
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(TcpListener, Purpose)>,
     stun: Vec<UdpSocket>,
+    certificate: Option<Arc<Certificate>>,
 }
 
 impl Edge {
@@ -43,13 +49,20 @@ impl Edge {
     pub fn start(config: Config) -> Result<Self, EdgeError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let sockets = runtime.block_on(bind(&config))?;
-        let addresses = sockets.listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
+        let of = |metrics: bool| {
+            let these = sockets.listeners.iter().filter(|(_, p)| matches!(p, Purpose::Metrics) == metrics);
+            these.map(|(listener, _)| listener.local_addr()).collect::<io::Result<_>>()
+        };
+        let (addresses, metrics_addresses) = (of(false)?, of(true)?);
         let stun_addresses = sockets.stun.iter().map(UdpSocket::local_addr).collect::<io::Result<_>>()?;
         let tally = Arc::new(Tally::default());
         let key = config.relay_key.unwrap_or_else(NodePrivate::generate);
         let (relay, relay_thread) = RelayThread::start(key, config.mesh_key)?;
+        relay.set_rate_limit(config.rate_limit);
+        relay.require_announced(config.require_announced);
+        let mesh = Mesh::new(Arc::clone(&relay), Arc::clone(&tally), config.mesh_trust);
         let front = Arc::new(Front {
-            upstream: Upstream::new(config.upstream),
+            upstream: config.upstream.map(Upstream::new),
             relay: config.derp.then(|| Arc::clone(&relay)),
             trusted_proxies: config.trusted_proxies,
             max_connections: config.max_connections,
@@ -61,10 +74,13 @@ impl Edge {
             .name("edge".to_owned())
             .spawn(move || run(runtime, front, sockets, stopped, config.drain))
             .inspect_err(|_| relay.stop())?;
+        mesh.set(config.mesh);
         Ok(Self {
             addresses,
+            metrics_addresses,
             stun_addresses,
             relay,
+            mesh,
             tally,
             stop,
             front_thread: Some(front_thread),
@@ -72,9 +88,44 @@ impl Edge {
         })
     }
 
-    /// Where HTTP is served, in the order of the configuration.
+    /// Where HTTP is served, in the order of the configuration, and behind those where HTTPS is.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Where health and metrics are told, in the order of the configuration.
+    pub fn metrics_addresses(&self) -> &[SocketAddr] {
+        &self.metrics_addresses
+    }
+
+    /// Keeps links to exactly these relays from now on.
+    pub fn set_mesh(&self, peers: impl IntoIterator<Item = MeshPeer>) {
+        self.mesh.set(peers);
+    }
+
+    /// These keys belong to known clients. Only matters where that is required.
+    pub fn announce(&self, keys: Vec<NodePublic>) {
+        self.relay.announce(keys);
+    }
+
+    /// These keys belong to nobody any more.
+    pub fn withdraw(&self, keys: Vec<NodePublic>) {
+        self.relay.withdraw(keys);
+    }
+
+    /// From now on clients must be announced, or need not be.
+    pub fn require_announced(&self, required: bool) {
+        self.relay.require_announced(required);
+    }
+
+    /// Waits for the next login of a client whose key is not announced; `None` after `patience`.
+    pub fn next_unannounced(&self, patience: Duration) -> Option<Unannounced> {
+        self.relay.next_unannounced(patience)
+    }
+
+    /// Tells the relay's clients of a problem; with an empty text, that it is over.
+    pub fn set_health(&self, problem: &str) {
+        self.relay.set_health(problem.to_owned());
     }
 
     /// Where STUN is answered, in the order of the configuration.
@@ -93,7 +144,8 @@ impl Edge {
         self.relay.public_key()
     }
 
-    /// Stops listening, gives requests in flight a moment, closes the relay's connections, and waits for the threads.
+    /// Stops listening, gives requests in flight a moment, tells the relay's clients of the restart, closes their
+    /// connections, and waits for the threads.
     pub fn stop(self) {
         drop(self);
     }
@@ -105,6 +157,7 @@ impl Edge {
         if let Some(thread) = self.front_thread.take() {
             let _ = thread.join();
         }
+        self.mesh.set([]);
         self.relay.stop();
         if let Some(thread) = self.relay_thread.take() {
             let _ = thread.join();
@@ -119,10 +172,18 @@ impl Drop for Edge {
 }
 
 async fn bind(config: &Config) -> Result<Sockets, EdgeError> {
-    let mut sockets = Sockets { listeners: Vec::new(), stun: Vec::new() };
-    for &address in &config.listen {
+    let certificate = config.tls.clone().map(Certificate::load).transpose()?;
+    let mut sockets = Sockets { listeners: Vec::new(), stun: Vec::new(), certificate };
+    let plain = config.listen.iter().map(|address| (*address, Purpose::Plain));
+    let mut wanted: Vec<_> = plain.collect();
+    if let Some(certificate) = &sockets.certificate {
+        let acceptor = TlsAcceptor::from(certificate.config()?);
+        wanted.extend(config.listen_tls.iter().map(|address| (*address, Purpose::Tls(acceptor.clone()))));
+    }
+    wanted.extend(config.listen_metrics.iter().map(|address| (*address, Purpose::Metrics)));
+    for (address, purpose) in wanted {
         let error = |source| EdgeError::Bind { address, protocol: "TCP", source };
-        sockets.listeners.push(TcpListener::bind(address).await.map_err(error)?);
+        sockets.listeners.push((TcpListener::bind(address).await.map_err(error)?, purpose));
     }
     for &address in &config.stun {
         let error = |source| EdgeError::Bind { address, protocol: "UDP", source };
@@ -141,8 +202,11 @@ fn run(
 ) {
     runtime.block_on(async {
         let (alive, mut all_gone) = mpsc::channel(1);
-        for listener in sockets.listeners {
-            tokio::spawn(front::serve(Arc::clone(&front), listener, stopped.clone(), alive.clone()));
+        for (listener, purpose) in sockets.listeners {
+            tokio::spawn(front::serve(Arc::clone(&front), listener, purpose, stopped.clone(), alive.clone()));
+        }
+        if let Some(certificate) = sockets.certificate {
+            tokio::spawn(certificate.watch(Arc::clone(&front.tally)));
         }
         for socket in sockets.stun {
             tokio::spawn(stun::serve(socket, Arc::clone(&front.tally)));

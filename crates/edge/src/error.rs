@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// Why an edge did not start. Each text is one line that names the address and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,17 @@ pub enum EdgeError {
         /// What the system said.
         source: io::Error,
     },
+    /// A certificate or its key cannot be used.
+    #[error("cannot use {} for TLS: {reason}", path.display())]
+    Tls {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No certificate can be made for a name, or none was found.
+    #[error("cannot make or read the certificate: {0}")]
+    Name(String),
     /// No thread, poller or event loop could be made.
     #[error("cannot start the edge: {0}; raise the limits on open files and threads")]
     Start(#[from] io::Error),

@@ -14,10 +14,15 @@ mod counters;
 mod edge;
 mod error;
 mod front;
+mod mesh;
 mod relay_thread;
 mod stun;
+mod tls;
 
 pub use config::{Config, Network};
 pub use counters::Counters;
 pub use edge::Edge;
 pub use error::EdgeError;
+pub use mesh::{MeshPeer, MeshPeerError, MeshTrust};
+pub use relay_thread::Unannounced;
+pub use tls::{TlsFiles, pin, self_signed};

@@ -48,7 +48,7 @@ fn read_request(stream: &mut impl Read) -> Option<Vec<u8>> {
 
 fn edge_with_echo() -> (Edge, Arc<AtomicUsize>) {
     let (config, connections) = (config(), Arc::new(AtomicUsize::new(0)));
-    application(&config.upstream, echo(Arc::clone(&connections)));
+    application(config.upstream.as_ref().unwrap(), echo(Arc::clone(&connections)));
     (Edge::start(config).unwrap(), connections)
 }
 
@@ -83,7 +83,7 @@ fn the_application_sees_the_request_and_who_asks() {
 fn a_trusted_proxy_keeps_its_headers() {
     let mut config = config();
     config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
-    application(&config.upstream, echo(Arc::default()));
+    application(config.upstream.as_ref().unwrap(), echo(Arc::default()));
     let edge = Edge::start(config).unwrap();
     let answer = exchange(
         &edge,
@@ -188,7 +188,7 @@ fn without_an_application_the_answer_is_502_in_its_form() {
 fn without_a_relay_its_paths_are_the_applications() {
     let mut config = config();
     config.derp = false;
-    application(&config.upstream, echo(Arc::default()));
+    application(config.upstream.as_ref().unwrap(), echo(Arc::default()));
     let edge = Edge::start(config).unwrap();
     for path in ["/derp", "/derp/latency-check", "/generate_204"] {
         let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nUpgrade: DERP\r\nConnection: close\r\n\r\n");
@@ -200,7 +200,7 @@ fn without_a_relay_its_paths_are_the_applications() {
 #[test]
 fn a_websocket_passes_as_bytes_both_ways() {
     let config = config();
-    application(&config.upstream, |mut stream| {
+    application(config.upstream.as_ref().unwrap(), |mut stream| {
         let (_, headers, _) = parse(&read_head(&mut stream));
         assert!(headers.contains(&("upgrade".to_owned(), "websocket".to_owned())));
         assert!(headers.contains(&("connection".to_owned(), "upgrade".to_owned())));

@@ -167,13 +167,19 @@ fn an_unmasked_websocket_message_ends_the_connection() {
 }
 
 #[test]
-fn stopping_closes_every_client() {
+fn stopping_tells_every_client_and_closes_it() {
     let edge = edge();
     let mut clients = EVERY_WAY.map(|how| Derp::connect(&edge, NodePrivate::generate(), how));
     edge.stop();
+    let mut waits = Vec::new();
     for client in &mut clients {
+        let (kind, times) = client.next();
+        assert_eq!(kind, FrameType::Restarting);
+        waits.push(times);
         assert_eq!(client.try_next(), None);
     }
+    waits.dedup();
+    assert_eq!(waits.len(), clients.len(), "each comes back at a time of its own");
 }
 
 #[test]

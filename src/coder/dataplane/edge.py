@@ -1,31 +1,51 @@
 """The edge: the HTTP front with the relay and the STUN server, everything else handed to the application."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from coder.errors import Unreachable
+from coder.ids import Secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeSettings:
     """Everything an edge is started with."""
 
-    listen: tuple[str, ...]
+    listen: tuple[str, ...] = ()
     """`ip:port` to serve HTTP on; port 0 takes a free one."""
-    upstream: str
-    """Path of the application's Unix socket."""
+    listen_tls: tuple[str, ...] = ()
+    """`ip:port` to serve HTTPS on; needs `certificate`."""
+    listen_metrics: tuple[str, ...] = ()
+    """`ip:port` to serve `/healthz` and `/metrics` on, for nobody but the operator."""
+    certificate: tuple[str, str] | None = None
+    """Paths of the certificate chain and its private key, PEM; read again when they change."""
+    upstream: str | None
+    """Path of the application's Unix socket; None is a relay and nothing else."""
     derp: bool = True
     """Serve the relay."""
     stun: tuple[str, ...] = ()
     """`ip:port` to answer STUN on."""
     trusted_proxies: tuple[str, ...] = ()
     """Networks whose forwarding headers are believed."""
+    mesh_key: Secret | None = None
+    """What the relays of a region share; without one there is no mesh."""
+    mesh: tuple[str, ...] = ()
+    """URLs of the other relays of the region."""
+    mesh_roots: bytes | None = field(default=None, repr=False)
+    """PEM of the authorities to trust for those; None: the system's."""
+    mesh_name: str | None = None
+    """What their certificates must carry instead of their host: a name, or `sha256-raw:<hex>`."""
+    rate_limit: tuple[int, int] | None = None
+    """Bytes per second of one relay client, and bytes at once after a rest."""
+    require_announced: bool = False
+    """Relay clients whose keys are not announced get a trickle, and are cut off after 10 s."""
 
 
 class Edge:
     """A running edge.
 
     Raises:
-        Unreachable: an address cannot be bound; the message names it.
+        Unreachable: an address cannot be bound or the certificate cannot be used; the message says which and why.
 
     """
 
@@ -35,29 +55,91 @@ class Edge:
         try:
             self._native = _native.Edge(
                 listen=settings.listen,
+                listen_tls=settings.listen_tls,
+                listen_metrics=settings.listen_metrics,
+                certificate=settings.certificate,
                 upstream=settings.upstream,
                 derp=settings.derp,
                 stun=settings.stun,
                 trusted_proxies=settings.trusted_proxies,
-                mesh_key=None,
+                mesh_key=settings.mesh_key.reveal() if settings.mesh_key is not None else None,
+                mesh=settings.mesh,
+                mesh_roots=settings.mesh_roots,
+                mesh_name=settings.mesh_name,
+                rate_limit=settings.rate_limit,
+                require_announced=settings.require_announced,
             )
         except OSError as error:
             raise Unreachable(str(error), remedy="") from error  # the text names the remedy
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """`ip:port` of each HTTP listener."""
+        """`ip:port` of each listener: HTTP first, then HTTPS."""
         return tuple(self._native.addresses)
+
+    @property
+    def metrics_addresses(self) -> tuple[str, ...]:
+        """`ip:port` of each listener for health and metrics."""
+        return tuple(self._native.metrics_addresses)
 
     @property
     def stun_ports(self) -> tuple[int, ...]:
         """UDP ports that answer STUN."""
         return tuple(int(address.rpartition(":")[2]) for address in self._native.stun_addresses)
 
+    @property
+    def relay_key(self) -> str:
+        """The relay's public key, as its clients see it."""
+        return self._native.relay_key
+
     def counters(self) -> dict[str, int]:
         """Read what the edge has done so far; names are those of the metrics."""
         return self._native.counters()
 
+    def set_mesh(self, urls: Sequence[str]) -> None:
+        """Keep links to exactly these relays of the region from now on. Raises ValueError for what is no URL."""
+        self._native.set_mesh(urls)
+
+    def require_announced(self, required: bool) -> None:
+        """Require relay clients to be announced from now on, or no more."""
+        self._native.require_announced(required)
+
+    def announce(self, keys: Sequence[str]) -> None:
+        """Let relay clients with these keys (`nodekey:...`) stay. Raises ValueError for what is no key."""
+        self._native.announce(keys)
+
+    def withdraw(self, keys: Sequence[str]) -> None:
+        """Treat relay clients with these keys as unknown again."""
+        self._native.withdraw(keys)
+
+    def next_unannounced(self, patience: float) -> tuple[str, str] | None:
+        """Wait `patience` seconds at most, blocking, for a login with an unknown key: the key, and `ip:port`."""
+        return self._native.next_unannounced(patience)
+
+    def set_health(self, problem: str) -> None:
+        """Tell all relay clients of a problem; an empty text says that it is over."""
+        self._native.set_health(problem)
+
     def close(self) -> None:
-        """Stop accepting, let requests in flight end, close relay sessions, join the threads."""
+        """Stop accepting, let requests in flight end, tell relay clients to come back, join the threads."""
         self._native.close()
+
+
+def self_signed(names: Sequence[str]) -> tuple[str, str]:
+    """Make a certificate that vouches for itself, and its key, as PEM. Raises `Unreachable` for impossible names."""
+    from coder.dataplane import _native  # noqa: PLC0415
+
+    try:
+        return _native.self_signed(names)
+    except OSError as error:
+        raise Unreachable(str(error), remedy="Give the DNS names or addresses that clients use.") from error
+
+
+def certificate_pin(pem: bytes) -> str:
+    """Return what `CertName` in a DERP map is to be so that exactly this certificate is trusted."""
+    from coder.dataplane import _native  # noqa: PLC0415
+
+    try:
+        return _native.certificate_pin(pem)
+    except OSError as error:
+        raise Unreachable(str(error), remedy="Give a PEM file that starts with the server's certificate.") from error

@@ -8,6 +8,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from coder.errors import Malformed
 from coder.wire.derpmap import DerpMap, Region, RelayNode
+from coder.wire.jsonplaces import without_comments
 
 Json = Any
 T = TypeVar("T")
@@ -25,7 +26,7 @@ class _Field:
     """Written even when zero."""
 
 
-_NODE: Final = (
+NODE: Final = (
     _Field("Name", "name", str, always=True),
     _Field("RegionID", "region_id", int, always=True),
     _Field("HostName", "host", str, always=True),
@@ -40,7 +41,7 @@ _NODE: Final = (
     _Field("STUNTestIP", "stun_test_ip", str),
     _Field("CanPort80", "can_port_80", bool),
 )
-_REGION: Final = (
+REGION: Final = (
     _Field("EmbeddedRelay", "embedded", bool, always=True),
     _Field("RegionID", "id", int, always=True),
     _Field("RegionCode", "code", str, always=True),
@@ -58,7 +59,7 @@ def dump(derp_map: DerpMap) -> dict[str, Json]:
     if derp_map.home_scores:
         document["HomeParams"] = {"RegionScore": {str(key): score for key, score in derp_map.home_scores.items()}}
     document["Regions"] = {
-        str(key): {**_write(region, _REGION), "Nodes": [_write(node, _NODE) for node in region.nodes]}
+        str(key): {**_write(region, REGION), "Nodes": [_write(node, NODE) for node in region.nodes]}
         for key, region in sorted(derp_map.regions.items(), key=lambda item: str(item[0]))
     }
     if derp_map.omit_default_regions:
@@ -67,10 +68,14 @@ def dump(derp_map: DerpMap) -> dict[str, Json]:
 
 
 def loads(text: str | bytes) -> DerpMap:
-    """Read a JSON document. Raises `Malformed` that names the place of the first fault."""
+    """Read a JSON document, comments allowed. Raises `Malformed` that names the place of the first fault."""
     try:
         document = json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
+        with_comments = text if isinstance(text, str) else text.decode("utf-8", "replace")
+        bare = without_comments(with_comments)
+        if bare != with_comments:
+            return loads(bare)
         raise Malformed(f"not JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
     except (ValueError, RecursionError):
         raise Malformed("not JSON") from None
@@ -89,7 +94,7 @@ def load(document: Json) -> DerpMap:
     return DerpMap(
         regions=_mapping(regions, "Regions", _read_region),
         home_scores=scores,
-        omit_default_regions=_read_value(fields.get("omitdefaultregions"), bool, "omitDefaultRegions"),
+        omit_default_regions=read_value(fields.get("omitdefaultregions"), bool, "omitDefaultRegions"),
     )
 
 
@@ -104,28 +109,28 @@ def _read_region(document: Json, where: str) -> Region:
     if not isinstance(nodes, list):
         raise Malformed("expected a list", where=f"{where}.Nodes")
     return Region(
-        **_read(fields, _REGION, where),
+        **_read(fields, REGION, where),
         nodes=tuple(_read_node(node, f"{where}.Nodes[{index}]") for index, node in enumerate(nodes)),
     )
 
 
 def _read_node(document: Json, where: str) -> RelayNode:
-    return RelayNode(**_read(_fields(document, where), _NODE, where))
+    return RelayNode(**_read(_fields(document, where), NODE, where))
 
 
 def _read_score(document: Json, where: str) -> float:
-    return float(_read_value(document, float, where))
+    return float(read_value(document, float, where))
 
 
 def _read(fields: dict[str, Json], known: tuple[_Field, ...], where: str) -> dict[str, Any]:
     return {
-        entry.attribute: _read_value(fields.get(entry.key.lower()), entry.kind, f"{where}.{entry.key}")
+        entry.attribute: read_value(fields.get(entry.key.lower()), entry.kind, f"{where}.{entry.key}")
         for entry in known
     }
 
 
-def _read_value(value: Json, kind: type, where: str) -> Any:
-    """Check a leaf. Missing and null are the kind's zero."""
+def read_value(value: Json, kind: type, where: str) -> Any:
+    """Check a leaf. Missing and null are the kind's zero. Raises `Malformed`."""
     if value is None:
         return kind()
     if kind is float:

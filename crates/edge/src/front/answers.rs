@@ -9,9 +9,13 @@ use hyper::header::{
 use hyper::{Method, Response, StatusCode};
 
 use super::Body;
+use crate::counters::Counters;
 
 const CHALLENGE: &str = "x-tailscale-challenge";
 const CHALLENGE_RESPONSE: HeaderName = HeaderName::from_static("x-tailscale-response");
+/// Numbers that tell what is now.
+const GAUGES: [&str; 5] =
+    ["connections", "relay_clients", "relay_at_home", "relay_queued_bytes", "relay_links"];
 const MAX_CHALLENGE: usize = 64;
 
 /// An answer without a body.
@@ -44,6 +48,29 @@ pub(super) fn probe(method: &Method) -> Response<Body> {
     }
     let mut response = empty(StatusCode::OK);
     response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    response
+}
+
+/// The relay is alive.
+pub(super) fn healthy() -> Response<Body> {
+    text(StatusCode::OK, "OK\n")
+}
+
+/// What is answered where there is no application.
+pub(super) fn only_a_relay() -> Response<Body> {
+    text(StatusCode::NOT_FOUND, "This is a relay. It has no pages.\n")
+}
+
+/// The counters in the text form of Prometheus.
+pub(super) fn metrics(counters: &Counters) -> Response<Body> {
+    let mut body = String::new();
+    for (name, value) in counters.named() {
+        let kind = if GAUGES.contains(&name) { "gauge" } else { "counter" };
+        body.push_str(&format!("# TYPE coder_edge_{name} {kind}\ncoder_edge_{name} {value}\n"));
+    }
+    let mut response = with_body(StatusCode::OK, Bytes::from(body));
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
     response
 }
 

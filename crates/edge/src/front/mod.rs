@@ -3,6 +3,7 @@
 mod answers;
 mod headers;
 mod proxy;
+mod socket;
 mod takeover;
 mod upgrade;
 mod upstream;
@@ -22,10 +23,12 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioTimer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
+use tokio_rustls::TlsAcceptor;
 
 use crate::config::Network;
-use crate::counters::{Seat, Tally};
+use crate::counters::{Counters, Seat, Tally};
 use crate::relay_thread::RelayThread;
+use socket::Socket;
 use takeover::{Takeover, TakeoverStream};
 pub(crate) use upstream::Upstream;
 
@@ -39,7 +42,8 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// What all connections share.
 pub(crate) struct Front {
-    pub(crate) upstream: Arc<Upstream>,
+    /// The application; without one this is a relay and nothing else.
+    pub(crate) upstream: Option<Arc<Upstream>>,
     /// Set if this edge is a relay.
     pub(crate) relay: Option<Arc<RelayThread>>,
     pub(crate) trusted_proxies: Vec<Network>,
@@ -48,18 +52,40 @@ pub(crate) struct Front {
     pub(crate) tally: Arc<Tally>,
 }
 
+impl Front {
+    /// What has happened so far, the relay's part included.
+    fn counters(&self) -> Counters {
+        let (relay, relay_cpu) = self.relay.as_ref().map(|relay| relay.counters()).unwrap_or_default();
+        Counters { relay, relay_cpu, ..self.tally.read() }
+    }
+}
+
+/// What a listening address is for.
+#[derive(Clone)]
+pub(crate) enum Purpose {
+    /// HTTP for all.
+    Plain,
+    /// HTTPS for all.
+    Tls(TlsAcceptor),
+    /// Health and metrics only.
+    Metrics,
+}
+
 /// One connection, as its requests see it.
 #[derive(Clone)]
 struct Peer {
     address: SocketAddr,
     seat: Arc<Seat>,
     takeover: Takeover,
+    /// Health and metrics only.
+    metrics: bool,
 }
 
 /// Accepts until `stop` changes. Every connection holds a clone of `alive`.
 pub(crate) async fn serve(
     front: Arc<Front>,
     listener: TcpListener,
+    purpose: Purpose,
     mut stop: watch::Receiver<bool>,
     alive: mpsc::Sender<()>,
 ) {
@@ -76,21 +102,39 @@ pub(crate) async fn serve(
         // Without it the connection is only slower.
         let _ = stream.set_nodelay(true);
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        tokio::spawn(connection(Arc::clone(&front), stream, address, seat, stop.clone(), alive.clone()));
+        let (front, stop, alive) = (Arc::clone(&front), stop.clone(), alive.clone());
+        let purpose = purpose.clone();
+        tokio::spawn(async move {
+            let takeover = Takeover::default();
+            let metrics = matches!(purpose, Purpose::Metrics);
+            let peer = Peer { address, seat, takeover, metrics };
+            if let Some(socket) = secure(&front, stream, purpose).await {
+                connection(front, socket, peer, stop, alive).await;
+            }
+        });
+    }
+}
+
+/// TLS, where it is wanted. `None` if that did not come about.
+async fn secure(front: &Front, stream: TcpStream, purpose: Purpose) -> Option<Socket> {
+    let Purpose::Tls(acceptor) = purpose else { return Some(Socket::Plain(stream)) };
+    match tokio::time::timeout(front.head_timeout, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => Some(Socket::Tls(Box::new(stream))),
+        Ok(Err(_)) | Err(_) => {
+            Tally::add(&front.tally.tls_failures);
+            None
+        }
     }
 }
 
 async fn connection(
     front: Arc<Front>,
-    stream: TcpStream,
-    address: SocketAddr,
-    seat: Arc<Seat>,
+    socket: Socket,
+    peer: Peer,
     mut stop: watch::Receiver<bool>,
     _alive: mpsc::Sender<()>,
 ) {
-    let takeover = Takeover::default();
-    let stream = TakeoverStream::new(stream, takeover.clone());
-    let peer = Peer { address, seat, takeover };
+    let stream = TakeoverStream::new(socket, peer.takeover.clone());
     let service = {
         let front = Arc::clone(&front);
         service_fn(move |request| answer(Arc::clone(&front), peer.clone(), request))
@@ -129,11 +173,19 @@ async fn answer(
             "The request must name one host and no tunnel.",
         ));
     }
+    if peer.metrics {
+        return Ok(match request.uri().path() {
+            "/healthz" => answers::healthy(),
+            "/metrics" => answers::metrics(&front.counters()),
+            _ => answers::text(StatusCode::NOT_FOUND, "Only /healthz and /metrics are here.\n"),
+        });
+    }
     let Some(relay) = &front.relay else { return Ok(proxy::forward(&front, &peer, request).await) };
     Ok(match request.uri().path() {
         "/derp" | "/derp/" => upgrade::derp(&front, relay, &peer, request),
         "/derp/latency-check" | "/derp/probe" => answers::probe(request.method()),
         "/generate_204" => answers::generate_204(request.headers()),
+        "/healthz" if front.upstream.is_none() => answers::healthy(),
         _ => proxy::forward(&front, &peer, request).await,
     })
 }

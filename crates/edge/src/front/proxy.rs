@@ -21,7 +21,8 @@ pub(super) async fn forward(front: &Front, peer: &Peer, mut request: Request<Inc
         Tally::add(&front.tally.malformed);
         return answers::problem(StatusCode::BAD_REQUEST, "The request names no path.");
     };
-    let mut response = match front.upstream.send(request).await {
+    let Some(upstream) = &front.upstream else { return answers::only_a_relay() };
+    let mut response = match upstream.send(request).await {
         Ok(response) => response,
         Err(_) => {
             Tally::add(&front.tally.upstream_errors);

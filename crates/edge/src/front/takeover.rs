@@ -12,7 +12,9 @@ use std::task::{Context, Poll};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+
+use super::socket::Socket;
+use crate::relay_thread::Stream;
 
 /// How the answer to be swallowed starts. Answers to earlier requests may still be on their way in front of it.
 const ANSWER: &[u8] = b"HTTP/1.1 101 ";
@@ -34,18 +36,18 @@ impl Takeover {
 
 /// The stream given to the HTTP server.
 pub(super) struct TakeoverStream {
-    inner: TokioIo<TcpStream>,
+    inner: TokioIo<Socket>,
     takeover: Takeover,
 }
 
 impl TakeoverStream {
-    pub(super) fn new(stream: TcpStream, takeover: Takeover) -> Self {
-        Self { inner: TokioIo::new(stream), takeover }
+    pub(super) fn new(socket: Socket, takeover: Takeover) -> Self {
+        Self { inner: TokioIo::new(socket), takeover }
     }
 
     /// The bare stream, non-blocking, no longer known to the event loop.
-    pub(super) fn into_std(self) -> io::Result<std::net::TcpStream> {
-        self.inner.into_inner().into_std()
+    pub(super) fn into_stream(self) -> io::Result<Stream> {
+        self.inner.into_inner().into_stream()
     }
 }
 

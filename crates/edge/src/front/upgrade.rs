@@ -47,7 +47,7 @@ async fn hand_over(front: Arc<Front>, relay: Arc<RelayThread>, peer: Peer, upgra
     // An error here means that the client is gone.
     let Ok(upgraded) = upgrade.await else { return };
     let Ok(parts) = upgraded.downcast::<TakeoverStream>() else { return };
-    let Ok(stream) = parts.io.into_std() else { return };
+    let Ok(stream) = parts.io.into_stream() else { return };
     Tally::add(&front.tally.upgraded);
     relay.take_over(Handover {
         stream,

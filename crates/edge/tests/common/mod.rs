@@ -1,6 +1,8 @@
 //! An edge on loopback, relay clients that speak to it in plain blocking sockets, and a small application.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod dialled;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -31,7 +33,7 @@ pub fn socket_path() -> PathBuf {
 }
 
 pub fn config() -> Config {
-    let mut config = Config::new(vec!["127.0.0.1:0".parse().unwrap()], socket_path());
+    let mut config = Config::new(vec!["127.0.0.1:0".parse().unwrap()], Some(socket_path()));
     config.relay_key = Some(server_key());
     config.drain = Duration::from_millis(200);
     config

@@ -1,0 +1,144 @@
+//! The server's certificate: read from files, read again when they change.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs as provider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use crate::counters::Tally;
+use crate::error::EdgeError;
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Where the certificate is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// PEM: the server's certificate first, then the others of its chain.
+    pub certificates: PathBuf,
+    /// PEM: its private key. May be the same file.
+    pub key: PathBuf,
+}
+
+impl TlsFiles {
+    fn load(&self) -> Result<CertifiedKey, EdgeError> {
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(&self.certificates)?)
+            .collect::<Result<_, _>>()
+            .map_err(|error| fault(&self.certificates, format!("it is no PEM file: {error}")))?;
+        if chain.is_empty() {
+            return Err(fault(&self.certificates, "it has no certificate".to_owned()));
+        }
+        let key = PrivateKeyDer::from_pem_slice(&read(&self.key)?)
+            .map_err(|error| fault(&self.key, format!("it has no usable private key: {error}")))?;
+        CertifiedKey::from_der(chain, key, &provider::default_provider())
+            .map_err(|error| fault(&self.key, format!("it does not fit the certificate: {error}")))
+    }
+
+    /// What changes when the files do.
+    fn stamp(&self) -> [Option<(SystemTime, u64)>; 2] {
+        [&self.certificates, &self.key].map(|path| {
+            let found = fs::metadata(path).ok()?;
+            Some((found.modified().ok()?, found.len()))
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, EdgeError> {
+    fs::read(path).map_err(|error| fault(path, error.to_string()))
+}
+
+fn fault(path: &Path, reason: String) -> EdgeError {
+    EdgeError::Tls { path: path.to_owned(), reason }
+}
+
+/// The certificate in force.
+#[derive(Debug)]
+pub(crate) struct Certificate {
+    files: TlsFiles,
+    current: RwLock<Arc<CertifiedKey>>,
+}
+
+impl Certificate {
+    /// Reads the files.
+    pub(crate) fn load(files: TlsFiles) -> Result<Arc<Self>, EdgeError> {
+        let current = RwLock::new(Arc::new(files.load()?));
+        Ok(Arc::new(Self { files, current }))
+    }
+
+    /// What TLS servers need: TLS 1.2 and up, HTTP/1.1.
+    pub(crate) fn config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, EdgeError> {
+        let mut config = ServerConfig::builder_with_provider(Arc::new(provider::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| fault(&self.files.certificates, error.to_string()))?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::<Self>::clone(self));
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+
+    /// Reads the files again. What is in force stays in force if they are of no use.
+    fn reload(&self) -> Result<(), EdgeError> {
+        let fresh = Arc::new(self.files.load()?);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
+    }
+
+    /// Looks at the files for ever. New connections get what they hold now.
+    pub(crate) async fn watch(self: Arc<Self>, tally: Arc<Tally>) {
+        let mut seen = self.files.stamp();
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let stamp = self.files.stamp();
+            if stamp == seen {
+                continue;
+            }
+            // The two files are seldom replaced at once: a pair that does not fit is tried again until it does.
+            match self.reload() {
+                Ok(()) => {
+                    seen = stamp;
+                    Tally::add(&tally.tls_reloads);
+                }
+                Err(_) => Tally::add(&tally.tls_reload_failures),
+            }
+        }
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+/// A certificate that vouches for itself, and its key, both in PEM. Clients trust it by its [`pin`].
+///
+/// # Errors
+/// [`EdgeError::Name`] for a name that no certificate can have.
+pub fn self_signed(names: Vec<String>) -> Result<(String, String), EdgeError> {
+    let name = |error: rcgen::Error| EdgeError::Name(error.to_string());
+    let common = names.first().cloned().unwrap_or_default();
+    let mut params = CertificateParams::new(names).map_err(name)?;
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common);
+    let key = KeyPair::generate().map_err(name)?;
+    let certificate = params.self_signed(&key).map_err(name)?;
+    Ok((certificate.pem(), key.serialize_pem()))
+}
+
+/// What a DERP map's `CertName` is to be so that exactly this certificate is trusted: the first one of a PEM text.
+///
+/// # Errors
+/// [`EdgeError::Name`] if there is none.
+pub fn pin(pem: &[u8]) -> Result<String, EdgeError> {
+    let first = CertificateDer::from_pem_slice(pem).map_err(|error| EdgeError::Name(error.to_string()))?;
+    Ok(format!("sha256-raw:{}", hex::encode(digest(&SHA256, &first))))
+}
