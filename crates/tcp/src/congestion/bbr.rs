@@ -179,9 +179,7 @@ impl Bbr {
     fn judge_startup(&mut self, app_limited: bool) {
         let round = self.losses.round();
         self.full.on_loss(self.losses.exceed(round.lost, round.lost + round.delivered));
-        if !app_limited {
-            self.full.on_round(self.path.bandwidth());
-        }
+        self.full.on_round(self.path.bandwidth(), app_limited);
         let stuck = round.queue_stands(self.path.min_rtt()) || !self.full.is_growing();
         if self.full.is_overflowing() && stuck {
             self.full.reach();

@@ -91,3 +91,63 @@ impl Bounds {
         self.bandwidth = self.bandwidth.max(before.bandwidth);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn sample(delivered: u64) -> RateSample {
+        let interval = Duration::from_millis(100);
+        RateSample { delivered, interval, prior_delivered: 0, sent_in_flight: 0, lost: 0, app_limited: false }
+    }
+
+    #[test]
+    fn congestion_leaves_what_was_delivered_or_seven_tenths() {
+        let mut bounds = Bounds::none();
+        bounds.measure(&sample(900));
+        bounds.lower(10_000, 1000);
+        assert_eq!((bounds.bandwidth(), bounds.in_flight(false)), (9000, 900));
+        bounds.next_round(&sample(100));
+        bounds.lower(10_000, 1000);
+        assert_eq!((bounds.bandwidth(), bounds.in_flight(false)), (6300, 630));
+    }
+
+    #[test]
+    fn a_probe_may_double_the_bandwidth_and_admit_more() {
+        let mut bounds = Bounds::none();
+        bounds.release();
+        assert_eq!(bounds.bandwidth(), u64::MAX);
+        bounds.measure(&sample(100));
+        bounds.lower(1000, 1000);
+        bounds.release();
+        assert_eq!((bounds.bandwidth(), bounds.in_flight(false)), (2000, u64::MAX));
+        bounds.measure(&sample(300));
+        bounds.admit_latest();
+        assert_eq!(bounds.bandwidth(), 3000);
+    }
+
+    #[test]
+    fn a_cruise_leaves_room_below_the_long_bound() {
+        let mut bounds = Bounds::none();
+        assert_eq!(bounds.in_flight(true), u64::MAX);
+        bounds.too_much(1000, 500);
+        assert_eq!((bounds.in_flight(true), bounds.in_flight(false)), (850, 1000));
+        bounds.too_much(100, 1000);
+        assert_eq!(bounds.long, 700, "not below what the target needs");
+    }
+
+    #[test]
+    fn undoing_widens_only() {
+        let mut bounds = Bounds::none();
+        bounds.too_much(1000, 500);
+        let before = bounds.clone();
+        bounds.too_much(800, 500);
+        bounds.lower(1000, 1000);
+        bounds.undo(&before);
+        assert_eq!((bounds.long, bounds.bandwidth()), (1000, u64::MAX));
+        bounds.long = 2000;
+        bounds.undo(&before);
+        assert_eq!(bounds.long, 2000);
+    }
+}

@@ -9,6 +9,7 @@ const ROUNDS: u32 = 3;
 pub(super) struct FullPipe {
     bandwidth: u64,
     rounds: u32,
+    growing: bool,
     /// Rounds in a row that lost too much.
     lossy: u32,
     reached: bool,
@@ -20,22 +21,21 @@ impl FullPipe {
         self.lossy = if lossy { self.lossy + 1 } else { 0 };
     }
 
-    /// Takes the estimate at the end of a round whose sender had enough to send.
-    pub(super) fn on_round(&mut self, bandwidth: u64) {
-        if bandwidth as f64 >= self.bandwidth as f64 * GROWTH {
+    /// Takes the estimate at a round's end. That a sender with too little to send brought no more says nothing.
+    pub(super) fn on_round(&mut self, bandwidth: u64, app_limited: bool) {
+        self.growing = bandwidth as f64 >= self.bandwidth as f64 * GROWTH;
+        if self.growing {
             self.bandwidth = bandwidth;
             self.rounds = 0;
-            return;
-        }
-        self.rounds += 1;
-        if self.rounds >= ROUNDS {
-            self.reached = true;
+        } else if !app_limited {
+            self.rounds += 1;
+            self.reached |= self.rounds >= ROUNDS;
         }
     }
 
     /// The last round brought more.
     pub(super) fn is_growing(&self) -> bool {
-        self.rounds == 0 && !self.reached
+        self.growing
     }
 
     /// A second lossy round in a row: the first may be bad luck with a few packets.
@@ -55,5 +55,39 @@ impl FullPipe {
     /// Counts rounds anew.
     pub(super) fn resume(&mut self) {
         self.rounds = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_rounds_without_growth_fill_the_pipe() {
+        let mut full = FullPipe::default();
+        [100, 200, 240, 240].iter().for_each(|rate| full.on_round(*rate, false));
+        assert!(!full.is_reached() && !full.is_growing());
+        full.on_round(249, false);
+        assert!(full.is_reached());
+    }
+
+    #[test]
+    fn growth_or_a_mistaken_loss_starts_the_count_again() {
+        let mut full = FullPipe::default();
+        [100, 100, 100, 125, 130, 130].iter().for_each(|rate| full.on_round(*rate, false));
+        full.resume();
+        (0..2).for_each(|_| full.on_round(130, false));
+        assert!(!full.is_reached());
+    }
+
+    #[test]
+    fn an_idle_application_fills_no_pipe_but_its_losses_count() {
+        let mut full = FullPipe::default();
+        (0..9).for_each(|_| full.on_round(100, true));
+        assert!(!full.is_reached() && !full.is_growing());
+        [true, false, true].iter().for_each(|lossy| full.on_loss(*lossy));
+        assert!(!full.is_overflowing());
+        full.on_loss(true);
+        assert!(full.is_overflowing());
     }
 }

@@ -130,3 +130,105 @@ impl Path {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::congestion::RateSample;
+
+    fn millis(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn ack(now: Instant, rtt: u64, rate: u64, app_limited: bool) -> Ack {
+        let sample = RateSample {
+            delivered: rate / 10,
+            interval: millis(100),
+            prior_delivered: 0,
+            sent_in_flight: 0,
+            lost: 0,
+            app_limited,
+        };
+        Ack {
+            now,
+            acked: 1000,
+            lost: 0,
+            in_flight_before: 0,
+            in_flight: 0,
+            rtt: Some(millis(rtt)),
+            smoothed_rtt: millis(rtt),
+            delivered: 0,
+            total_lost: 0,
+            rate: Some(sample),
+            recovering: false,
+            app_limited,
+        }
+    }
+
+    #[test]
+    fn the_bandwidth_outlives_one_cycle_and_no_more() {
+        let now = Instant::now();
+        let mut path = Path::new(now);
+        path.on_ack(&ack(now, 10, 9000, false), 0, 0);
+        path.next_cycle();
+        path.on_ack(&ack(now, 10, 5000, false), 0, 0);
+        assert_eq!(path.bandwidth(), 9000);
+        path.next_cycle();
+        assert_eq!(path.bandwidth(), 5000);
+        path.next_cycle();
+        assert_eq!(path.bandwidth(), 5000, "a cycle without a sample forgets nothing");
+    }
+
+    #[test]
+    fn a_sender_with_little_to_send_only_raises_the_bandwidth() {
+        let now = Instant::now();
+        let mut path = Path::new(now);
+        path.on_ack(&ack(now, 10, 9000, false), 0, 0);
+        path.next_cycle();
+        path.on_ack(&ack(now, 10, 100, true), 0, 0);
+        path.next_cycle();
+        assert_eq!(path.bandwidth(), 9000);
+        path.on_ack(&ack(now, 10, 9500, true), 0, 0);
+        assert_eq!(path.bandwidth(), 9500);
+    }
+
+    #[test]
+    fn the_round_trip_is_probed_after_five_seconds_and_forgotten_after_ten() {
+        let start = Instant::now();
+        let mut path = Path::new(start);
+        path.on_ack(&ack(start, 100, 9000, false), 0, 0);
+        let mut probed = None;
+        for second in 1..=12 {
+            path.on_ack(&ack(start + Duration::from_secs(second), 120, 9000, false), 0, 0);
+            probed = probed.or(path.probe_due().then_some(second));
+            if second <= 10 {
+                assert_eq!(path.min_rtt(), millis(100));
+            }
+        }
+        assert_eq!(probed, Some(6));
+        assert_eq!(path.min_rtt(), millis(120));
+    }
+
+    #[test]
+    fn a_round_trip_as_short_as_the_shortest_needs_no_probe() {
+        let start = Instant::now();
+        let mut path = Path::new(start);
+        for second in 0..30 {
+            path.on_ack(&ack(start + Duration::from_secs(second), 100 + second % 2, 9000, false), 0, 0);
+            assert!(!path.probe_due());
+        }
+        assert_eq!(path.min_rtt(), millis(100));
+    }
+
+    #[test]
+    fn bunches_are_what_exceeds_the_bandwidth() {
+        let start = Instant::now();
+        let mut path = Path::new(start);
+        // 10,000 bytes a second; five thousand come each half second, all at once.
+        for half in 0..8 {
+            let now = start + millis(half * 500);
+            (0..5).for_each(|_| path.on_ack(&ack(now, 100, 10_000, false), half, 100_000));
+        }
+        assert_eq!(path.extra_acked(), 5000);
+    }
+}
