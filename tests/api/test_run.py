@@ -17,7 +17,11 @@ from coder.config import Settings
 from coder.dataplane.edge import EdgeSettings
 from coder.db.store import StateDirectoryError
 from coder.errors import CoderError, Unreachable
-from coder.server.run import Ready, run
+from coder.server.run import Ready, _has_ipv6, run
+
+
+ANY = "[::]" if _has_ipv6() else "0.0.0.0"
+"""Where a dual-stack socket listens, as far as the machine has IPv6."""
 
 
 class FakeEdge:
@@ -74,7 +78,7 @@ async def test_a_server_starts_announces_itself_and_stops(tmp_path: Path):
         assert (await here.get("/healthz")).text == "OK"
         [edge] = here.edges
         assert edge.settings.listen == ("127.0.0.1:3000",)
-        assert edge.settings.stun == ("0.0.0.0:3478", "0.0.0.0:3479")
+        assert edge.settings.stun == (f"{ANY}:3478", f"{ANY}:3479")
         upstream = Path(edge.settings.upstream)
         assert upstream.parent.stat().st_mode & 0o777 == 0o700
     assert edge.closed
@@ -91,7 +95,7 @@ async def test_a_signal_stops_it(tmp_path: Path, number: int):
 @pytest.mark.parametrize(
     ("flags", "stun"),
     [
-        ({"derp_server_stun_port": "0"}, ("0.0.0.0:0", "0.0.0.0:0")),
+        ({"derp_server_stun_port": "0"}, (f"{ANY}:0", f"{ANY}:0")),
         ({"derp_server_stun_port": "-1"}, ()),
         ({"block_direct_connections": "true"}, ()),
     ],

@@ -159,7 +159,18 @@ def _stun_addresses(derp: DerpSettings) -> tuple[str, ...]:
     if not derp.enable or derp.block_direct or derp.stun_port < 0:
         return ()
     ports = (0, 0) if derp.stun_port == 0 else (derp.stun_port, derp.stun_port + 1)
-    return tuple(f"0.0.0.0:{port}" for port in ports)
+    any_address = "[::]" if _has_ipv6() else "0.0.0.0"  # noqa: S104 - asked for by whoever did not turn it off
+    return tuple(f"{any_address}:{port}" for port in ports)
+
+
+def _has_ipv6() -> bool:
+    """Whether this system has IPv6 sockets. They take IPv4 too."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return False
+    return True
 
 
 def derive_access_url(address: str) -> str:
