@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "completion": ("completion", "Print the completion script of a shell."),
     "create": ("create", "Create a workspace whose machine you bring."),
     "delete": ("delete", "Delete a workspace."),
+    "derpmap": ("derpmap", "Check and show DERP maps, which tell clients where the relays are."),
     "doctor": ("doctor", "Examine the way to a workspace, and what would make it direct."),
     "list": ("list", "List workspaces."),
     "login": ("login", "Sign in to a server, or create its first user."),

@@ -116,11 +116,9 @@ class _Checker:
         path, value = top.get("HomeParams", ((), None))
         home = self._object(path, value, ("RegionScore",)) if value is not None else None
         path, value = (home or {}).get("RegionScore", ((), None))
-        if value is None:
-            return
-        if not isinstance(value, dict):
-            return self._fault(path, "expected an object")
-        for key, score in value.items():
+        if value is not None and not isinstance(value, dict):
+            self._fault(path, "expected an object")
+        for key, score in value.items() if isinstance(value, dict) else ():
             if not _is_number(key):
                 self._fault((*path, key), "expected a region's number as key")
             if isinstance(score, bool) or not isinstance(score, int | float):
@@ -190,10 +188,23 @@ def _node_faults(node: dict[str, Any], region: int | None) -> Iterator[tuple[str
     if region is not None and node.get("RegionID", region) != region:
         yield "RegionID", f"it is not {region}, the region the node is in", False
     yield from _host_faults(node)
+    yield from _family_faults(node)
+    yield from _port_faults(node)
+    yield from _trust_faults(node)
+
+
+def _family_faults(node: dict[str, Any]) -> Iterator[tuple[str, str, bool]]:
     for key, version, family in (("IPv4", IPv4Address, "an IPv4"), ("IPv6", IPv6Address, "an IPv6")):
         text = node.get(key, "")
         if text and text != "none" and not isinstance(_address(text), version):
             yield key, f'{text!r} is not {family} address; leave it out to use DNS, or write "none"', False
+    if node.get("IPv4") == "none" and node.get("IPv6") == "none":
+        yield "IPv6", "both address families are off: nobody can reach this node", False
+    if node.get("STUNTestIP") and _address(node["STUNTestIP"]) is None:
+        yield "STUNTestIP", "this is no address", False
+
+
+def _port_faults(node: dict[str, Any]) -> Iterator[tuple[str, str, bool]]:
     stun, derp = node.get("STUNPort", 0), node.get("DERPPort", 0)
     if stun > _PORTS[-1]:
         yield "STUNPort", "ports go up to 65535; -1 means that there is no STUN", False
@@ -201,13 +212,12 @@ def _node_faults(node: dict[str, Any], region: int | None) -> Iterator[tuple[str
         yield "DERPPort", "ports go from 1 to 65535; leave it out for 443", False
     if node.get("STUNOnly") and stun < 0:
         yield "STUNPort", "the node is only for STUN and has none", False
-    if node.get("IPv4") == "none" and node.get("IPv6") == "none":
-        yield "IPv6", "both address families are off: nobody can reach this node", False
+
+
+def _trust_faults(node: dict[str, Any]) -> Iterator[tuple[str, str, bool]]:
     name = node.get("CertName", "")
     if name.startswith("sha256-raw:") and not _PIN.fullmatch(name):
         yield "CertName", "sha256-raw: is followed by 64 hexadecimal digits", False
-    if node.get("STUNTestIP") and _address(node["STUNTestIP"]) is None:
-        yield "STUNTestIP", "this is no address", False
     if node.get("InsecureForTests"):
         yield "InsecureForTests", "the certificate is not checked: anyone on the way can pose as this relay", True
     if node.get("ForceHTTP") and name:
