@@ -19,7 +19,6 @@ from coder.db.store import StateDirectoryError
 from coder.errors import CoderError, Unreachable
 from coder.server.run import Ready, _has_ipv6, run
 
-
 ANY = "[::]" if _has_ipv6() else "0.0.0.0"
 """Where a dual-stack socket listens, as far as the machine has IPv6."""
 

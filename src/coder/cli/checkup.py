@@ -288,7 +288,7 @@ async def _relays(flags: Globals, exam: Examination, api: Api, patience: float) 
         relays, report = await exam.run("relay", relay)
 
         async def udp() -> Told[None]:
-            side = await diagnose.here_alone(report)
+            side = await diagnose.here(report)
             return _udp(side, stun=diagnose.has_stun(relays))
 
         await exam.run("udp", udp)

@@ -1,10 +1,11 @@
 """Both ends' networks and what stands between them: gathered here, judged in `coder.tailnet.diagnosis`."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from coder.agent.interfaces import interfaces
 from coder.cli import tunnel_http
 from coder.errors import CoderError, PeerUnsupported
 from coder.peering import network
@@ -44,13 +45,24 @@ class Findings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Agent:
-    """What the other end says of itself."""
+class _End:
+    """What an end says of itself."""
 
     info: NetInfo = field(default_factory=NetInfo)
     interfaces: tuple[Interface, ...] = ()
     extra: Extra = NOTHING
     problem: str = ""
+
+    def side(self, endpoints: Iterable[str], *, stun: bool, stun_by_ipv6: bool) -> Side:
+        """Make one side of it. Without STUN servers nothing is known of UDP."""
+        found = sides.side(
+            self.info,
+            endpoints=endpoints,
+            interfaces=self.interfaces,
+            extra=self.extra,
+            stun_by_ipv6=stun_by_ipv6,
+        )
+        return found if stun else replace(found, udp=None)
 
 
 async def look(connection: "Connection", *, direct: bool | None, patience: float) -> Findings:
@@ -60,13 +72,11 @@ async def look(connection: "Connection", *, direct: bool | None, patience: float
     client, agent = await asyncio.gather(
         _client(connection, patience), _agent(connection, patience) if direct is not None else _nobody()
     )
-    theirs = sides.side(
-        agent.info, endpoints=peer.endpoints if peer else (), interfaces=agent.interfaces, extra=agent.extra
-    )
     stun = has_stun(state.derp_map)
+    six = bool(client.info.working_ipv6 or agent.info.working_ipv6)
     facts = Facts(
-        client=client if stun else replace(client, udp=None),
-        agent=theirs if stun else replace(theirs, udp=None),
+        client=client.side(state.endpoints, stun=stun, stun_by_ipv6=six),
+        agent=agent.side(peer.endpoints if peer else (), stun=stun, stun_by_ipv6=six and not agent.problem),
         direct=direct,
         client_flag=connection.rules.client_flag,
         server_blocks=connection.rules.server_blocks,
@@ -100,21 +110,16 @@ def _paths(connection: "Connection") -> "PeerPaths | None":
     return connection.node.peer_paths(peer.key) if peer else None
 
 
-async def _client(connection: "Connection", patience: float) -> Side:
+async def _client(connection: "Connection", patience: float) -> _End:
     report = await network.checked(connection.node, patience)
-    state = connection.peering.state()
-    extra = network.extra_of(connection.peering, _paths(connection))
-    return await here(network.net_info(report, state), state.endpoints, extra)
+    return _End(
+        info=network.net_info(report, connection.peering.state()),
+        interfaces=tuple(await asyncio.to_thread(interfaces)),
+        extra=network.extra_of(connection.peering, _paths(connection)),
+    )
 
 
-async def here(info: NetInfo, endpoints: tuple[str, ...], extra: Extra) -> Side:
-    """Describe this machine."""
-    from coder.agent.interfaces import interfaces
-
-    return sides.side(info, endpoints=endpoints, interfaces=await asyncio.to_thread(interfaces), extra=extra)
-
-
-async def here_alone(report: "NetworkReport") -> Side:
+async def here(report: "NetworkReport") -> Side:
     """Describe this machine from a check of its network alone, without a peer."""
     info = NetInfo(
         mapping_varies_by_dest_ip=report.mapping_varies_by_dest_ip,
@@ -123,19 +128,20 @@ async def here_alone(report: "NetworkReport") -> Side:
         working_udp=report.udp,
     )
     seen = tuple(place for place in (report.global_v4, report.global_v6) if place)
-    return await here(info, seen, Extra(ipv4=report.ipv4, blocks=False))
+    found = await asyncio.to_thread(interfaces)
+    return sides.side(info, endpoints=seen, interfaces=found, extra=Extra(ipv4=report.ipv4, blocks=False))
 
 
-async def _agent(connection: "Connection", patience: float) -> _Agent:
+async def _agent(connection: "Connection", patience: float) -> _End:
     report, more = await asyncio.gather(
         _ask(connection, "/api/v0/netcheck", patience), _ask(connection, "/api/v0/paths", patience)
     )
     if isinstance(report, PeerUnsupported):
-        return _Agent(problem="the agent is too old to tell about its network")
+        return _End(problem="the agent is too old to tell about its network")
     if isinstance(report, CoderError):
-        return _Agent(problem=f"not told: {report}")
+        return _End(problem=f"not told: {report}")
     found = report if isinstance(report, dict) else {}
-    return _Agent(
+    return _End(
         info=netinfo.load(found.get("net_info")),
         interfaces=sides.load_interfaces(found.get("interfaces")),
         extra=NOTHING if isinstance(more, CoderError) else Extra.load(more),
@@ -150,8 +156,8 @@ async def _ask(connection: "Connection", path: str, patience: float) -> Any:
         return error
 
 
-async def _nobody() -> _Agent:
-    return _Agent(problem="the agent cannot be asked")
+async def _nobody() -> _End:
+    return _End(problem="the agent cannot be asked")
 
 
 def has_stun(derp_map: "DerpMap") -> bool:

@@ -91,8 +91,18 @@ def is_local(address: IPv4Address | IPv6Address) -> bool:
     return any(address in network for network in _LOCAL if network.version == address.version)
 
 
-def side(info: NetInfo, *, endpoints: Iterable[str], interfaces: Iterable[Interface], extra: Extra = NOTHING) -> Side:
-    """Join what a node says of its network, what it offers its peers, and the interfaces it has."""
+def side(
+    info: NetInfo,
+    *,
+    endpoints: Iterable[str],
+    interfaces: Iterable[Interface],
+    extra: Extra = NOTHING,
+    stun_by_ipv6: bool = False,
+) -> Side:
+    """Join what a node says of its network, what it offers its peers, and the interfaces it has.
+
+    `stun_by_ipv6`: STUN is known to be answered over IPv6, so a side without such an answer has no IPv6 that works.
+    """
     interfaces = tuple(interfaces)
     own = {address for one in interfaces for address in _addresses(one.addresses)}
     offered = [address for address in map(_endpoint, endpoints) if address is not None]
@@ -102,9 +112,10 @@ def side(info: NetInfo, *, endpoints: Iterable[str], interfaces: Iterable[Interf
         if isinstance(address, IPv4Address) and (address not in own if own else not is_local(address))
     ]
     udp = info.working_udp
+    broken = {IP6} if stun_by_ipv6 and not info.working_ipv6 else set()
     return Side(
         udp=udp,
-        families=frozenset(_families(info, offered, extra)),
+        families=frozenset(_families(info, offered, extra)) - broken,
         nat=_nat(info, translated=bool(seen), certain=bool(own)),
         mapping=extra.mapping or _protocol(info),
         mapping_public=_is_public(extra.mapping_external),

@@ -45,6 +45,11 @@ def test_ip_versions_come_from_stun_and_from_addresses_that_mean_something_outsi
     assert side(info, endpoints=endpoints, interfaces=(LAN,), extra=extra).families == families
 
 
+def test_an_ipv6_address_that_gets_no_answer_where_others_do_is_none():
+    assert side(WORKS, endpoints=("[2001:db8::1]:4",), interfaces=(), stun_by_ipv6=True).families == {4}
+    assert side(WORKS, endpoints=("[2001:db8::1]:4",), interfaces=()).families == {4, 6}
+
+
 def test_a_side_that_offers_nothing_although_it_could_wants_no_direct_connections():
     assert side(WORKS, endpoints=(), interfaces=()).blocks
     assert not side(WORKS, endpoints=(), interfaces=(), extra=Extra(blocks=False)).blocks
