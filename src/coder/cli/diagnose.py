@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from coder.agent.interfaces import interfaces
-from coder.cli import tunnel_http
+from coder.cli import path_mtu, tunnel_http
 from coder.errors import CoderError, PeerUnsupported
 from coder.peering import network
 from coder.tailnet import diagnosis, sides
@@ -94,6 +94,7 @@ def again(connection: "Connection", facts: Facts, *, direct: bool | None, agent_
         direct=direct,
         seconds=connection.seconds_since_reached(),
         small_only=paths is not None and _small_only(paths),
+        path_mtu=0 if direct else path_mtu.least(connection.peering.state().peers),
         client=replace(facts.client, heard=None if paths is None else network.heard(paths)),
     )
     return Findings(

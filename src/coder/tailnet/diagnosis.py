@@ -109,6 +109,8 @@ class Facts:
     """Whether the relay map names any STUN server."""
     small_only: bool = False
     """Small packets got through directly, full ones did not."""
+    path_mtu: int = 0
+    """Bytes that a router on the way to the other's public address said it carries; 0: none said so."""
     agent_answers: bool = True
     """Whether the agent told about its network."""
 
@@ -181,6 +183,14 @@ def _by_outage(facts: Facts) -> Verdict | None:
             "no STUN server is configured, so neither side can learn its public address",
             "Let the server answer STUN (--derp-server-stun-port), or name one (--derp-server-stun-addresses).",
         )
+    ours, theirs = facts.client.families, facts.agent.families
+    if ours and theirs and not ours & theirs:
+        [mine], [other] = ours, theirs
+        return Verdict(
+            Code.NO_COMMON_FAMILY,
+            f"this machine has only IPv{mine}, the workspace only IPv{other}",
+            f"Give this machine IPv{other}, or the workspace IPv{mine}.",
+        )
     places = {
         (False, False): (Code.UDP_BLOCKED_BOTH, "both networks", "from both networks"),
         (False, True): (Code.UDP_BLOCKED_CLIENT, "this machine's network", "from this machine"),
@@ -194,14 +204,6 @@ def _by_outage(facts: Facts) -> Verdict | None:
             code,
             f"{who} {verb} UDP: no STUN server answered",
             f"Allow outgoing UDP {where}: to the server's STUN ports, and to any other port.",
-        )
-    ours, theirs = facts.client.families, facts.agent.families
-    if ours and theirs and not ours & theirs:
-        [mine], [other] = ours, theirs
-        return Verdict(
-            Code.NO_COMMON_FAMILY,
-            f"this machine has only IPv{mine}, the workspace only IPv{other}",
-            f"Give this machine IPv{other}, or the workspace IPv{mine}.",
         )
     return None
 
@@ -292,6 +294,8 @@ def _by_firewall(facts: Facts) -> Verdict:
     """Both networks should allow it, and yet nothing gets through."""
     client, agent = facts.client, facts.agent
     narrow = ", ".join(_narrow(facts, FULL_PACKET))
+    if 0 < facts.path_mtu < FULL_PACKET:
+        narrow = f"a router on the way carries {facts.path_mtu} bytes"
     if narrow:
         return Verdict(
             Code.PATH_MTU,

@@ -105,7 +105,7 @@ def side(
     """
     interfaces = tuple(interfaces)
     own = {address for one in interfaces for address in _addresses(one.addresses)}
-    offered = [address for address in map(_endpoint, endpoints) if address is not None]
+    offered = [address for address in map(parse_endpoint, endpoints) if address is not None]
     seen = [
         address
         for address in offered
@@ -154,7 +154,7 @@ def _protocol(info: NetInfo) -> str:
 
 def _is_public(external: str) -> bool:
     """Whether a mapping is of use; one whose outside is not known is given the benefit of the doubt."""
-    address = _endpoint(external)
+    address = parse_endpoint(external)
     return address is None or not is_local(address)
 
 
@@ -175,7 +175,7 @@ def _addresses(texts: Iterable[str]) -> Iterable[IPv4Address | IPv6Address]:
             continue
 
 
-def _endpoint(text: str) -> IPv4Address | IPv6Address | None:
+def parse_endpoint(text: str) -> IPv4Address | IPv6Address | None:
     """Return the address of `ip:port`; None when it is none."""
     try:
         return ip_address(text.rpartition(":")[0].strip("[]"))

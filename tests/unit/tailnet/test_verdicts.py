@@ -75,6 +75,7 @@ def test_each_pair_of_nats_that_is_relayed_has_its_reason(client, agent, code):
         (facts({"udp": False}, {"udp": None}), Code.UDP_BLOCKED_CLIENT),
         (facts(agent={"udp": False}), Code.UDP_BLOCKED_AGENT),
         (facts({"families": frozenset({6})}), Code.NO_COMMON_FAMILY),
+        (facts({"families": frozenset({6}), "udp": False}), Code.NO_COMMON_FAMILY),
         (facts({"families": frozenset({4, 6})}, {"families": frozenset({6})}), Code.FIREWALL),
         (facts({"families": frozenset()}, {"families": frozenset({6})}), Code.FIREWALL),
         (facts(small_only=True), Code.PATH_MTU),
@@ -120,6 +121,10 @@ def test_a_narrow_interface_is_named():
         "no full packet gets through directly: eth0 in the workspace carries 1280 bytes, and 1338 are needed"
     )
     assert judge(facts(agent={"low_mtu": (("wg1", 1350),)})).code is Code.FIREWALL
+    verdict = judge(facts(path_mtu=1280))
+    assert verdict.code is Code.PATH_MTU
+    assert "a router on the way carries 1280 bytes" in verdict.text
+    assert judge(facts(path_mtu=1500)).code is Code.FIREWALL
 
 
 @pytest.mark.parametrize(
