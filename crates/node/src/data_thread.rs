@@ -144,9 +144,9 @@ impl DataThread {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         active.insert(id);
         match item.source {
-            Source::Udp(_, v6) => {
+            Source::Udp(_, port) => {
                 let interest = Interest { read: item.interest.read || item.hung_up, ..item.interest };
-                node.udp_ready(now, v6, interest, &mut self.scratch);
+                node.udp_ready(now, port, interest, &mut self.scratch);
             }
             Source::Relay(_, region) => {
                 if item.interest.read || item.hung_up {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use netstack::Stack;
-use paths::{Class, Local, Output, Paths, PeerFacts, PeerRecord};
+use paths::{Class, Local, Output, Paths, PeerFacts, PeerRecord, Socket};
 use tunnel::{PeerConfig, PeerId, Tunnel};
 use wire::derpmap::DerpMap;
 use wire::keys::{DiscoPrivate, DiscoPublic, NodePrivate, NodePublic};
@@ -28,7 +28,7 @@ use crate::pings::Pings;
 use crate::reactor::{Interest, Reactor, Source};
 use crate::relays::{How, Relays};
 use crate::streams::{Context, Purpose, Streams};
-use crate::udp::{Batch, Udp};
+use crate::udp::{Batch, Port, Udp};
 
 /// Rounds of moving data in one pass; work that is left makes the next pass start at once.
 const ROUNDS: usize = 8;
@@ -130,8 +130,8 @@ impl Node {
 
     /// Joins the loop.
     pub(crate) fn enter(&mut self, now: Instant, reactor: &Reactor, network: &Network) {
-        for (udp, v6) in self.outlet.sockets() {
-            let _ = reactor.add(udp, Source::Udp(self.id, v6), Interest::READ);
+        for (udp, port) in self.outlet.sockets() {
+            let _ = reactor.add(udp, Source::Udp(self.id, port), Interest::READ);
         }
         self.set_local(now, network);
     }
@@ -140,8 +140,8 @@ impl Node {
     fn set_local(&mut self, now: Instant, network: &Network) -> bool {
         let local = Local {
             addresses: network.addresses.clone(),
-            port_v4: self.outlet.socket(false).map(Udp::port),
-            port_v6: self.outlet.socket(true).map(Udp::port),
+            port_v4: self.outlet.socket(Port::V4).map(Udp::port),
+            port_v6: self.outlet.socket(Port::V6).map(Udp::port),
         };
         self.outlet.paths.set_local(now, local)
     }
@@ -277,8 +277,8 @@ impl Node {
     }
 
     pub(crate) fn udp_ports(&self, reply: &SyncSender<(u16, u16)>) {
-        let port = |v6| self.outlet.socket(v6).map_or(0, Udp::port);
-        let _ = reply.try_send((port(false), port(true)));
+        let number = |port| self.outlet.socket(port).map_or(0, Udp::port);
+        let _ = reply.try_send((number(Port::V4), number(Port::V6)));
     }
 
     pub(crate) fn peer_paths(&self, now: Instant, peer: &NodePublic, reply: &SyncSender<Option<PeerFacts>>) {
@@ -335,7 +335,7 @@ impl Node {
         self.outlet.paths.stun_resolved(now, region, addresses);
     }
 
-    pub(crate) fn udp_ready(&mut self, now: Instant, v6: bool, interest: Interest, scratch: &mut Scratch) {
+    pub(crate) fn udp_ready(&mut self, now: Instant, port: Port, interest: Interest, scratch: &mut Scratch) {
         if interest.write {
             self.outlet.writable(now);
         }
@@ -343,7 +343,7 @@ impl Node {
             return;
         }
         for _ in 0..RECEIVES {
-            let Some(udp) = self.outlet.socket(v6) else { return };
+            let Some(udp) = self.outlet.socket(port) else { return };
             match udp.receive(&mut scratch.udp) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -351,11 +351,13 @@ impl Node {
                 Err(_) => continue,
             }
             let mut proven: Option<(PeerId, SocketAddr)> = None;
-            scratch.udp.drain(|from, datagram| self.datagram(now, from, datagram, &mut proven));
+            let socket = port.socket();
+            scratch.udp.drain(|from, datagram| self.datagram(now, socket, from, datagram, &mut proven));
             if let Some((peer, from)) = proven
                 && let Some(key) = self.tunnel.key(peer)
             {
                 self.outlet.paths.note_received(now, &key, from);
+                self.outlet.paths.note_session(now, &key);
             }
         }
     }
@@ -363,11 +365,12 @@ impl Node {
     fn datagram(
         &mut self,
         now: Instant,
+        socket: Socket,
         from: SocketAddr,
         datagram: BytesMut,
         proven: &mut Option<(PeerId, SocketAddr)>,
     ) {
-        match self.outlet.paths.handle_udp(now, from, &datagram) {
+        match self.outlet.paths.handle_udp_by(now, socket, from, &datagram) {
             Class::Consumed => {}
             Class::Drop => self.refused += 1,
             Class::WireGuard(key) => {
@@ -401,8 +404,11 @@ impl Node {
             &mut |from, payload| packets.push((from, BytesMut::from(&*payload))),
             &mut |item| news.push(item),
         );
+        let mut proven: Option<NodePublic> = None;
         for (from, packet) in packets {
-            self.relayed(now, region, from, packet);
+            if self.relayed(now, region, from, packet) && proven.replace(from) != Some(from) {
+                self.outlet.paths.note_session(now, &from);
+            }
         }
         for item in news {
             match item {
@@ -419,13 +425,17 @@ impl Node {
         }
     }
 
-    fn relayed(&mut self, now: Instant, region: u16, from: NodePublic, packet: BytesMut) {
+    /// Answers whether it was a packet of the peer's session.
+    fn relayed(&mut self, now: Instant, region: u16, from: NodePublic, packet: BytesMut) -> bool {
         match self.outlet.paths.handle_relayed(now, region, from, &packet) {
-            Class::Consumed => {}
-            Class::Drop => self.refused += 1,
+            Class::Consumed => false,
+            Class::Drop => {
+                self.refused += 1;
+                false
+            }
             Class::WireGuard(key) => {
                 let peer = key.and_then(|key| self.tunnel.peer(&key));
-                self.decrypt(now, peer, packet);
+                self.decrypt(now, peer, packet).is_some()
             }
         }
     }
@@ -452,7 +462,7 @@ impl Node {
             self.flush_relays(now, reactor);
         }
         for _ in 0..ROUNDS {
-            self.drain_paths(now);
+            self.drain_paths(now, reactor);
             let mut exit = Exit::new(now, &mut self.tunnel, &mut self.outlet);
             self.stack.poll(now, &mut exit);
             self.stalled_until = exit.refused().then(|| now + STALL);
@@ -462,7 +472,7 @@ impl Node {
         }
         self.outlet.flush(now, reactor);
         self.flush_relays(now, reactor);
-        self.drain_paths(now);
+        self.drain_paths(now, reactor);
         self.outlet.flush(now, reactor);
     }
 
@@ -516,10 +526,12 @@ impl Node {
         Some(self.stalled_until.map_or(due, |until| due.max(until)))
     }
 
-    fn drain_paths(&mut self, now: Instant) {
+    fn drain_paths(&mut self, now: Instant, reactor: &Reactor) {
         while let Some(output) = self.outlet.paths.poll() {
             match output {
-                Output::Udp { to, bytes } => self.outlet.send(now, to, bytes),
+                Output::Udp { to, bytes, socket } => self.outlet.send(now, socket, to, bytes),
+                Output::OpenSocket(socket) => self.outlet.open_socket(socket, reactor),
+                Output::CloseSocket(socket) => self.outlet.close_socket(socket),
                 Output::Relay { region, to, bytes } => self.outlet.relays.send(now, region, &to, &bytes),
                 Output::OpenRelay(region) => self.outlet.relays.open(region),
                 Output::CloseRelay(region) => self.outlet.relays.close(region),

@@ -1,6 +1,6 @@
 //! The way out of a node: each encrypted datagram joins its peer's batch, a batch leaves in one system call.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
@@ -8,14 +8,14 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use netstack::Sink;
-use paths::{Paths, Route};
+use paths::{Paths, Route, Socket};
 use tunnel::{PeerId, Tunnel};
 use wire::keys::NodePublic;
 
 use crate::events::NodeId;
 use crate::reactor::{Interest, Reactor, Source};
 use crate::relays::Relays;
-use crate::udp::{MAX_BATCH, Udp};
+use crate::udp::{MAX_BATCH, Port, Udp};
 
 /// Batches that wait for a full socket; beyond these datagrams are lost, as on any full link.
 const BLOCKED_LIMIT: usize = 32;
@@ -23,6 +23,7 @@ const BLOCKED_LIMIT: usize = 32;
 /// Datagrams of one size for one address; only the last may be shorter.
 struct Batch {
     peer: PeerId,
+    port: Port,
     to: SocketAddr,
     bytes: Vec<u8>,
     segment: usize,
@@ -30,6 +31,7 @@ struct Batch {
 }
 
 struct Waiting {
+    port: Port,
     to: SocketAddr,
     bytes: Vec<u8>,
     segment: usize,
@@ -42,6 +44,7 @@ pub(crate) struct Outlet {
     pub(crate) relays: Relays,
     v4: Option<Udp>,
     v6: Option<Udp>,
+    extra: BTreeMap<Socket, Udp>,
     keys: HashMap<PeerId, NodePublic>,
     /// Routes looked up in this pass of the loop.
     routes: Vec<(PeerId, Route)>,
@@ -61,6 +64,7 @@ impl Outlet {
             relays,
             v4,
             v6,
+            extra: BTreeMap::new(),
             keys: HashMap::new(),
             routes: Vec::new(),
             batches: Vec::new(),
@@ -72,12 +76,29 @@ impl Outlet {
         }
     }
 
-    pub(crate) fn sockets(&self) -> impl Iterator<Item = (&Udp, bool)> {
-        self.v4.iter().map(|udp| (udp, false)).chain(self.v6.iter().map(|udp| (udp, true)))
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = (&Udp, Port)> {
+        self.v4.iter().map(|udp| (udp, Port::V4)).chain(self.v6.iter().map(|udp| (udp, Port::V6)))
     }
 
-    pub(crate) fn socket(&self, v6: bool) -> Option<&Udp> {
-        if v6 { self.v6.as_ref() } else { self.v4.as_ref() }
+    pub(crate) fn socket(&self, port: Port) -> Option<&Udp> {
+        match port {
+            Port::V4 => self.v4.as_ref(),
+            Port::V6 => self.v6.as_ref(),
+            Port::Extra(socket) => self.extra.get(&socket),
+        }
+    }
+
+    /// Binds a socket `paths` asked for. Where the system has none left, what would go by it is lost.
+    pub(crate) fn open_socket(&mut self, socket: Socket, reactor: &Reactor) {
+        let Ok(udp) = Udp::bind_small(false, 0) else { return };
+        if reactor.add(&udp, Source::Udp(self.node, Port::Extra(socket)), Interest::READ).is_ok() {
+            self.extra.insert(socket, udp);
+        }
+    }
+
+    pub(crate) fn close_socket(&mut self, socket: Socket) {
+        self.extra.remove(&socket);
+        self.waiting.retain(|waiting| waiting.port != Port::Extra(socket));
     }
 
     /// Tells which key a peer has; the sessions' ids mean nothing to `paths`.
@@ -119,13 +140,14 @@ impl Outlet {
             self.relays.send(now, region, key, datagram);
         }
         if let Some(to) = route.udp {
-            self.batch(now, peer, to, datagram);
+            self.batch(now, peer, Port::of(route.socket, to), to, datagram);
         }
     }
 
-    fn batch(&mut self, now: Instant, peer: PeerId, to: SocketAddr, datagram: &[u8]) {
-        let limit = self.socket(to.is_ipv6()).map_or(1, Udp::max_segments);
-        let place = self.batches.iter().position(|batch| batch.peer == peer && batch.to == to);
+    fn batch(&mut self, now: Instant, peer: PeerId, port: Port, to: SocketAddr, datagram: &[u8]) {
+        let limit = self.socket(port).map_or(1, Udp::max_segments);
+        let place =
+            self.batches.iter().position(|batch| batch.peer == peer && batch.to == to && batch.port == port);
         let index = match place {
             Some(index) => {
                 let batch = &self.batches[index];
@@ -133,60 +155,65 @@ impl Outlet {
                 let regular = batch.bytes.len() == batch.count * batch.segment;
                 if !(fits && regular && datagram.len() <= batch.segment) {
                     self.leave(now, index);
-                    self.start(peer, to, datagram.len())
+                    self.start(peer, port, to, datagram.len())
                 } else {
                     index
                 }
             }
-            None => self.start(peer, to, datagram.len()),
+            None => self.start(peer, port, to, datagram.len()),
         };
         let batch = &mut self.batches[index];
         batch.bytes.extend_from_slice(datagram);
         batch.count += 1;
     }
 
-    fn start(&mut self, peer: PeerId, to: SocketAddr, segment: usize) -> usize {
+    fn start(&mut self, peer: PeerId, port: Port, to: SocketAddr, segment: usize) -> usize {
         let bytes = self.spare.pop().unwrap_or_default();
-        self.batches.push(Batch { peer, to, bytes, segment, count: 0 });
+        self.batches.push(Batch { peer, port, to, bytes, segment, count: 0 });
         self.batches.len() - 1
     }
 
     fn leave(&mut self, now: Instant, index: usize) {
         let batch = self.batches.swap_remove(index);
-        self.transmit(now, batch.to, batch.bytes, batch.segment);
+        self.transmit(now, batch.port, batch.to, batch.bytes, batch.segment);
     }
 
     /// Sends every batch and what the relays have.
     pub(crate) fn flush(&mut self, now: Instant, reactor: &Reactor) {
         while let Some(batch) = self.batches.pop() {
-            self.transmit(now, batch.to, batch.bytes, batch.segment);
+            self.transmit(now, batch.port, batch.to, batch.bytes, batch.segment);
         }
-        for (udp, v6) in
-            self.v4.iter_mut().map(|udp| (udp, false)).chain(self.v6.iter_mut().map(|udp| (udp, true)))
-        {
-            let blocked = self.waiting.iter().any(|waiting| waiting.to.is_ipv6() == v6);
+        let own = self.v4.iter_mut().map(|udp| (udp, Port::V4));
+        let own = own.chain(self.v6.iter_mut().map(|udp| (udp, Port::V6)));
+        let extra = self.extra.iter_mut().map(|(socket, udp)| (udp, Port::Extra(*socket)));
+        for (udp, port) in own.chain(extra) {
+            let blocked = self.waiting.iter().any(|waiting| waiting.port == port);
             if blocked != udp.blocked {
                 udp.blocked = blocked;
-                reactor.set(udp.as_fd(), Source::Udp(self.node, v6), Interest { read: true, write: blocked });
+                reactor.set(
+                    udp.as_fd(),
+                    Source::Udp(self.node, port),
+                    Interest { read: true, write: blocked },
+                );
             }
         }
     }
 
     /// Sends one datagram of `paths`' own.
-    pub(crate) fn send(&mut self, now: Instant, to: SocketAddr, bytes: Vec<u8>) {
+    pub(crate) fn send(&mut self, now: Instant, socket: Socket, to: SocketAddr, bytes: Vec<u8>) {
         let segment = bytes.len();
-        self.transmit(now, to, bytes, segment);
+        self.transmit(now, Port::of(socket, to), to, bytes, segment);
     }
 
     /// A socket has room again.
     pub(crate) fn writable(&mut self, now: Instant) {
         for waiting in std::mem::take(&mut self.waiting) {
-            self.transmit(now, waiting.to, waiting.bytes, waiting.segment);
+            self.transmit(now, waiting.port, waiting.to, waiting.bytes, waiting.segment);
         }
     }
 
-    fn transmit(&mut self, now: Instant, to: SocketAddr, bytes: Vec<u8>, segment: usize) {
-        let Some(udp) = self.socket(to.is_ipv6()) else { return };
+    fn transmit(&mut self, now: Instant, port: Port, to: SocketAddr, bytes: Vec<u8>, segment: usize) {
+        let Some(udp) = self.socket(port) else { return };
         let full = if self.waiting.is_empty() {
             match udp.send(to, &bytes, segment.max(1)) {
                 Ok(()) => false,
@@ -202,7 +229,7 @@ impl Outlet {
         if !full {
             self.recycle(bytes);
         } else if self.waiting.len() < BLOCKED_LIMIT {
-            self.waiting.push_back(Waiting { to, bytes, segment });
+            self.waiting.push_back(Waiting { port, to, bytes, segment });
         } else {
             self.dropped += 1;
         }

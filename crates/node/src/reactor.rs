@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::event::{Timespec, epoll};
 
 use crate::events::NodeId;
+use crate::udp::Port;
 
 /// Ready descriptors taken at once.
 const READY: usize = 256;
@@ -19,8 +20,8 @@ pub(crate) enum Source {
     Wake,
     /// The machine's addresses changed.
     Interfaces,
-    /// A node's IPv4 (false) or IPv6 (true) socket.
-    Udp(NodeId, bool),
+    /// One of a node's UDP sockets.
+    Udp(NodeId, Port),
     /// The relay connection to a region.
     Relay(NodeId, u16),
     /// The local end of a stream.
@@ -36,7 +37,7 @@ impl Source {
         let (kind, node, index) = match self {
             Self::Wake => (0, 0, 0),
             Self::Interfaces => (1, 0, 0),
-            Self::Udp(node, v6) => (2, node, u32::from(v6)),
+            Self::Udp(node, port) => (2, node, port.encode()),
             Self::Relay(node, region) => (3, node, u32::from(region)),
             Self::Stream(node, index) => (4, node, index),
             Self::Service(node, index) => (5, node, index),
@@ -51,7 +52,7 @@ impl Source {
         match token >> 61 {
             0 => Self::Wake,
             1 => Self::Interfaces,
-            2 => Self::Udp(node, index != 0),
+            2 => Self::Udp(node, Port::decode(index)),
             3 => Self::Relay(node, index as u16),
             4 => Self::Stream(node, index),
             5 => Self::Service(node, index),
@@ -146,8 +147,9 @@ mod tests {
         for source in [
             Source::Wake,
             Source::Interfaces,
-            Source::Udp(7, false),
-            Source::Udp(7, true),
+            Source::Udp(7, Port::V4),
+            Source::Udp(7, Port::V6),
+            Source::Udp(7, Port::Extra(65_535)),
             Source::Relay(0x1fff_ffff, 65_535),
             Source::Stream(1, u32::MAX),
             Source::Service(2, 3),

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use bytes::BytesMut;
+use paths::{OWN_SOCKET, Socket as PathSocket};
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -19,6 +20,50 @@ const SMALL: usize = 4096;
 /// Most bytes of one segmented send: a whole number of datagrams below the largest UDP payload.
 pub(crate) const MAX_BATCH: usize = 65_000;
 
+/// Which of a node's sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Port {
+    V4,
+    V6,
+    /// One that `paths` asked for, by its name there.
+    Extra(PathSocket),
+}
+
+impl Port {
+    /// The one that sends to an address on behalf of a socket of `paths`.
+    pub(crate) fn of(socket: PathSocket, to: SocketAddr) -> Self {
+        match socket {
+            OWN_SOCKET if to.is_ipv4() => Self::V4,
+            OWN_SOCKET => Self::V6,
+            extra => Self::Extra(extra),
+        }
+    }
+
+    /// Its name in `paths`.
+    pub(crate) fn socket(self) -> PathSocket {
+        match self {
+            Self::V4 | Self::V6 => OWN_SOCKET,
+            Self::Extra(socket) => socket,
+        }
+    }
+
+    pub(crate) fn encode(self) -> u32 {
+        match self {
+            Self::V4 => 0,
+            Self::V6 => 1,
+            Self::Extra(socket) => 2 + u32::from(socket),
+        }
+    }
+
+    pub(crate) fn decode(number: u32) -> Self {
+        match number {
+            0 => Self::V4,
+            1 => Self::V6,
+            extra => Self::Extra(PathSocket::try_from(extra - 2).unwrap_or_default()),
+        }
+    }
+}
+
 /// One bound socket.
 pub(crate) struct Udp {
     socket: Socket,
@@ -31,6 +76,13 @@ pub(crate) struct Udp {
 impl Udp {
     /// Binds the family's wildcard address. Port 0 takes any free port.
     pub(crate) fn bind(v6: bool, port: u16) -> io::Result<Self> {
+        let udp = Self::bind_small(v6, port)?;
+        udp.grow();
+        Ok(udp)
+    }
+
+    /// The same with buffers as the system gives them, for probes.
+    pub(crate) fn bind_small(v6: bool, port: u16) -> io::Result<Self> {
         let domain = if v6 { Domain::IPV6 } else { Domain::IPV4 };
         let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
         if v6 {
@@ -38,10 +90,14 @@ impl Udp {
         }
         let any: IpAddr = if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
         socket.bind(&SocketAddr::new(any, port).into())?;
-        grow(&socket);
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         let port = socket.local_addr()?.as_socket().map_or(0, |address| address.port());
         Ok(Self { socket, state, port, blocked: false })
+    }
+
+    /// Gives it buffers that traffic needs.
+    pub(crate) fn grow(&self) {
+        grow(&self.socket);
     }
 
     pub(crate) fn port(&self) -> u16 {

@@ -28,6 +28,12 @@ impl Chance {
         low + high.saturating_sub(low).mul_f64(fraction)
     }
 
+    /// A port from `first` on.
+    pub(crate) fn port_from(&mut self, first: u16) -> u16 {
+        let count = u32::from(u16::MAX - first) + 1;
+        first + u16::try_from(self.0.next_u32() % count).unwrap_or(0)
+    }
+
     /// One of `items`; `None` if there is none.
     pub(crate) fn pick<T: Copy>(&mut self, items: &[T]) -> Option<T> {
         let count = u64::try_from(items.len()).ok().filter(|&count| count > 0)?;

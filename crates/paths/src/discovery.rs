@@ -11,8 +11,9 @@ use crate::config::{
     CALL_BURST, CALL_EVERY, CALL_PATIENCE, GOOD_ENOUGH, HEARTBEAT, MAX_PINGS, MAX_USER_PINGS, PING_GAP,
     PING_TIMEOUT, UPGRADE,
 };
-use crate::output::{Event, Output, Path};
+use crate::output::{Event, Output, Path, Socket};
 use crate::peer::{Around, Peer, Purpose, Sent};
+use crate::sockets::OWN;
 
 impl Peer {
     /// Pings every endpoint that was not pinged of late, and if there was one, calls the peer. With `urge`, because a path just
@@ -39,6 +40,9 @@ impl Peer {
         if let Some(best) = self.best {
             self.ping(around, Path::Direct(best.addr), Purpose::Heartbeat);
             self.suspicion.note_heartbeat(now);
+        }
+        if self.trusted(now).is_none() {
+            self.birthday.watch(now, Duration::ZERO);
         }
         let slow = self.best.is_some_and(|best| best.latency > GOOD_ENOUGH);
         let upgrade = match self.last_discovery {
@@ -114,16 +118,30 @@ impl Peer {
             Path::Relay(region) => around.relays.used(now, region, &mut around.voice.out),
         }
         let tx: TxId = around.voice.chance.bytes();
-        self.sent.insert(tx, Sent { path, at: now, purpose });
+        let socket = self.socket_for(path);
+        self.sent.insert(tx, Sent { path, socket, at: now, purpose });
         let message = Message::ping(tx, around.voice.node);
         self.say(around, path, &message);
     }
 
     /// Seals and queues a message to the peer.
     pub(crate) fn say(&mut self, around: &mut Around<'_>, path: Path, message: &Message) {
+        let socket = self.socket_for(path);
+        self.say_by(around, path, socket, message);
+    }
+
+    /// The same, from a certain socket.
+    pub(crate) fn say_by(&mut self, around: &mut Around<'_>, path: Path, socket: Socket, message: &Message) {
         let key = self.key;
         let shared = self.shared(around.voice);
-        around.voice.say(shared, key, path, message);
+        around.voice.say(shared, key, path, socket, message);
+    }
+
+    fn socket_for(&self, path: Path) -> Socket {
+        match path {
+            Path::Direct(to) => self.endpoints.get(&to).map_or(OWN, |endpoint| endpoint.socket),
+            Path::Relay(_) => OWN,
+        }
     }
 
     /// Returns whether there was one to ping.

@@ -31,6 +31,16 @@ impl Endpoints {
         changed
     }
 
+    /// Our outside address, as the first IPv4 STUN server saw it.
+    pub(crate) fn global_v4(&self) -> Option<SocketAddr> {
+        self.global_v4
+    }
+
+    /// Whether our NAT gives every destination another port.
+    pub(crate) fn is_hard(&self) -> bool {
+        self.mapping_varies
+    }
+
     pub(crate) fn set_fixed_port(&mut self, fixed: bool) {
         self.fixed_port = fixed;
     }

@@ -206,6 +206,12 @@ pub(crate) struct Proof {
     largest: usize,
 }
 
+impl Proof {
+    pub(crate) fn at(&self) -> Instant {
+        self.at
+    }
+}
+
 impl Endpoint {
     /// A pong of `size` bytes answered our ping to this address.
     pub(crate) fn proved(&mut self, now: Instant, latency: Duration, size: usize) {

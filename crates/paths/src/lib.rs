@@ -22,6 +22,7 @@
 
 #![forbid(unsafe_code)]
 
+mod birthday;
 mod chance;
 mod checks;
 pub mod choice;
@@ -36,6 +37,7 @@ mod peer;
 mod receive;
 mod relay_routes;
 mod servers;
+mod sockets;
 mod sources;
 mod suspicion;
 mod voice;
@@ -50,7 +52,8 @@ use wire::{disco, stun};
 
 pub use config::{Config, Local, PeerRecord};
 pub use facts::{EndpointFacts, PeerFacts, Why};
-pub use output::{Class, Event, Output, Path, Refusals, Report, Route};
+pub use output::{Class, Event, Output, Path, Refusals, Report, Route, Socket};
+pub use sockets::OWN as OWN_SOCKET;
 
 use checks::Told;
 use endpoints::{Endpoints, canonical};
@@ -59,6 +62,7 @@ use netcheck::Netcheck;
 use peer::{Around, Peer};
 use receive::Came;
 use relay_routes::Relays;
+use sockets::Sockets;
 use sources::Sources;
 use voice::Voice;
 
@@ -71,6 +75,7 @@ pub struct Paths {
     deadlines: BTreeSet<(Instant, NodePublic)>,
     sources: Sources,
     relays: Relays,
+    sockets: Sockets,
     endpoints: Endpoints,
     block_direct: bool,
     map: DerpMap,
@@ -103,6 +108,7 @@ impl Paths {
             deadlines: BTreeSet::new(),
             sources: Sources::default(),
             relays: Relays::default(),
+            sockets: Sockets::default(),
             endpoints: Endpoints::default(),
             block_direct,
             map: DerpMap::default(),
@@ -205,12 +211,21 @@ impl Paths {
     /// Takes a datagram. `from` may be v4-mapped.
     #[inline]
     pub fn handle_udp(&mut self, now: Instant, from: SocketAddr, packet: &[u8]) -> Class {
+        self.handle_udp_by(now, OWN_SOCKET, from, packet)
+    }
+
+    /// The same for a datagram that came by a certain socket.
+    #[inline]
+    pub fn handle_udp_by(&mut self, now: Instant, socket: Socket, from: SocketAddr, packet: &[u8]) -> Class {
+        if !self.sockets.is_open(socket) {
+            return Class::Drop;
+        }
         if stun::is_stun(packet) {
             return self.handle_stun(now, packet);
         }
         let from = canonical(from);
         if disco::is_disco(packet) {
-            self.handle_disco(now, Came::Udp(from), packet);
+            self.handle_disco(now, Came::Udp(from, socket), packet);
             return Class::Consumed;
         }
         let source = self.sources.get(&from);
@@ -244,6 +259,14 @@ impl Paths {
         let Some(known) = self.peers.get_mut(peer) else { return };
         if known.best.is_some_and(|best| best.addr == canonical(from)) && known.suspicion.note_heard() {
             self.settle(now, peer);
+        }
+    }
+
+    /// Packets of `peer` authenticated, whichever way they came. Call at most once per batch.
+    #[inline]
+    pub fn note_session(&mut self, now: Instant, peer: &NodePublic) {
+        if let Some(known) = self.peers.get_mut(peer) {
+            known.authenticated = Some(now);
         }
     }
 
@@ -289,6 +312,7 @@ impl Paths {
             relays: &mut self.relays,
             endpoints: &self.endpoints,
             netcheck: &mut self.netcheck,
+            sockets: &mut self.sockets,
             block_direct: self.block_direct,
         };
         let (route, changed) = known.route(&mut around);
@@ -385,7 +409,8 @@ impl Paths {
     }
 
     fn remove_peer(&mut self, key: &NodePublic) {
-        let Some(peer) = self.peers.remove(key) else { return };
+        let Some(mut peer) = self.peers.remove(key) else { return };
+        peer.birthday.reset(&mut self.sockets, &mut self.voice);
         self.unindex_disco(key, Some(peer.disco));
         self.sources.forget_node(key);
         self.relays.forget(key);
@@ -421,6 +446,7 @@ impl Paths {
             relays: &mut self.relays,
             endpoints: &self.endpoints,
             netcheck: &mut self.netcheck,
+            sockets: &mut self.sockets,
             block_direct: self.block_direct,
         };
         let result = act(peer, &mut around);
@@ -447,6 +473,7 @@ impl Paths {
             relays: &mut self.relays,
             endpoints: &self.endpoints,
             netcheck: &mut self.netcheck,
+            sockets: &mut self.sockets,
             block_direct: self.block_direct,
         };
         peer.tell_path(&mut around);

@@ -18,6 +18,7 @@ use crate::endpoints::{Endpoints, canonical};
 use crate::home::Latencies;
 use crate::output::{Output, Report};
 use crate::servers::{Place, Server};
+use crate::sockets::OWN;
 use crate::voice::Voice;
 
 /// Regions whose STUN servers a check asks that is not a full one.
@@ -353,7 +354,7 @@ impl Check {
             }
             let tx = stun::TxId(voice.chance.bytes());
             self.sent.insert(tx, to);
-            voice.out.push_back(Output::Udp { to, bytes: stun::request(tx).to_vec() });
+            voice.out.push_back(Output::Udp { to, bytes: stun::request(tx).to_vec(), socket: OWN });
             let wait = STUN_RETRY.saturating_mul(1 << u32::from(target.tries));
             target.tries += 1;
             target.next = Some(now + if target.tries < STUN_TRIES { wait } else { STUN_PATIENCE });

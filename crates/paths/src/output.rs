@@ -15,7 +15,14 @@ pub enum Output {
         to: SocketAddr,
         /// Payload.
         bytes: Vec<u8>,
+        /// Which socket to send it from.
+        socket: Socket,
     },
+    /// Bind another IPv4 UDP socket to any port. What arrives by it is said with its name. Should that fail, what is sent
+    /// by it is lost.
+    OpenSocket(Socket),
+    /// Close it.
+    CloseSocket(Socket),
     /// Send a packet through a relay. Drop it if that connection is not up.
     Relay {
         /// Whose connection.
@@ -90,6 +97,9 @@ pub enum Event {
     Report(Report),
 }
 
+/// Names a UDP socket of the node: 0 is its own of the address's family, others are opened by [`Output::OpenSocket`].
+pub type Socket = u16;
+
 /// One way to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
@@ -104,6 +114,8 @@ pub enum Path {
 pub struct Route {
     /// UDP address.
     pub udp: Option<SocketAddr>,
+    /// The socket to send that from.
+    pub socket: Socket,
     /// Region of the relay connection.
     pub relay: Option<u16>,
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use wire::disco::TxId;
 use wire::keys::{DiscoPublic, NodePublic, SharedBox};
 
+use crate::birthday::{Birthday, LOOK_FOR};
 use crate::choice::{Candidate, better};
 use crate::config::{
     DISCOVERY_GAP, HEARTBEAT, LEARNED_KEPT, MAX_ENDPOINTS, PING_TIMEOUT, PeerRecord, SESSION_ACTIVE, SILENCE,
@@ -15,8 +16,9 @@ use crate::config::{
 use crate::endpoints::{Endpoints, acceptable, canonical};
 use crate::facts::{Proof, Track, Why};
 use crate::netcheck::Netcheck;
-use crate::output::{Event, Output, Path, Route};
+use crate::output::{Event, Output, Path, Route, Socket};
 use crate::relay_routes::Relays;
+use crate::sockets::Sockets;
 use crate::suspicion::Suspicion;
 use crate::voice::Voice;
 
@@ -27,6 +29,7 @@ pub(crate) struct Around<'a> {
     pub(crate) relays: &'a mut Relays,
     pub(crate) endpoints: &'a Endpoints,
     pub(crate) netcheck: &'a mut Netcheck,
+    pub(crate) sockets: &'a mut Sockets,
     pub(crate) block_direct: bool,
 }
 
@@ -39,7 +42,7 @@ pub(crate) struct Peer {
     /// Computed when first needed.
     shared: Option<SharedBox>,
     /// Endpoints of the record, also while direct paths are forbidden.
-    record: Vec<SocketAddr>,
+    pub(crate) record: Vec<SocketAddr>,
     pub(crate) endpoints: BTreeMap<SocketAddr, Endpoint>,
     pub(crate) best: Option<Candidate>,
     /// `best` is proved before this.
@@ -60,6 +63,9 @@ pub(crate) struct Peer {
     pub(crate) relay_pongs: Allowance,
     pub(crate) calls: Allowance,
     pub(crate) track: Track,
+    /// A packet of the peer's session last authenticated then.
+    pub(crate) authenticated: Option<Instant>,
+    pub(crate) birthday: Birthday,
     told: Option<Path>,
     /// As it stands in the index of deadlines.
     pub(crate) deadline: Option<Instant>,
@@ -74,6 +80,10 @@ pub(crate) struct Endpoint {
     pub(crate) pinged_us: Option<(Instant, TxId)>,
     pub(crate) last_ping: Option<Instant>,
     pub(crate) proof: Option<Proof>,
+    /// Which of our sockets reaches it.
+    pub(crate) socket: Socket,
+    /// A guess hit it: nothing else names it, so its pongs keep it.
+    pub(crate) guessed: bool,
     pub(crate) pongs: Allowance,
 }
 
@@ -81,6 +91,7 @@ pub(crate) struct Endpoint {
 #[derive(Debug)]
 pub(crate) struct Sent {
     pub(crate) path: Path,
+    pub(crate) socket: Socket,
     pub(crate) at: Instant,
     pub(crate) purpose: Purpose,
 }
@@ -118,7 +129,9 @@ impl Allowance {
 
 impl Endpoint {
     fn learned_until(&self) -> Option<Instant> {
-        self.pinged_us.map(|(at, _)| at + LEARNED_KEPT)
+        let pong = self.proof.as_ref().filter(|_| self.guessed).map(Proof::at);
+        let heard = self.pinged_us.map(|(at, _)| at).max(pong);
+        heard.map(|at| at + LEARNED_KEPT)
     }
 
     fn is_alive(&self, now: Instant) -> bool {
@@ -149,6 +162,8 @@ impl Peer {
             relay_pongs: Allowance::default(),
             calls: Allowance::default(),
             track: Track::default(),
+            authenticated: None,
+            birthday: Birthday::default(),
             told: None,
             deadline: None,
         }
@@ -157,6 +172,7 @@ impl Peer {
     /// Takes a new record. A new disco key means a new process: nothing learned of the old one holds.
     pub(crate) fn update(&mut self, record: &PeerRecord, around: &mut Around<'_>) {
         if self.disco != record.disco {
+            self.birthday_reset(around);
             for (id, _) in std::mem::take(&mut self.user_pings) {
                 around.voice.out.push_back(Output::Event(Event::PingTimeout { id }));
             }
@@ -178,8 +194,9 @@ impl Peer {
     }
 
     /// Makes the candidates agree with the record; none while direct paths are forbidden.
-    pub(crate) fn apply_record(&mut self, around: &Around<'_>) {
+    pub(crate) fn apply_record(&mut self, around: &mut Around<'_>) {
         if around.block_direct {
+            self.birthday_reset(around);
             self.endpoints.clear();
             self.forget_best(Why::Forbidden);
             return;
@@ -231,9 +248,11 @@ impl Peer {
     /// The network is another one: prove everything again.
     pub(crate) fn start_over(&mut self, around: &mut Around<'_>) {
         self.forget_best(Why::Network);
+        self.birthday_reset(around);
         self.sent.retain(|_, sent| matches!(sent.purpose, Purpose::User(_)));
         self.endpoints.values_mut().for_each(|endpoint| endpoint.last_ping = None);
         if self.is_active(around.now) {
+            self.birthday.watch(around.now, LOOK_FOR);
             self.discover(around, false);
         }
     }
@@ -256,6 +275,7 @@ impl Peer {
     pub(crate) fn note_activity(&mut self, now: Instant) {
         if !self.is_active(now) {
             self.track.began(now);
+            self.birthday.watch(now, LOOK_FOR);
         }
         self.last_send = Some(now);
     }
@@ -270,7 +290,7 @@ impl Peer {
             changed = true;
         }
         if let Some(addr) = self.trusted(now) {
-            return (Route { udp: Some(addr), relay: None }, changed);
+            return (Route { udp: Some(addr), socket: self.best_socket(), relay: None }, changed);
         }
         let relay = around.relays.route(&self.key, self.home);
         if let Some(region) = relay {
@@ -281,7 +301,7 @@ impl Peer {
             self.discover(around, false);
             changed = true;
         }
-        (Route { udp: self.best.map(|best| best.addr), relay }, changed)
+        (Route { udp: self.best.map(|best| best.addr), socket: self.best_socket(), relay }, changed)
     }
 
     /// A pong proved `candidate`.
@@ -329,7 +349,8 @@ impl Peer {
         let learned = learned.filter_map(Endpoint::learned_until).min();
         let trust = self.trust_until.filter(|_| self.best.is_some());
         let silence = self.suspicion.next_timeout();
-        [pings, users, learned, trust, silence, self.heartbeat_at, self.call_by].into_iter().flatten().min()
+        let own = [self.heartbeat_at, self.call_by, self.birthday.at];
+        [pings, users, learned, trust, silence].into_iter().chain(own).flatten().min()
     }
 
     /// Does everything that is due.
@@ -347,6 +368,7 @@ impl Peer {
         if self.call_by.is_some_and(|by| now >= by) {
             self.call(around);
         }
+        self.birthday_step(around);
     }
 
     fn expire_pings(&mut self, around: &mut Around<'_>) {

@@ -10,22 +10,32 @@ use crate::Paths;
 use crate::choice::Candidate;
 use crate::config::{MAX_ENDPOINTS, PING_BACK_GAP, PING_GAP, PONG_BURST, PONG_EVERY};
 use crate::endpoints::{acceptable, canonical};
-use crate::output::{Event, Output, Path};
+use crate::output::{Event, Output, Path, Socket};
 use crate::peer::{Allowance, Around, Peer, Purpose};
+use crate::sockets::OWN;
 use crate::voice::source_of;
 
 /// How a disco packet came.
 #[derive(Clone, Copy)]
 pub(crate) enum Came {
-    Udp(SocketAddr),
+    Udp(SocketAddr, Socket),
     Relay(u16, NodePublic),
 }
 
 impl Came {
     fn path(self) -> Path {
         match self {
-            Self::Udp(from) => Path::Direct(from),
+            Self::Udp(from, _) => Path::Direct(from),
             Self::Relay(region, _) => Path::Relay(region),
+        }
+    }
+}
+
+impl Came {
+    fn socket(self) -> Socket {
+        match self {
+            Self::Udp(_, socket) => socket,
+            Self::Relay(..) => OWN,
         }
     }
 }
@@ -39,11 +49,11 @@ impl Paths {
             return;
         };
         let nodes: Vec<NodePublic> = match came {
-            Came::Udp(_) if self.block_direct => {
+            Came::Udp(..) if self.block_direct => {
                 self.refusals.blocked += 1;
                 return;
             }
-            Came::Udp(_) => nodes.iter().copied().collect(),
+            Came::Udp(..) => nodes.iter().copied().collect(),
             Came::Relay(_, node) => nodes.iter().copied().filter(|key| *key == node).collect(),
         };
         let opened = nodes.first().and_then(|key| self.peers.get_mut(key)).map(|peer| {
@@ -71,15 +81,14 @@ impl Paths {
         tx: TxId,
         claimed: Option<NodePublic>,
     ) {
-        if let Came::Udp(from) = came
+        if let Came::Udp(from, _) = came
             && let Some(node) = self.node_behind(sender, nodes, claimed)
         {
             self.sources.remember(from, node);
         }
         let mut answered = false;
         for node in nodes {
-            let outcome =
-                self.with_peer(now, node, |peer, around| peer.pinged(around, came.path(), tx, !answered));
+            let outcome = self.with_peer(now, node, |peer, around| peer.pinged(around, came, tx, !answered));
             answered |= outcome == Some(Pinged::Answered);
             self.refusals.flooded += u64::from(outcome == Some(Pinged::Flooded));
         }
@@ -98,12 +107,12 @@ impl Paths {
 
     fn handle_pong(&mut self, now: Instant, came: Came, nodes: &[NodePublic], tx: TxId, size: usize) {
         for node in nodes {
-            let knows = self.peers.get(node).is_some_and(|peer| peer.sent.contains_key(&tx));
+            let knows = self.peers.get(node).is_some_and(|peer| peer.knows_ping(&tx));
             if !knows {
                 continue;
             }
-            let proved = self.with_peer(now, node, |peer, around| peer.ponged(around, came.path(), tx, size));
-            if let (Came::Udp(from), Some(true)) = (came, proved) {
+            let proved = self.with_peer(now, node, |peer, around| peer.ponged(around, came, tx, size));
+            if let (Came::Udp(from, _), Some(true)) = (came, proved) {
                 self.sources.remember(from, *node);
             }
             return;
@@ -130,8 +139,10 @@ enum Pinged {
 }
 
 impl Peer {
-    fn pinged(&mut self, around: &mut Around<'_>, path: Path, tx: TxId, answer: bool) -> Pinged {
+    fn pinged(&mut self, around: &mut Around<'_>, came: Came, tx: TxId, answer: bool) -> Pinged {
         let now = around.now;
+        let (path, socket) = (came.path(), came.socket());
+        self.birthday.heard(now, socket);
         let mut fresh = false;
         let granted = match path {
             Path::Relay(_) if self.relay_ping == Some(tx) => return Pinged::Ignored,
@@ -155,8 +166,9 @@ impl Peer {
             if let Path::Relay(region) = path {
                 around.relays.used(now, region, &mut around.voice.out);
             }
-            self.say(around, path, &Message::pong(tx, source_of(path)));
+            self.say_by(around, path, socket, &Message::pong(tx, source_of(path)));
         }
+        self.reached_by(now, path, socket);
         self.ping_back(around, path, fresh);
         if answer { Pinged::Answered } else { Pinged::Ignored }
     }
@@ -187,8 +199,9 @@ impl Peer {
     }
 
     /// Returns whether the pong proved a direct path.
-    fn ponged(&mut self, around: &mut Around<'_>, came: Path, tx: TxId, size: usize) -> bool {
-        let Some(sent) = self.sent.remove(&tx) else { return false };
+    fn ponged(&mut self, around: &mut Around<'_>, came: Came, tx: TxId, size: usize) -> bool {
+        self.birthday.heard(around.now, came.socket());
+        let Some(sent) = self.sent.remove(&tx) else { return self.guess_answered(around, came, tx) };
         let latency = around.now.saturating_duration_since(sent.at);
         if let Purpose::User(id) = sent.purpose
             && let Some(at) = self.user_pings.iter().position(|(waiting, _)| *waiting == id)
@@ -197,17 +210,58 @@ impl Peer {
             let pong = Event::Pong { id, peer: self.key, latency, path: sent.path };
             around.voice.out.push_back(Output::Event(pong));
         }
-        let (Path::Direct(_), Path::Direct(addr)) = (came, sent.path) else { return false };
+        let (Path::Direct(_), Path::Direct(addr)) = (came.path(), sent.path) else { return false };
         let Some(endpoint) = self.endpoints.get_mut(&addr) else { return false };
         endpoint.proved(around.now, latency, size);
+        if self.trusted(around.now) != Some(addr) {
+            self.reach(addr, sent.socket);
+        }
         self.proved(around.now, Candidate { addr, latency });
         true
     }
 
+    /// Whether a ping of this number waits for its pong.
+    fn knows_ping(&self, tx: &TxId) -> bool {
+        self.sent.contains_key(tx) || self.birthday.knows(tx)
+    }
+
+    /// A small ping of birthday probing found a hole: a padded one may now prove the path. Nothing is proved yet.
+    fn guess_answered(&mut self, around: &mut Around<'_>, came: Came, tx: TxId) -> bool {
+        let Some((addr, socket)) = self.birthday.answered(&tx) else { return false };
+        if around.block_direct || !matches!(came, Came::Udp(..)) {
+            return false;
+        }
+        let Some(endpoint) = self.candidate(addr) else { return false };
+        endpoint.guessed = true;
+        endpoint.pinged_us.get_or_insert((around.now, tx));
+        self.reached_by(around.now, Path::Direct(addr), socket);
+        self.birthday.won();
+        self.ping(around, Path::Direct(addr), Purpose::Discovery);
+        false
+    }
+
+    /// A message of the peer came from `path` to one of our sockets: try that one, unless the path is proved already.
+    fn reached_by(&mut self, now: Instant, path: Path, socket: Socket) {
+        if let Path::Direct(addr) = path
+            && self.trusted(now) != Some(addr)
+        {
+            self.reach(addr, socket);
+        }
+    }
+
+    fn reach(&mut self, addr: SocketAddr, socket: Socket) {
+        if let Some(endpoint) = self.endpoints.get_mut(&addr) {
+            endpoint.socket = socket;
+        }
+        if socket != OWN {
+            self.birthday.won();
+        }
+    }
+
     /// A call-me-maybe: its list replaces that of the one before.
-    fn offered(&mut self, around: &mut Around<'_>, offered: &[SocketAddr]) {
+    fn offered(&mut self, around: &mut Around<'_>, all: &[SocketAddr]) {
         self.endpoints.values_mut().for_each(|endpoint| endpoint.called = false);
-        let offered = offered.iter().copied().map(canonical).filter(acceptable).take(MAX_ENDPOINTS);
+        let offered = all.iter().copied().map(canonical).filter(acceptable).take(MAX_ENDPOINTS);
         for addr in offered {
             if let Some(endpoint) = self.candidate(addr) {
                 endpoint.called = true;
@@ -215,6 +269,7 @@ impl Peer {
         }
         self.drop_dead(around.now);
         self.called(around);
+        self.announced(around, all);
     }
 }
 

@@ -8,7 +8,7 @@ use wire::keys::{DiscoPrivate, DiscoPublic, NodePublic, SharedBox};
 
 use crate::chance::Chance;
 use crate::config::Config;
-use crate::output::{Output, Path};
+use crate::output::{Output, Path, Socket};
 
 pub(crate) struct Voice {
     private: DiscoPrivate,
@@ -31,11 +31,18 @@ impl Voice {
         SharedBox::new(&self.private, peer)
     }
 
-    /// Seals a message and queues it for `peer`, by `path`.
-    pub(crate) fn say(&mut self, shared: &SharedBox, peer: NodePublic, path: Path, message: &Message) {
+    /// Seals a message and queues it for `peer`, by `path`, from `socket` if that is a direct one.
+    pub(crate) fn say(
+        &mut self,
+        shared: &SharedBox,
+        peer: NodePublic,
+        path: Path,
+        socket: Socket,
+        message: &Message,
+    ) {
         let bytes = disco::seal(&self.public, shared, self.chance.bytes(), message);
         self.out.push_back(match path {
-            Path::Direct(to) => Output::Udp { to, bytes },
+            Path::Direct(to) => Output::Udp { to, bytes, socket },
             Path::Relay(region) => Output::Relay { region, to: peer, bytes },
         });
     }

@@ -109,7 +109,9 @@ impl Puppet {
     /// What the node said to us in this output.
     pub fn read(&self, output: &Output) -> Option<(Path, Message)> {
         match output {
-            Output::Udp { to, bytes } => Some((Path::Direct(*to), disco::open(&self.shared, bytes).ok()?)),
+            Output::Udp { to, bytes, .. } => {
+                Some((Path::Direct(*to), disco::open(&self.shared, bytes).ok()?))
+            }
             Output::Relay { region, to, bytes } if *to == self.node => {
                 Some((Path::Relay(*region), disco::open(&self.shared, bytes).ok()?))
             }

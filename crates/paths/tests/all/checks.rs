@@ -36,7 +36,7 @@ fn report(outputs: &[Output]) -> Option<Report> {
 
 fn requests(outputs: &[Output]) -> Vec<(SocketAddr, Vec<u8>)> {
     let request = |output: &Output| match output {
-        Output::Udp { to, bytes } if stun::is_stun(bytes) => Some((*to, bytes.clone())),
+        Output::Udp { to, bytes, .. } if stun::is_stun(bytes) => Some((*to, bytes.clone())),
         _ => None,
     };
     outputs.iter().filter_map(request).collect()

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod alone;
+mod birthday;
 mod checks;
 mod dark;
 mod facts;

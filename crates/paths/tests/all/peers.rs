@@ -69,7 +69,7 @@ fn changes(outputs: &[Output]) -> Vec<Path> {
 #[test]
 fn the_first_packet_goes_by_relay_and_starts_discovery() {
     let (mut alone, peer) = met(&[NEAR, FAR]);
-    assert_eq!(send(&mut alone, &peer), Route { udp: None, relay: Some(9) });
+    assert_eq!(send(&mut alone, &peer), Route { udp: None, relay: Some(9), ..<_>::default() });
     let outputs = alone.drain();
     let pinged: Vec<Path> = peer.pings(&outputs).into_iter().map(|(path, _)| path).collect();
     assert_eq!(pinged, [direct(NEAR), direct(FAR)]);
@@ -101,7 +101,7 @@ fn a_pong_proves_the_path_for_six_and_a_half_seconds() {
     alone.pass(ms(10));
     let outputs = udp(&mut alone, NEAR, &peer.pong(tx));
     assert_eq!(changes(&outputs), [direct(NEAR)]);
-    assert_eq!(send(&mut alone, &peer), Route { udp: Some(addr(NEAR)), relay: None });
+    assert_eq!(send(&mut alone, &peer), Route { udp: Some(addr(NEAR)), relay: None, ..<_>::default() });
     // Signs of life keep suspicion away, but do not prolong trust.
     for _ in 0..64 {
         alone.pass(ms(100));
@@ -110,7 +110,7 @@ fn a_pong_proves_the_path_for_six_and_a_half_seconds() {
     }
     let lapsed = alone.pass(ms(100));
     assert_eq!(changes(&plain(&lapsed)), [Path::Relay(9)]);
-    assert_eq!(send(&mut alone, &peer), Route { udp: Some(addr(NEAR)), relay: Some(9) });
+    assert_eq!(send(&mut alone, &peer), Route { udp: Some(addr(NEAR)), relay: Some(9), ..<_>::default() });
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn a_lost_ping_clears_an_unproved_best() {
         send(&mut alone, &peer);
         alone.pass(ms(100));
     }
-    assert_eq!(send(&mut alone, &peer), Route { udp: None, relay: Some(9) });
+    assert_eq!(send(&mut alone, &peer), Route { udp: None, relay: Some(9), ..<_>::default() });
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn a_send_error_forgets_the_path() {
     let (mut alone, peer) = proved();
     alone.paths.udp_failed(alone.now, addr(NEAR));
     assert_eq!(changes(&alone.drain()), [Path::Relay(9)]);
-    assert_eq!(send(&mut alone, &peer), Route { udp: None, relay: Some(9) });
+    assert_eq!(send(&mut alone, &peer), Route { udp: None, relay: Some(9), ..<_>::default() });
 }
 
 #[test]
@@ -313,7 +313,7 @@ fn a_flood_of_sources_leaves_the_record_and_the_best_alone() {
         alone.paths.handle_udp(alone.now, from, &ping);
     }
     alone.drain();
-    assert_eq!(send(&mut alone, &peer), Route { udp: Some(addr(NEAR)), relay: None });
+    assert_eq!(send(&mut alone, &peer), Route { udp: Some(addr(NEAR)), relay: None, ..<_>::default() });
     alone.paths.udp_failed(alone.now, addr(NEAR));
     send(&mut alone, &peer);
     assert!(peer.pings(&alone.drain()).len() <= 100);
@@ -396,7 +396,7 @@ fn forbidden_direct_paths_leave_the_relay() {
     assert_eq!(alone.paths.handle_udp(alone.now, addr(FAR), &WIREGUARD), Class::Drop);
     let call = peer.say(&Message::CallMeMaybe { endpoints: vec![addr(FAR)] });
     assert_eq!(relayed(&mut alone, &peer, &call), []);
-    assert_eq!(send(&mut alone, &peer), Route { udp: None, relay: Some(9) });
+    assert_eq!(send(&mut alone, &peer), Route { udp: None, relay: Some(9), ..<_>::default() });
     alone.paths.ping(alone.now, &peer.node, 1);
     assert_eq!(peer.pings(&alone.drain()).len(), 1);
     assert_eq!(peer.pongs(&relayed(&mut alone, &peer, &peer.ping(2))).len(), 1);

@@ -124,7 +124,7 @@ impl Run {
                 };
                 self.alone.paths.handle_udp(now, *to, &puppet.pong(tx));
             }
-            if let Output::Udp { to, bytes } = &output
+            if let Output::Udp { to, bytes, .. } = &output
                 && let Ok(tx) = stun::parse_request(bytes)
             {
                 self.alone.paths.handle_udp(

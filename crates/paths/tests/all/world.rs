@@ -1,16 +1,18 @@
 //! Several nodes, a relay and STUN servers in one simulated network.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use paths::{Class, Config, Event, Local, Output, Path, Paths, PeerRecord, Route};
+use paths::{Class, Config, Event, Local, Output, Path, Paths, PeerRecord, Route, Socket};
 use sim::{Arrival, Host, Kind, Network};
 use wire::derpmap::{DerpMap, Region, RelayNode};
 use wire::keys::{DiscoPrivate, DiscoPublic, NodePublic};
 use wire::{disco, stun};
 
 pub const REGION: u16 = 999;
+/// Bytes of a ping without padding.
+const SMALL_PING: usize = 124;
 const DIAL: Duration = Duration::from_millis(5);
 
 pub fn ms(millis: u64) -> Duration {
@@ -71,6 +73,8 @@ pub struct Node {
     pub home: u16,
     pub endpoints: Vec<SocketAddr>,
     pub events: Vec<(Duration, Event)>,
+    /// Extra sockets that are open.
+    pub sockets: BTreeSet<Socket>,
     /// When data arrived, and whether directly.
     pub data: Vec<(Duration, bool)>,
 }
@@ -92,15 +96,24 @@ pub struct World {
 impl World {
     /// Two STUN servers and the given nodes, introduced to each other, with half a second to settle.
     pub fn new(kinds: &[Kind]) -> Self {
-        let mut world = Self::strangers(kinds, true);
+        Self::seeded(kinds, 7)
+    }
+
+    /// The same with other chance.
+    pub fn seeded(kinds: &[Kind], seed: u64) -> Self {
+        let mut world = Self::unmet(kinds, true, seed);
         world.run(ms(500));
         world.introduce();
         world
     }
 
     pub fn strangers(kinds: &[Kind], with_stun: bool) -> Self {
+        Self::unmet(kinds, with_stun, 7)
+    }
+
+    fn unmet(kinds: &[Kind], with_stun: bool, seed: u64) -> Self {
         let start = Instant::now();
-        let mut net = Network::new(start, 7);
+        let mut net = Network::new(start, seed);
         let stuns: Vec<Host> = (0..2).map(|_| net.add_host(Kind::Open)).collect();
         let mut regions = vec![relay_region(REGION)];
         if with_stun {
@@ -111,17 +124,17 @@ impl World {
         let nodes = Vec::new();
         let mut world = Self { net, nodes, sights: Vec::new(), stuns, later: BTreeMap::new(), count: 0 };
         for (kind, number) in kinds.iter().zip(1..) {
-            world.add(*kind, number, &map);
+            world.add(*kind, number, seed, &map);
         }
         world
     }
 
-    fn add(&mut self, kind: Kind, number: u8, map: &DerpMap) {
+    fn add(&mut self, kind: Kind, number: u8, seed: u64, map: &DerpMap) {
         let now = self.net.now();
         let host = self.net.add_host(kind);
         let (key, disco) = (node_key(number), disco_private(number));
         let public = disco.public();
-        let config = Config { disco, node: key, seed: u64::from(number), block_direct: false };
+        let config = Config { disco, node: key, seed: seed * 1000 + u64::from(number), block_direct: false };
         let mut paths = Paths::new(config, now);
         paths.set_local(now, local(self.net.address(host)));
         paths.set_map(now, map.clone());
@@ -133,6 +146,7 @@ impl World {
             disco: public,
             home: 0,
             endpoints: Vec::new(),
+            sockets: BTreeSet::new(),
             events,
             data,
         });
@@ -164,7 +178,7 @@ impl World {
         let bytes = vec![4, 0, 0, 0, 1, 2, 3, 4];
         if let Some(addr) = route.udp {
             self.see(from, "udp", &bytes);
-            self.net.send(self.nodes[from].host, addr, bytes.clone());
+            self.net.send_by(self.nodes[from].host, route.socket, addr, bytes.clone());
         }
         if let Some(region) = route.relay {
             self.see(from, "derp", &bytes);
@@ -265,13 +279,14 @@ impl World {
                     self.net.send(host, from, stun::response(tx, from));
                 }
             }
-            Arrival::Datagram { host, from, bytes, .. } => {
+            Arrival::Datagram { host, socket, from, bytes } => {
                 let Some(index) = self.nodes.iter().position(|node| node.host == host) else { return };
                 let node = &mut self.nodes[index];
-                if let Class::WireGuard(peer) = node.paths.handle_udp(now, from, &bytes) {
+                if let Class::WireGuard(peer) = node.paths.handle_udp_by(now, socket, from, &bytes) {
                     node.data.push((at, true));
                     if let Some(peer) = peer {
                         node.paths.note_received(now, &peer, from);
+                        node.paths.note_session(now, &peer);
                     }
                 }
                 self.drain(index);
@@ -282,6 +297,7 @@ impl World {
                 let node = &mut self.nodes[index];
                 if let Class::WireGuard(_) = node.paths.handle_relayed(now, region, sender, &bytes) {
                     node.data.push((at, false));
+                    node.paths.note_session(now, &sender);
                 }
                 self.drain(index);
             }
@@ -293,10 +309,12 @@ impl World {
         while let Some(output) = self.nodes[index].paths.poll() {
             let host = self.nodes[index].host;
             match output {
-                Output::Udp { to, bytes } => {
+                Output::Udp { to, bytes, socket } => {
                     self.see(index, "udp", &bytes);
-                    self.net.send(host, to, bytes);
+                    self.net.send_by(host, socket, to, bytes);
                 }
+                Output::OpenSocket(socket) => _ = self.nodes[index].sockets.insert(socket),
+                Output::CloseSocket(socket) => _ = self.nodes[index].sockets.remove(&socket),
                 Output::Relay { region, to, bytes } => {
                     self.see(index, "derp", &bytes);
                     let to = self.nodes.iter().find(|node| node.key == to).unwrap().host;
@@ -327,6 +345,7 @@ impl World {
             _ if stun::is_stun(bytes) => "stun",
             _ if !disco::is_disco(bytes) => "data",
             disco::PADDED_PACKET => "ping or pong",
+            SMALL_PING => "small ping",
             _ => "call-me-maybe",
         };
         self.sights.push(Sight { at: self.net.elapsed(), from, by, kind, size: bytes.len() });
