@@ -57,6 +57,7 @@ impl Paths {
 
     fn start_check(&mut self, now: Instant, full: bool) {
         self.full_wanted = false;
+        self.end_hairpin(None);
         self.last_check = Some(now);
         self.netcheck.start(now, full, self.relays.home(), &self.endpoints, &mut self.voice);
         self.after_check(now);
@@ -69,6 +70,7 @@ impl Paths {
             let v6 = report.global_v6.map(SocketAddr::V6);
             self.endpoints.set_global(v4, v6, report.mapping_varies_by_dest_ip);
         }
+        self.test_hairpin(now);
         self.choose_first_home(now);
         let progress = self.netcheck.progress(now);
         if progress.stun_over {

@@ -30,6 +30,7 @@ pub mod config;
 mod discovery;
 mod endpoints;
 pub mod facts;
+mod hairpin;
 pub mod home;
 mod netcheck;
 mod output;
@@ -57,6 +58,7 @@ pub use sockets::OWN as OWN_SOCKET;
 
 use checks::Told;
 use endpoints::{Endpoints, canonical};
+use hairpin::Hairpin;
 use home::History;
 use netcheck::Netcheck;
 use peer::{Around, Peer};
@@ -81,6 +83,7 @@ pub struct Paths {
     map: DerpMap,
     scores: BTreeMap<u16, f64>,
     netcheck: Netcheck,
+    hairpin: Option<Hairpin>,
     check_at: Option<Instant>,
     last_check: Option<Instant>,
     full_wanted: bool,
@@ -114,6 +117,7 @@ impl Paths {
             map: DerpMap::default(),
             scores: BTreeMap::new(),
             netcheck: Netcheck::default(),
+            hairpin: None,
             check_at: None,
             last_check: None,
             full_wanted: false,
@@ -356,6 +360,7 @@ impl Paths {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.relays.handle_timeout(now, &mut self.voice.out);
         self.netcheck.handle_timeout(now, &mut self.voice);
+        self.expire_hairpin(now);
         self.after_check(now);
         while let Some(&(at, key)) = self.deadlines.first()
             && at <= now
@@ -372,6 +377,7 @@ impl Paths {
         let own = [
             self.relays.next_timeout(),
             self.netcheck.next_timeout(),
+            self.hairpin.as_ref().map(|test| test.until),
             self.check_at,
             self.home_by,
             self.expiry,
@@ -396,6 +402,7 @@ impl Paths {
                 self.expiry = self.endpoints.next_expiry(now);
                 self.after_check(now);
             }
+            None if self.hairpin_arrived(packet) => self.after_check(now),
             None => self.refusals.stray_stun += 1,
         }
         Class::Consumed

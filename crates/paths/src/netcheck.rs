@@ -5,7 +5,7 @@
 //! latency is not kept: a public server near by says nothing about a relay.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use wire::stun;
@@ -40,6 +40,8 @@ pub(crate) struct Netcheck {
     latencies: Latencies,
     /// Those of them measured over IPv6.
     over_v6: BTreeSet<u16>,
+    /// What the last test of hairpin found.
+    hair_pinning: Option<bool>,
 }
 
 #[derive(Debug)]
@@ -53,7 +55,17 @@ struct Check {
     stun_over: bool,
     measuring: BTreeSet<u16>,
     measured: Latencies,
+    hairpin: Part,
     report: Report,
+}
+
+/// A part of a check that only full ones have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// Not begun; what it needs may still come.
+    Wanted,
+    Running,
+    Over,
 }
 
 #[derive(Debug)]
@@ -88,6 +100,7 @@ impl Netcheck {
         self.resolved.clear();
         self.last_full = None;
         self.last_stun = None;
+        self.hair_pinning = None;
     }
 
     /// A path went dark: our NAT may have given us another address.
@@ -232,6 +245,23 @@ impl Netcheck {
         };
     }
 
+    /// Our outside address, if the running check has found it and has yet to test hairpin.
+    pub(crate) fn hairpin_wanted(&mut self) -> Option<SocketAddrV4> {
+        let check = self.running.as_mut().filter(|check| check.hairpin == Part::Wanted)?;
+        let outside = check.report.global_v4?;
+        check.hairpin = Part::Running;
+        Some(outside)
+    }
+
+    /// The hairpin test of the running check is over.
+    pub(crate) fn note_hairpin(&mut self, outcome: Option<bool>) {
+        if let Some(check) = &mut self.running {
+            check.hairpin = Part::Over;
+            check.report.hair_pinning = outcome;
+        }
+        self.hair_pinning = outcome;
+    }
+
     /// A datagram could not be sent; if it was a request, that server is given up.
     pub(crate) fn udp_failed(&mut self, to: SocketAddr) {
         if let Some(target) = self.running.as_mut().and_then(|check| check.targets.get_mut(&to)) {
@@ -258,7 +288,8 @@ impl Netcheck {
             self.last_stun = Some(now);
             progress.stun_over = true;
         }
-        if timed_out || (check.stun_over && check.measuring.is_empty()) {
+        let hairpin_over = check.hairpin != Part::Running;
+        if timed_out || (check.stun_over && check.measuring.is_empty() && hairpin_over) {
             progress.finished = self.running.take().map(|check| self.finish(now, check));
         }
         progress
@@ -281,6 +312,7 @@ impl Netcheck {
         let sent =
             |v4: bool| check.targets.iter().any(|(to, t)| to.is_ipv4() == v4 && t.tries > 0 && !t.failed);
         let mut report = check.report;
+        report.hair_pinning = report.hair_pinning.or(self.hair_pinning);
         report.ipv4_can_send = sent(true);
         report.ipv6_can_send = sent(false);
         report.region_latency.clone_from(&check.measured);
@@ -331,6 +363,7 @@ impl Check {
             stun_over: false,
             measuring: BTreeSet::new(),
             measured: Latencies::new(),
+            hairpin: if full { Part::Wanted } else { Part::Over },
             report: Report::default(),
         }
     }

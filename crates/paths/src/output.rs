@@ -150,7 +150,7 @@ pub struct Report {
     pub icmpv4: bool,
     /// STUN servers saw us at different addresses: a symmetric NAT.
     pub mapping_varies_by_dest_ip: Option<bool>,
-    /// Not tested.
+    /// Our router leads packets for its own outside address back in. Tested by full checks behind a NAT.
     pub hair_pinning: Option<bool>,
     /// Not tested.
     pub upnp: Option<bool>,

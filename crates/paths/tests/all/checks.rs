@@ -157,12 +157,13 @@ fn stun_tells_our_address_and_the_nat_kind() {
         assert_eq!(endpoints(&first).unwrap(), ["203.0.113.7:5000", "10.0.0.2:41641"]);
         let mut outputs = alone.answer(&asked[1].1, second);
         outputs.extend(alone.latency(9, 12));
+        outputs.extend(plain(&alone.pass(ms(100))));
         let report = report(&outputs).unwrap();
         assert_eq!(report.mapping_varies_by_dest_ip, Some(varies));
         assert_eq!(report.global_v4, Some("203.0.113.7:5000".parse().unwrap()));
         assert!(report.udp && report.ipv4 && report.ipv4_can_send && !report.ipv6 && !report.ipv6_can_send);
         assert_eq!(report.region_v4_latency.get(&9), Some(&ms(12)));
-        assert_eq!((report.preferred_derp, report.icmpv4), (9, false));
+        assert_eq!((report.preferred_derp, report.icmpv4, report.hair_pinning), (9, false, Some(false)));
     }
 }
 

@@ -10,5 +10,6 @@ mod flow;
 mod nats;
 mod peers;
 mod random;
+mod underlay;
 mod vectors;
 mod world;

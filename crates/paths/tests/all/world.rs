@@ -89,6 +89,7 @@ pub struct World {
     pub nodes: Vec<Node>,
     pub sights: Vec<Sight>,
     stuns: Vec<Host>,
+    map: DerpMap,
     later: BTreeMap<(Instant, u64), Later>,
     count: u64,
 }
@@ -122,16 +123,33 @@ impl World {
         }
         let map = map_of(regions);
         let nodes = Vec::new();
-        let mut world = Self { net, nodes, sights: Vec::new(), stuns, later: BTreeMap::new(), count: 0 };
+        let (sights, later) = (Vec::new(), BTreeMap::new());
+        let mut world = Self { net, nodes, sights, stuns, map: map.clone(), later, count: 0 };
         for (kind, number) in kinds.iter().zip(1..) {
             world.add(*kind, number, seed, &map);
         }
         world
     }
 
+    /// Two nodes behind one NAT, introduced.
+    pub fn neighbours(kind: Kind, hairpin: bool) -> Self {
+        let mut world = Self::unmet(&[kind], true, 7);
+        let host = world.net.add_neighbour(world.nodes[0].host);
+        world.net.set_hairpin(host, hairpin);
+        let map = world.map.clone();
+        world.settle(host, 2, 7, &map);
+        world.run(ms(500));
+        world.introduce();
+        world
+    }
+
     fn add(&mut self, kind: Kind, number: u8, seed: u64, map: &DerpMap) {
-        let now = self.net.now();
         let host = self.net.add_host(kind);
+        self.settle(host, number, seed, map);
+    }
+
+    fn settle(&mut self, host: Host, number: u8, seed: u64, map: &DerpMap) {
+        let now = self.net.now();
         let (key, disco) = (node_key(number), disco_private(number));
         let public = disco.public();
         let config = Config { disco, node: key, seed: seed * 1000 + u64::from(number), block_direct: false };
