@@ -8,7 +8,7 @@ import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from coder.server.version import BUILD_VERSION
+from coder import BUILD_VERSION
 
 log = structlog.get_logger(__name__)
 

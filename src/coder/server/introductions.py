@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from uuid import UUID
 
 from coder.rpc.handlers import Send
+from coder.server.relay_clients import RelayClients
 from coder.tailnet.coordinator import Connection, Coordinator
 from coder.tailnet.tunnels import Authorization, apply
 from coder.wire.proto.tailnet_pb2 import CoordinateRequest, Node
@@ -13,8 +14,9 @@ from coder.wire.proto.tailnet_pb2 import CoordinateRequest, Node
 class Introductions:
     """Runs coordinations against one coordinator."""
 
-    def __init__(self, coordinator: Coordinator) -> None:
+    def __init__(self, coordinator: Coordinator, relay_clients: RelayClients | None = None) -> None:
         self._coordinator = coordinator
+        self._relay_clients = relay_clients
         self._nodes: dict[UUID, Node] = {}
 
     def node(self, peer: UUID) -> Node | None:
@@ -51,11 +53,21 @@ class Introductions:
                 if connection.closed:
                     return
                 if request.HasField("update_self"):
+                    self._changed_key(announced, request.update_self.node)
                     announced = self._nodes[connection.peer] = request.update_self.node
         finally:
+            self._changed_key(announced, None)
             if announced is not None and self._nodes.get(connection.peer) is announced:
                 del self._nodes[connection.peer]
             connection.lost()
+
+    def _changed_key(self, before: Node | None, now: Node | None) -> None:
+        if self._relay_clients is None or (before and now and before.key == now.key):
+            return
+        if now is not None:  # joined before the other has left: the same key never seems gone
+            self._relay_clients.joined(now.key)
+        if before is not None:
+            self._relay_clients.left(before.key)
 
     def shutdown(self) -> None:
         """Tell every peer that this coordinator ends."""

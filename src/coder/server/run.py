@@ -4,7 +4,7 @@ import asyncio
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -16,6 +16,7 @@ import structlog
 import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from coder import BUILD_VERSION
 from coder.access.limits import NO_LIMIT, Limit, LoginLimits, Pace
 from coder.clock import Clock, SystemClock
 from coder.config import ConfigError, DerpSettings, HttpSettings, Settings, split_address
@@ -27,7 +28,7 @@ from coder.server import maps, resume_keys
 from coder.server.app import create_app
 from coder.server.deployment import Deployment
 from coder.server.introductions import Introductions
-from coder.server.version import BUILD_VERSION
+from coder.server.relay_clients import RelayClients
 from coder.tailnet.coordinator import MemoryCoordinator
 
 log = structlog.get_logger(__name__)
@@ -50,6 +51,12 @@ class Edge(Protocol):
     @property
     def stun_ports(self) -> tuple[int, ...]:
         """The UDP ports it answers STUN on."""
+
+    def announce(self, keys: Sequence[str]) -> None:
+        """Let relay clients with these keys stay."""
+
+    def withdraw(self, keys: Sequence[str]) -> None:
+        """Treat relay clients with these keys as unknown."""
 
     def close(self) -> None:
         """Stop listening and end all connections. May block for a moment."""
@@ -89,7 +96,8 @@ async def run(
         edge = await asyncio.to_thread(edge_factory, _plan(settings, upstream.getsockname()))
         parts.push_async_callback(asyncio.to_thread, edge.close)
         access_url = settings.http.access_url.rstrip("/") or derive_access_url(edge.addresses[0])
-        deployment = await assemble(settings, store, access_url, edge.stun_ports, clock)
+        relay_clients = RelayClients(edge) if settings.derp.verify_clients else None
+        deployment = await assemble(settings, store, access_url, edge.stun_ports, clock, relay_clients=relay_clients)
         async with store.read() as session:
             needs_first_user = not await users.any_exist(session)
         parts.enter_context(_signals(stop))
@@ -111,7 +119,13 @@ async def run(
 
 
 async def assemble(
-    settings: Settings, store: SqliteStore, access_url: str, stun_ports: tuple[int, ...], clock: Clock
+    settings: Settings,
+    store: SqliteStore,
+    access_url: str,
+    stun_ports: tuple[int, ...],
+    clock: Clock,
+    *,
+    relay_clients: RelayClients | None = None,
 ) -> Deployment:
     """Build a deployment on an open store."""
     async with store.write() as session:
@@ -123,7 +137,7 @@ async def assemble(
         clock=clock,
         site=here,
         maps=await maps.load(settings.derp, access_url, stun_ports),
-        introductions=Introductions(MemoryCoordinator()),
+        introductions=Introductions(MemoryCoordinator(), relay_clients),
         resume=await resume_keys.load(store, clock),
         login_limits=_login_limits(settings.http),
         api_limits=Pace(Limit(0 if settings.http.disable_rate_limits else settings.http.api_rate_limit, 60.0)),
@@ -139,6 +153,7 @@ def _plan(settings: Settings, upstream: str) -> EdgeSettings:
         listen=(listen_address(settings.http.address),),
         upstream=upstream,
         derp=settings.derp.enable,
+        require_announced=settings.derp.verify_clients,
         stun=_stun_addresses(settings.derp),
         trusted_proxies=settings.http.proxy_trusted_origins,
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coder import __version__
+from coder import BUILD_VERSION
 from coder.cli.context import Globals, HeaderPair, normal_url
 from coder.errors import CoderError
 from coder.ids import Secret
@@ -80,7 +80,7 @@ def command(
         listen_port=port,
         block_direct=flags.disable_direct,
         map_ports=flags.map_ports,
-        version=f"v{__version__}",
+        version=BUILD_VERSION,
     )
     style, place = ("json", log_json) if log_json else ("human", log_human)
     with Path(place).open("a", encoding="utf-8", buffering=1) as stream:

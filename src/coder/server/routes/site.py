@@ -6,6 +6,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel
 from starlette.responses import PlainTextResponse
 
+from coder import BUILD_VERSION
 from coder.server import version, views
 from coder.server.auth import ANYONE, SignedIn
 from coder.server.deployment import Deployed
@@ -60,7 +61,7 @@ async def build_info(deployment: Deployed) -> dict[str, Any]:
     """Say which build this is."""
     return {
         "external_url": f"{deployment.access_url}/api/docs",
-        "version": version.BUILD_VERSION,
+        "version": BUILD_VERSION,
         "dashboard_url": deployment.access_url,
         "telemetry": False,
         "workspace_proxy": False,
@@ -127,7 +128,7 @@ async def available_experiments(_who: SignedIn) -> dict[str, list[str]]:
 @router.get("/updatecheck", dependencies=[ANYONE])
 async def update_check() -> dict[str, Any]:
     """Say whether a newer version is known. The server asks nobody, so none is."""
-    return {"current": True, "version": version.BUILD_VERSION.partition("+")[0], "url": ""}
+    return {"current": True, "version": BUILD_VERSION.partition("+")[0], "url": ""}
 
 
 @router.get("/applications/host")
