@@ -306,13 +306,13 @@ def _by_firewall(facts: Facts) -> Verdict:
         return Verdict(
             Code.FIREWALL_CLIENT,
             "what this machine sends reaches the workspace directly, but no answer gets back here",
-            f"Allow incoming UDP{_to(client.port)} in this machine's firewall and router.",
+            f"Allow UDP from the workspace{_to(client.port)} of this machine: out of there, and in here.",
         )
     if client.heard and agent.heard is False:
         return Verdict(
             Code.FIREWALL_AGENT,
             "what the workspace sends reaches this machine directly, but no answer gets back there",
-            f"Allow incoming UDP{_to(agent.port)} in the workspace's firewall and router.",
+            f"Allow UDP from this machine{_to(agent.port)} of the workspace: out of here, and in there.",
         )
     return Verdict(
         Code.FIREWALL,
