@@ -8,6 +8,7 @@ with Internet(NAMES) as net, Lab(net, place) as lab:
     lab.run("doctor", "dev", place=alice)               # any command of the CLI, inside a namespace
 """
 
+import contextlib
 import json
 import os
 import queue
@@ -65,6 +66,7 @@ class Lab(Deployment):
 
     def healthy(self) -> bool:
         """The server says so itself; from outside its namespace nobody can ask."""
+        assert self.processes["server"].poll() is None, f"the server ended:\n{self.log('server')[-2000:]}"
         return self.log("server").count("Access URL") == self.starts
 
     def run(self, *arguments: str, place: Namespace | None = None, **extra: str) -> subprocess.CompletedProcess:
@@ -90,6 +92,10 @@ class Lab(Deployment):
         environment = self.environment(PYTHONPATH=SEARCHED, **extra)
         log = self.place / f"probe-{workspace}.log"
         return Probe(host.inside(sys.executable, HERE / "probe.py", workspace, self.ports[workspace]), environment, log)
+
+
+class NothingCameError(AssertionError):
+    """An event was waited for in vain."""
 
 
 class Probe:
@@ -137,7 +143,12 @@ class Probe:
             event = self.next(left)
             if event is not None and wanted(event):
                 return event
-        raise AssertionError(f"waited {patience:.0f} s for {name}; told so far: {self.events}\n{self.log.read_text()}")
+        raise NothingCameError(f"waited {patience:.0f} s for {name}; told so far: {self.events}\n{self.log.read_text()}")
+
+    def hopes(self, what: str, patience: float, **facts: object) -> None:
+        """Wait for what may or may not come."""
+        with contextlib.suppress(NothingCameError):
+            self.until(what, patience, **facts)
 
     def after(self, moment: float, what: str, patience: float = PATIENCE, **facts: object) -> dict[str, Any]:
         """Wait for an event later than a moment of the monotonic clock."""
