@@ -1,4 +1,4 @@
-"""A real router grants a port: it leads here, is renewed, comes back, is given back, and makes hard with hard direct."""
+"""A router grants a port: it leads here, is renewed, comes back, is given back, and makes hard with hard direct."""
 
 import sys
 
