@@ -143,7 +143,9 @@ class Probe:
             event = self.next(left)
             if event is not None and wanted(event):
                 return event
-        raise NothingCameError(f"waited {patience:.0f} s for {name}; told so far: {self.events}\n{self.log.read_text()}")
+        raise NothingCameError(
+            f"waited {patience:.0f} s for {name}; told so far: {self.events}\n{self.log.read_text()}"
+        )
 
     def hopes(self, what: str, patience: float, **facts: object) -> None:
         """Wait for what may or may not come."""
