@@ -36,7 +36,8 @@ class Deployment:
 
     def environment(self, **extra: str) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("CODER_")}
-        return kept | {"CODER_CONFIG_DIR": str(self.place / "config"), "NO_COLOR": "1"} | extra
+        ours = {"CODER_CONFIG_DIR": str(self.place / "config"), "CODER_DISABLE_PORT_MAPPING": "1", "NO_COLOR": "1"}
+        return kept | ours | extra
 
     def placed(self, name: str, *command: str | Path) -> list[str | Path]:
         """The command line of a process of that name; where it runs is for others to say."""

@@ -57,6 +57,10 @@ class Lab(Deployment):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def environment(self, **extra: str) -> dict[str, str]:
+        """Routers are asked for ports here: they are the lab's own."""
+        return super().environment(**{"CODER_DISABLE_PORT_MAPPING": ""} | extra)
+
     def placed(self, name: str, *command: str | Path) -> list[str | Path]:
         return self.places[name].inside(*command)
 
