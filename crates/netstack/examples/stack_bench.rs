@@ -1,15 +1,15 @@
 //! Two stacks in one thread, joined by a copy: what does TCP itself cost?
 //!
 //! `cargo run --release -p netstack --example stack_bench` prints Gbit/s and CPU-seconds per Gbit of each end, with
-//! `flows 100` spread over that many connections; `idle` prints the memory of a thousand idle connections, `lossy` what a
-//! path with loss and delay carries, in virtual time.
+//! `flows 100` spread over that many connections; `idle` prints the memory of a thousand idle connections, `lossy` what
+//! paths with loss and delay carry with each congestion controller, in virtual time.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::collections::VecDeque;
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
-use netstack::{Config, Event, Flow, Sink, Stack};
+use netstack::{Config, Congestion, Event, Flow, Sink, Stack};
 
 const CLIENT: &str = "fd7a:115c:a1e0::1";
 const SERVER: &str = "fd7a:115c:a1e0::2";
@@ -64,8 +64,16 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
+        Self::with(Congestion::Cubic)
+    }
+
+    fn with(congestion: Congestion) -> Self {
         let now = Instant::now();
-        let stack = |address: &str, seed| Stack::new(Config::new(vec![address.parse().unwrap()]), seed, now);
+        let stack = |address: &str, seed| {
+            let mut config = Config::new(vec![address.parse().unwrap()]);
+            config.congestion = congestion;
+            Stack::new(config, seed, now)
+        };
         Self { client: stack(CLIENT, 1), server: stack(SERVER, 2), link: Link::new() }
     }
 
@@ -110,7 +118,11 @@ fn idle() {
         pair.server.recv(into, |data| data.len());
         pair.back(Instant::now());
     }
-    println!("resident per idle connection end: {} bytes", (resident() - before) / 2000);
+    let busy = resident();
+    pair.back(Instant::now() + Duration::from_secs(1));
+    pair.forward(Instant::now() + Duration::from_secs(1));
+    let each = |after: usize| after.saturating_sub(before) / 2000;
+    println!("resident per connection end: {} bytes, {} when idle for a second", each(busy), each(resident()));
 }
 
 fn bulk(flows: u16) {
@@ -167,54 +179,86 @@ fn take(stack: &mut Stack, flow: Flow) -> usize {
     std::iter::from_fn(|| Some(stack.recv(flow, <[u8]>::len)).filter(|&taken| taken > 0)).sum()
 }
 
-/// Ten virtual seconds of one connection over a path with this loss, round trip in ms and Mbit/s.
-fn lossy(loss: f64, round_trip: u64, rate: u64) {
-    let mut pair = Pair::new();
-    let (out, into) = pair.connect(3);
-    let data = vec![0x5a; 64 << 10];
-    let half = Duration::from_micros(round_trip * 500);
-    let start = Instant::now();
-    let (mut now, mut free, mut random, mut carried) = (start, start, 1u64, 0);
-    let mut queue: VecDeque<(Instant, bool, Vec<u8>)> = VecDeque::new();
-    let mut acks: VecDeque<(Instant, bool, Vec<u8>)> = VecDeque::new();
-    while now < start + Duration::from_secs(10) {
-        while pair.client.send_queue(out) < 4 << 20
-            && pair.client.send(now, out, |room| room.len().min(data.len())) > 0
-        {}
-        pair.link.lengths.clear();
-        // What does not fit a buffer of 20 ms at the bottleneck is dropped there.
-        pair.client.poll(now, &mut pair.link);
-        for packet in pair.link.packets() {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let lost = (random >> 11) as f64 / (1u64 << 53) as f64;
-            free = free.max(now);
-            if lost >= loss && free - now < Duration::from_millis(20) {
-                free += Duration::from_nanos(packet.len() as u64 * 8000 / rate);
-                queue.push_back((free + half, true, packet.to_vec()));
+/// One connection over a path, ten virtual seconds long.
+struct Path {
+    loss: f64,
+    round_trip: Duration,
+    /// Bytes per second at the bottleneck.
+    rate: u64,
+    /// Bytes that may wait there.
+    queue: u64,
+}
+
+type Line = VecDeque<(Instant, Vec<u8>)>;
+
+impl Path {
+    fn new(loss: f64, round_trip: u64, mbits: u64) -> Self {
+        let (round_trip, rate) = (Duration::from_millis(round_trip), mbits * 125_000);
+        let queue = ((rate as f64 * round_trip.as_secs_f64()) as u64).max(256 << 10);
+        Self { loss, round_trip, rate, queue }
+    }
+
+    /// Mbit/s carried, and the share of it that was sent again.
+    fn carry(&self, congestion: Congestion) -> (f64, f64) {
+        let mut pair = Pair::with(congestion);
+        let (out, into) = pair.connect(3);
+        let (start, half) = (Instant::now(), self.round_trip / 2);
+        let (mut now, mut free, mut random, mut carried) = (start, start, 1u64, 0);
+        let (mut there, mut back) = (Line::new(), Line::new());
+        while now < start + Duration::from_secs(10) {
+            while pair.client.send(now, out, |room| room.len()) > 0 {}
+            pair.link.lengths.clear();
+            pair.client.poll(now, &mut pair.link);
+            for packet in pair.link.packets() {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let lost = (random >> 11) as f64 / (1u64 << 53) as f64;
+                free = free.max(now);
+                let waiting = (free - now).as_secs_f64() * self.rate as f64;
+                if lost >= self.loss && waiting + packet.len() as f64 <= self.queue as f64 {
+                    free += Duration::from_nanos(packet.len() as u64 * 1_000_000_000 / self.rate);
+                    there.push_back((free + half, packet.to_vec()));
+                }
+            }
+            carried += take(&mut pair.server, into);
+            pair.link.lengths.clear();
+            pair.server.poll(now, &mut pair.link);
+            back.extend(pair.link.packets().map(|packet| (now + half, packet.to_vec())));
+            while pair.client.next_event().is_some() || pair.server.next_event().is_some() {}
+            let timers = [pair.client.poll_at(now), pair.server.poll_at(now)].into_iter().flatten();
+            let Some(next) = timers.chain(there.front().map(|x| x.0)).chain(back.front().map(|x| x.0)).min()
+            else {
+                break;
+            };
+            now = now.max(next);
+            while let Some((_, packet)) = there.pop_front_if(|packet| packet.0 <= now) {
+                pair.server.inject(now, &packet);
+            }
+            while let Some((_, packet)) = back.pop_front_if(|packet| packet.0 <= now) {
+                pair.client.inject(now, &packet);
             }
         }
-        carried += take(&mut pair.server, into);
-        pair.link.lengths.clear();
-        pair.server.poll(now, &mut pair.link);
-        acks.extend(pair.link.packets().map(|packet| (now + half, false, packet.to_vec())));
-        while pair.client.next_event().is_some() || pair.server.next_event().is_some() {}
-        let timers = [pair.client.poll_at(now), pair.server.poll_at(now)].into_iter().flatten();
-        let Some(next) = timers.chain(queue.front().map(|x| x.0)).chain(acks.front().map(|x| x.0)).min()
-        else {
-            break;
-        };
-        now = now.max(next);
-        for line in [&mut queue, &mut acks] {
-            while let Some((_, to_server, packet)) = line.pop_front_if(|x| x.0 <= now) {
-                if to_server { pair.server.inject(now, &packet) } else { pair.client.inject(now, &packet) }
+        let again = pair.client.flow_stats(out).map_or(0, |stats| stats.retransmitted_bytes);
+        (carried as f64 * 8e-7, again as f64 / carried.max(1) as f64)
+    }
+}
+
+/// The grid of losses and round trips for each controller: Mbit/s, and what was sent again of it in percent.
+fn lossy() {
+    for congestion in [Congestion::Cubic, Congestion::Bbr] {
+        for mbits in [500, 1000] {
+            println!(
+                "{congestion:?}, {mbits} Mbit/s   0 %             0.1 %             1 %             3 % loss"
+            );
+            for round_trip in [1, 30, 100] {
+                print!("{round_trip:>4} ms");
+                for loss in [0.0, 0.001, 0.01, 0.03] {
+                    let (carried, again) = Path::new(loss, round_trip, mbits).carry(congestion);
+                    print!("  {carried:>7.1} ({:>4.1} %)", again * 100.0);
+                }
+                println!();
             }
         }
     }
-    println!(
-        "loss {:.1} %, {round_trip} ms, {rate} Mbit/s: {:.1} Mbit/s",
-        loss * 100.0,
-        carried as f64 * 8e-7
-    );
 }
 
 fn main() {
@@ -222,11 +266,7 @@ fn main() {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["idle"] => idle(),
         ["flows", count] => bulk(count.parse().unwrap()),
-        ["lossy"] => {
-            for round_trip in [1, 29, 100] {
-                [0.0, 0.001, 0.01].into_iter().for_each(|loss| lossy(loss, round_trip, 500));
-            }
-        }
+        ["lossy"] => lossy(),
         _ => bulk(1),
     }
 }

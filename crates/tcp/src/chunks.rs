@@ -2,42 +2,52 @@
 
 use std::collections::VecDeque;
 
-/// Bytes of a piece.
+/// Positions a piece stands for.
 pub(crate) const CHUNK: usize = 64 << 10;
+/// What a piece begins with; it doubles until it is whole.
+const LEAST: usize = 4 << 10;
 /// Empty pieces kept for what comes next.
 const SPARES: usize = 8;
 
-/// A window on a stream. Nothing moves when it grows, and nothing is kept when it is empty but a few spare pieces.
+/// A window on a stream. Nothing moves when it grows, and when it is empty only a few spare pieces are kept.
 #[derive(Debug)]
 pub(crate) struct Chunks {
-    /// Number of the first piece, its position divided by its size.
-    first: u64,
-    slots: VecDeque<Option<Box<[u8]>>>,
-    spare: Vec<Box<[u8]>>,
+    /// Position at which the first piece begins.
+    origin: u64,
+    pieces: VecDeque<Vec<u8>>,
+    spare: Vec<Vec<u8>>,
 }
 
 impl Chunks {
     /// An empty one that begins at `position`.
     pub fn new(position: u64) -> Self {
-        Self { first: position / CHUNK as u64, slots: VecDeque::new(), spare: Vec::new() }
+        Self { origin: position, pieces: VecDeque::new(), spare: Vec::new() }
     }
 
+    /// Piece and place in it; nothing below what was released.
     fn locate(&self, position: u64) -> Option<(usize, usize)> {
-        let slot = (position / CHUNK as u64).checked_sub(self.first)?;
-        Some((slot as usize, position as usize % CHUNK))
+        let place = usize::try_from(position.checked_sub(self.origin)?).ok()?;
+        Some((place / CHUNK, place % CHUNK))
     }
 
-    /// Room at `position`, to the end of its piece; empty below what was released. The caller bounds the position.
+    /// Room at `position` for `wanted` bytes, less at the end of a piece, and more if there is. Empty below what was
+    /// released. The caller bounds the position.
     #[inline]
-    pub fn room(&mut self, position: u64) -> &mut [u8] {
-        let Some((slot, offset)) = self.locate(position) else { return &mut [] };
-        if slot >= self.slots.len() {
-            self.slots.resize_with(slot + 1, || None);
+    pub fn room(&mut self, position: u64, wanted: usize) -> &mut [u8] {
+        let Some((index, offset)) = self.locate(position) else { return &mut [] };
+        if index >= self.pieces.len() {
+            self.pieces.resize_with(index + 1, Vec::new);
         }
-        let spare = &mut self.spare;
-        let Some(piece) = self.slots.get_mut(slot) else { return &mut [] };
-        let piece =
-            piece.get_or_insert_with(|| spare.pop().unwrap_or_else(|| vec![0; CHUNK].into_boxed_slice()));
+        let Some(piece) = self.pieces.get_mut(index) else { return &mut [] };
+        if piece.is_empty()
+            && let Some(spare) = self.spare.pop()
+        {
+            *piece = spare;
+        }
+        let needed = (offset + wanted).min(CHUNK);
+        if piece.len() < needed {
+            piece.resize(needed.max(piece.len() * 2).max(LEAST).min(CHUNK), 0);
+        }
         piece.get_mut(offset..).unwrap_or_default()
     }
 
@@ -45,7 +55,7 @@ impl Chunks {
     #[inline]
     pub fn write(&mut self, mut position: u64, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let room = self.room(position);
+            let room = self.room(position, bytes.len());
             let len = room.len().min(bytes.len());
             let (now, later) = bytes.split_at(len);
             let Some(room) = room.get_mut(..len).filter(|room| !room.is_empty()) else { return };
@@ -58,9 +68,10 @@ impl Chunks {
     /// The bytes from `position` that lie in one piece, at most `len`; empty if there are none.
     #[inline]
     pub fn read(&self, position: u64, len: usize) -> &[u8] {
-        let piece =
-            self.locate(position).and_then(|(slot, offset)| self.slots.get(slot)?.as_ref()?.get(offset..));
-        let piece = piece.unwrap_or_default();
+        let piece = self
+            .locate(position)
+            .and_then(|(index, offset)| self.pieces.get(index)?.get(offset..))
+            .unwrap_or_default();
         piece.get(..len).unwrap_or(piece)
     }
 
@@ -79,31 +90,27 @@ impl Chunks {
         }
     }
 
-    /// Lets go of everything below `position`; `empty` says that there is nothing above it either.
+    /// Lets go of everything below `position`; `empty` says that there is nothing above it either, so that what comes
+    /// next can begin with a piece.
     #[inline]
     pub fn release(&mut self, position: u64, empty: bool) {
-        let target = position / CHUNK as u64;
-        while self.first < target || (empty && !self.slots.is_empty()) {
-            match self.slots.pop_front() {
-                Some(Some(piece)) if self.spare.len() < SPARES => self.spare.push(piece),
-                Some(_) => {}
-                None => {
-                    self.first = target;
-                    return;
-                }
+        while empty || self.origin + CHUNK as u64 <= position {
+            let Some(piece) = self.pieces.pop_front() else { break };
+            self.origin += CHUNK as u64;
+            if !piece.is_empty() && self.spare.len() < SPARES {
+                self.spare.push(piece);
             }
-            self.first += 1;
         }
-        if empty {
-            self.first = target;
+        if self.pieces.is_empty() {
+            self.origin = position;
         }
     }
 
-    /// Gives spare memory back; whether there was any.
+    /// Gives spare memory back.
     pub fn trim(&mut self) {
         self.spare = Vec::new();
-        if self.slots.is_empty() {
-            self.slots = VecDeque::new();
+        if self.pieces.is_empty() {
+            self.pieces = VecDeque::new();
         }
     }
 
@@ -114,7 +121,7 @@ impl Chunks {
 
     /// Bytes of memory held.
     pub fn held(&self) -> usize {
-        (self.spare.len() + self.slots.iter().flatten().count()) * CHUNK
+        self.spare.iter().chain(&self.pieces).map(Vec::len).sum()
     }
 }
 
@@ -135,10 +142,20 @@ mod tests {
         assert!(out == data);
         assert_eq!(chunks.read(start + 10, 20), &data[10..30]);
         chunks.release(start + 200_000, true);
-        assert_eq!((chunks.read(start, 1).len(), chunks.room(start).len()), (0, 0));
+        assert_eq!((chunks.read(start, 1).len(), chunks.room(start, 1).len()), (0, 0));
         chunks.trim();
         assert_eq!(chunks.held(), 0);
         chunks.write(start + 200_000, b"more");
         assert_eq!(chunks.read(start + 200_000, 4), b"more");
+    }
+
+    #[test]
+    fn a_little_data_takes_little_memory() {
+        let mut chunks = Chunks::new(0);
+        for at in 0..100_000 {
+            chunks.write(at, b"x");
+            chunks.release(at + 1, true);
+        }
+        assert_eq!(chunks.held(), LEAST);
     }
 }

@@ -181,7 +181,7 @@ impl Sender {
         if self.fin || free == 0 {
             return 0;
         }
-        let room = self.buffer.room(self.end);
+        let room = self.buffer.room(self.end, 1);
         let len = room.len().min(usize::try_from(free).unwrap_or(usize::MAX));
         let Some(room) = room.get_mut(..len) else { return 0 };
         let filled = fill(room).min(len);
