@@ -1,0 +1,18 @@
+//! The SSH server of a workspace: sessions, processes, terminals, forwarding, over streams that are already authenticated.
+//!
+//! Whoever reaches these ports has proved by the tunnel who it is, so the server asks for no credentials; it must never be
+//! given a stream from anywhere else. What runs, where and with what environment is the caller's [`Policy`].
+#![forbid(unsafe_code)]
+
+mod carrier;
+mod forward;
+mod inlet;
+mod listeners;
+mod modes;
+mod policy;
+mod process;
+mod server;
+mod session;
+
+pub use policy::{Kind, Policy};
+pub use server::{Notice, Server};
