@@ -61,6 +61,8 @@ class SpeedtestResult:
 
     intervals: tuple[Interval, ...]
     total: Interval
+    retransmits: int | None = None
+    """Segments this end sent again; None when it was the other that sent, or nobody counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from fakes.engine import result
@@ -251,6 +252,18 @@ def test_speedtest_compares_the_relay_with_the_direct_path(coder, network, monke
     records = [request.update_self.node for request in network.requests if request.HasField("update_self")]
     assert list(records[0].endpoints) == []
     assert "10.0.0.2:4000" in records[-1].endpoints
+
+
+@pytest.mark.parametrize("args", [(), ("--compare",)])
+def test_retransmits_are_told_when_they_are_known(coder, network, args):
+    def count(node):
+        node.pongs = [RELAY_PONG, DIRECT_PONG]
+        node.result = replace(node.result, retransmits=17)
+
+    with_node(network, count)
+    assert coder("speedtest", "dev", *args).out.splitlines()[-1].split()[-1] == "17"
+    found = json.loads(coder("speedtest", "dev", *args, "-o", "json").out)
+    assert (found["direct"] if args else found)["retransmits"] == 17
 
 
 def test_a_comparison_for_scripts(coder, network):

@@ -202,6 +202,8 @@ class Report:
                 self.row(interval)
         self._emit(["-" * self._printed])
         self._emit(self._cells(result.total))
+        if result.retransmits is not None and self._to is not None:
+            self._to(f"Retransmits: {result.retransmits}")
 
     def _emit(self, cells: Sequence[str]) -> None:
         widths = [self._widths.get(column, 0) for column in self._columns]
@@ -240,10 +242,13 @@ def _print_comparison(results: "Sequence[Measured]", form: str) -> None:
             format_latency(one.path["latency_ms"] / 1e3),
             f"{_mbits(one.result.total):.4f} MBits",
             f"{_rate(one.result.total):.4f} Mbits/sec",
+            str(one.result.retransmits),
         ]
         for one in results
     ]
-    output.out(output.table(["path", "via", "round trip", "transfer", "bandwidth"], rows))
+    headers = ["path", "via", "round trip", "transfer", "bandwidth", "retransmits"]
+    shown = len(headers) if all(one.result.retransmits is not None for one in results) else len(headers) - 1
+    output.out(output.table(headers[:shown], [row[:shown] for row in rows]))
 
 
 def _json(measured: Measured) -> dict[str, Any]:
@@ -259,4 +264,5 @@ def _json(measured: Measured) -> dict[str, Any]:
         "overall": entry(result.total),
         "intervals": [entry(one) for one in result.intervals],
         "path": measured.path,
+        "retransmits": result.retransmits,
     }
