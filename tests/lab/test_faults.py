@@ -175,7 +175,7 @@ def test_another_network(net, lab, figures, side):
 
 @pytest.mark.parametrize("path", chosen(["relay", "direct"]))
 def test_a_suspended_agent(net, lab, figures, path, pytestconfig):
-    seconds = 60 if pytestconfig.getoption("--whole", default=False) else 10
+    seconds = 60 if pytestconfig.getoption("--whole", default=False) else 6
     pair = Pair(net, lab, path)
     fault = figures.fault(f"agent suspended for {seconds} s, {path}: over after", RETURN)
     with lab.probe("dev", pair.alice) as probe:
@@ -214,6 +214,7 @@ def test_a_restarted_server_is_not_felt_by_a_direct_stream(net, lab, figures):
     assert fault.seconds < UPGRADE * HANG
 
 
+@pytest.mark.whole
 def test_a_path_that_stops_carrying_long_packets(net, lab, figures):
     """A PMTU black hole opens under a direct stream: it moves to the relay."""
     pair = Pair(net, lab, "direct")

@@ -1,12 +1,13 @@
 """The lab's NATs are the kinds they are said to be."""
 
 import contextlib
+import os
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 
-from lab.netns import Namespace, why_not
+from lab.netns import FILES, Namespace, clean, command, why_not
 from lab.topology import ADDRESS, BLOCKED, EASY, HAIRPIN, HARD, ROUTED, Host, Internet
 
 REASON = why_not()
@@ -166,3 +167,18 @@ def test_nothing_is_left_behind(net):
     net.__exit__()
     assert process.wait(10) != 0
     assert not alice.path.exists()
+
+
+def test_what_a_killed_process_left_is_removed(monkeypatch):
+    ended = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: int(ended.stdout))
+        left = Namespace("left")
+        left.file("hosts", "127.0.0.1 localhost\n")
+    with subprocess.Popen(left.inside("cat"), stdin=subprocess.PIPE) as process:
+        while str(process.pid) not in command("ip", "netns", "pids", left.name).split():
+            assert process.poll() is None
+        clean()
+        assert process.wait(10) != 0
+    assert not left.path.exists()
+    assert not (FILES / left.name).exists()
