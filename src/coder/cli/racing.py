@@ -6,8 +6,9 @@ import selectors
 import socket
 import time
 
-STAGGER = 0.25
-"""Seconds an attempt has to itself before the next address is tried beside it."""
+STAGGER = 0.15
+"""Seconds an attempt has to itself before the next address is tried beside it: a command makes two connections in turn,
+and should still be there within a second."""
 
 
 def create_connection(

@@ -13,7 +13,7 @@ from coder.errors import Closed, Malformed, TimedOut, Unreachable, UpgradeRefuse
 
 MAX_MESSAGE = (4 << 20) + 64 * 1024
 """Bytes of one WebSocket message: the largest call message (4 MiB) and its framing."""
-_STAGGER = 0.25
+_STAGGER = 0.15
 """Seconds an address of the server has to itself before the next one is tried beside it (RFC 8305)."""
 _UNSUPPORTED_DATA = 1003
 _CLOSE_TIMEOUT = 1.0
