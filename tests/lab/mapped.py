@@ -1,13 +1,14 @@
 """A UDP socket whose port the router is asked for: runs inside a namespace, obeys lines and tells lines of JSON.
 
-`skip SECONDS` moves its clock on, `end` ends it properly. It tells `mapped` with the endpoints, `heard` with what
-arrived at the socket and from where.
+`skip SECONDS` moves its clock on, `end` ends it properly. It tells `mapped` with the endpoints, `report` with how it
+stands (also after each skip), `heard` with what arrived at the socket and from where.
 """
 
 import asyncio
 import json
 import sys
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from coder.peering.portmapping import PortMapping
@@ -63,12 +64,14 @@ class Socket(asyncio.DatagramProtocol):
 async def main() -> None:
     loop, clock = asyncio.get_running_loop(), SkippingClock()
     transport, node = await loop.create_datagram_endpoint(Socket, local_addr=("0.0.0.0", 0))
-    mapping = PortMapping(node, clock=clock, on_change=lambda report: tell("report", via=report.via))
+    mapping = PortMapping(node, clock=clock, on_change=lambda report: tell("report", **asdict(report)))
     mapping.start()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    while (line := (await reader.readline()).decode().split()) and line[0] == "skip":
-        await clock.skip(float(line[1]))
+    while (line := (await reader.readline()).decode().split()) and line[0] != "end":
+        if line[0] == "skip":
+            await clock.skip(float(line[1]))
+        tell("report", **asdict(mapping.report()))
     await mapping.close()
     transport.close()
     tell("over", port=node.port)

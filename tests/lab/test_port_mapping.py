@@ -36,6 +36,12 @@ class Mapped(Probe):
         self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
 
+    def until_told(self, **facts: object) -> None:
+        """Ask for the report until it says so."""
+        while not any(facts.items() <= event.items() for event in self.events):
+            self.say("report")
+            self.next(1)
+
     def mapped_after(self, moment: float) -> dict:
         return self.when(
             lambda event: event["what"] == "mapped" and event["endpoints"] and event["at"] > moment, 30, "a mapping"
@@ -78,6 +84,15 @@ def test_a_restarted_router_is_asked_again_at_once(net, tmp_path):
         again = mapped.mapped_after(first["at"])
         assert again["endpoints"] == first["endpoints"]
         assert router.mappings()
+
+
+@pytest.mark.parametrize("lan", ["10.0.0", "100.64.0"], ids=["private", "carrier"])
+def test_a_router_behind_another_nat_is_said_to_be_one(net, tmp_path, lan):
+    home = net.router("isp", HARD, lan=lan).router("home", HARD)
+    router = PortMapper(home, tmp_path)
+    with Mapped(home.host("alice"), tmp_path) as mapped:
+        mapped.until_told(double_nat=True, pcp=True, pmp=True, upnp=True)
+        assert not router.mappings()
 
 
 @pytest.fixture(scope="module")

@@ -140,7 +140,7 @@ class Watch:
     def on_event(self, event: object) -> None:
         """Take an event of the node or its introduction."""
         from coder.dataplane.engine import PathChanged, RelayProblem, SelfChanged
-        from coder.peering import CoordinatorError
+        from coder.peering import CoordinatorError, PortMapped
 
         match event:
             case SelfChanged():
@@ -154,6 +154,9 @@ class Watch:
                 self.problem = f"coordinator: {event.text}"
             case PathChanged() if self._verbose:
                 output.note(f"path: {event.path.endpoint or f'relay of region {event.path.region}'}")
+                return
+            case PortMapped() if self._verbose:
+                output.note(f"port mapping: {event.report.external or 'none'} {event.report.via or ''}".rstrip())
                 return
             case _:
                 return

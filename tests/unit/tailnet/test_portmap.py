@@ -271,6 +271,12 @@ def test_a_refusal_is_remembered(protocol, refuse, words):
     assert getattr(talk.report, {"PCP": "pcp", "NAT-PMP": "pmp", "UPnP": "upnp"}[protocol]) is True
 
 
+def test_a_network_failure_of_the_router_is_a_missing_address():
+    report = Talk(FakeRouter(**ONLY[Protocol.PMP], refuse=natpmp.Result.NETWORK_FAILURE)).run(5).report
+    assert report.error == "NAT-PMP: it has no public address"
+    assert report.double_nat
+
+
 def test_when_the_best_refuses_the_next_is_asked():
     class Partial(FakeRouter):
         def _pcp(self, request, epoch):
@@ -319,7 +325,8 @@ def test_a_public_address_is_preferred_to_a_private_one():
 def test_a_router_without_an_address_grants_nothing(protocol):
     talk = Talk(FakeRouter(**ONLY[protocol], external=IPv4Address(0))).run(5)
     assert talk.mapped == []
-    assert talk.report.error == f"{protocol}: it has no external address"
+    assert talk.report.error == f"{protocol}: it has no public address"
+    assert talk.report.double_nat
 
 
 @pytest.mark.parametrize("protocol", [Protocol.PCP, Protocol.PMP])

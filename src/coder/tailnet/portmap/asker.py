@@ -35,6 +35,9 @@ class Asker:
         """The last one granted; it stands while a renewal is asked for."""
         self.error = ""
         """Why it came to nothing."""
+        self.addressless = False
+        """Whether the router says that it has no address to the outside: to us it is the way out, so there is another
+        NAT beyond it, whose addresses it does not count as such."""
         self.lost = False
         """Set when the router shows that it has forgotten its mappings since; who acts on it resets it."""
 
@@ -60,6 +63,11 @@ class Asker:
     def grant(self, lease: Lease) -> None:
         """Keep a lease."""
         self.lease, self.state, self.error, self.lost = lease, State.GRANTED, "", False
+
+    def refuse_addressless(self) -> None:
+        """Note that the router has nothing to map a port of."""
+        self.addressless = True
+        self.refuse("it has no public address")
 
     def refuse(self, error: str) -> None:
         """Note that nothing came of it, and why."""

@@ -11,7 +11,6 @@ from coder.tailnet.portmap.values import LEASE, SHORTEST_LEASE, Lease, Network, 
 from coder.wire import natpmp, pcp
 
 TOO_SHORT = "it grants too short a lease"
-NO_ADDRESS = "it has no external address"
 
 
 class Pcp(Resending):
@@ -58,7 +57,7 @@ class Pcp(Resending):
         elif response.lifetime < SHORTEST_LEASE:
             self.refuse(TOO_SHORT)
         elif not isinstance(mapping.external_address, IPv4Address) or is_nowhere(mapping.external_address):
-            self.refuse(NO_ADDRESS)
+            self.refuse_addressless()
         elif mapping.external_port:
             self.grant(_lease(now, mapping.external_address, mapping.external_port, response.lifetime))
 
@@ -126,6 +125,9 @@ class Pmp(Resending):
             case natpmp.MapResponse() if asking and response.opcode == natpmp.Opcode.MAP_UDP:
                 if response.internal_port == self.port and response.external_port:
                     self._mapped = (response.external_port, response.lifetime)
+            case natpmp.Refusal(result=natpmp.Result.NETWORK_FAILURE) if asking:
+                self.refuse_addressless()
+                return
             case natpmp.Refusal() if asking:
                 self.refuse(_name(natpmp.Result, response.result))
                 return
@@ -136,7 +138,7 @@ class Pmp(Resending):
 
     def _judge(self, now: float, address: IPv4Address, port: int, lifetime: int) -> None:
         if is_nowhere(address):
-            self.refuse(NO_ADDRESS)
+            self.refuse_addressless()
         elif lifetime < SHORTEST_LEASE:
             self.refuse(TOO_SHORT)
         else:

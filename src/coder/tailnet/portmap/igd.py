@@ -152,11 +152,11 @@ class Igd(Asker):
                 self.refuse(_told(values))
                 return
             self._address = upnp.external_address(values)
-        except Malformed as error:
-            self.refuse(str(error))
+        except Malformed:
+            self.refuse_addressless()
             return
         if is_nowhere(self._address):
-            self.refuse("it has no external address")
+            self.refuse_addressless()
             return
         self._add()
 

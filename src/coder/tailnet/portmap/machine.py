@@ -164,9 +164,14 @@ class PortMap:
             gateway=str(self._network.gateway),
             external=lease.endpoint if lease is not None else None,
             via=self._holder.protocol if self._holder is not None else None,
-            double_nat=bool(self._private) if lease is None else not is_public(lease.address),
+            double_nat=self._is_private(lease),
             error=self._error(),
         )
+
+    def _is_private(self, lease: Lease | None) -> bool:
+        if lease is not None:
+            return not is_public(lease.address)
+        return bool(self._private) or any(asker.addressless for asker in self._askers)
 
     def _error(self) -> str:
         if self._holder is None and self._askers and all(one.available is False for one in self._askers):
@@ -185,7 +190,7 @@ class PortMap:
         if not self._askers or not self._port:
             return
         for asker in self._askers:
-            asker.state, asker.error, asker.available = State.IDLE, "", None
+            asker.state, asker.error, asker.available, asker.addressless = State.IDLE, "", None, False
         self._started, self._probes = now, 0
         self._private, self._content = [], False
         self._go_on(now)

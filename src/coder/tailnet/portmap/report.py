@@ -30,7 +30,7 @@ class PortMapReport:
     via: Protocol | None = None
     """By which protocol it was granted."""
     double_nat: bool = False
-    """The router's external address is private or a carrier's (100.64.0.0/10): another NAT stands before the
-    Internet, and the mapping only helps peers behind that one."""
+    """The router's external address is private or a carrier's (100.64.0.0/10), or it says that it has none: another NAT
+    stands before the Internet, and a mapping only helps peers behind that one."""
     error: str = ""
     """Why there is no mapping, or why a better protocol gave none: one line for a person. Empty: nothing to say."""
