@@ -142,6 +142,13 @@ class DerpSettings:
         yaml="networking.derp.relayURL",
         about="URL under which other replicas reach the relay of this one. A server on its own has no use for it.",
     )
+    verify_clients: bool = setting(
+        False,
+        flag="derp-verify-clients",
+        yaml="networking.derp.verifyClients",
+        about="Only nodes that the coordinator knows may use the embedded relay; others get 32 packets a second and "
+        "are cut off after 10 seconds. Nodes that are announced to another server cannot use this relay then.",
+    )
     block_direct: bool = setting(
         False,
         flag="block-direct-connections",
