@@ -60,8 +60,9 @@ def extra_of(peering: "Peering", paths: "PeerPaths | None") -> Extra:
     ports = peering.node.udp_ports()
     router = peering.state().port_mapping
     return Extra(
-        mapping=router.via or "",
+        mapping=router.via.name.lower() if router.via is not None else "",
         mapping_external=router.external or "",
+        double_nat=router.double_nat,
         ipv4=None if report is None else report.ipv4,
         blocks=None if paths is None else paths.block_direct,
         port=ports[0] or ports[1],

@@ -37,6 +37,8 @@ class Extra:
     """Protocol of the port mapping in force."""
     mapping_external: str = ""
     """The address and port it was granted."""
+    double_nat: bool = False
+    """The router says that it stands behind another one."""
     blocks: bool | None = None
     port: int = 0
     heard: bool | None = None
@@ -47,6 +49,7 @@ class Extra:
         return {
             "ipv4": self.ipv4,
             "port_mapping": mapping,
+            "double_nat": self.double_nat,
             "direct_blocked": self.blocks,
             "udp_port": self.port,
             "heard_directly": self.heard,
@@ -63,6 +66,7 @@ class Extra:
             ipv4=_flag(found.get("ipv4")),
             mapping=_text(mapping.get("protocol")),
             mapping_external=_text(mapping.get("external")),
+            double_nat=found.get("double_nat") is True,
             blocks=_flag(found.get("direct_blocked")),
             port=port if isinstance(port, int) and 0 < port < 2**16 else 0,
             heard=_flag(found.get("heard_directly")),
@@ -118,7 +122,7 @@ def side(
         families=frozenset(_families(info, offered, extra)) - broken,
         nat=_nat(info, translated=bool(seen), certain=bool(own)),
         mapping=extra.mapping or _protocol(info),
-        mapping_public=_is_public(extra.mapping_external),
+        mapping_public=_is_public(extra.mapping_external) and not extra.double_nat,
         blocks=extra.blocks if extra.blocks is not None else bool(udp) and not offered,
         public=str(seen[0]) if seen else "",
         port=extra.port,

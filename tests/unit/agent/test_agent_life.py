@@ -335,7 +335,8 @@ async def test_tells_the_asker_of_its_own_path_only():
         address = node_message().addresses[0].partition("/")[0]
         mine, other = await ask(lab, "/api/v0/paths", address), await ask(lab, "/api/v0/paths", "fd7a::77")
         assert mine == {
-            "ipv4": None, "port_mapping": None, "direct_blocked": False, "udp_port": 41641, "heard_directly": True,
+            "ipv4": None, "port_mapping": None, "double_nat": False, "direct_blocked": False, "udp_port": 41641,
+            "heard_directly": True,
         }  # fmt: skip
         assert (other["direct_blocked"], other["heard_directly"]) == (None, None)
 

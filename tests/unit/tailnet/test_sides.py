@@ -67,6 +67,7 @@ def test_a_side_that_offers_nothing_although_it_could_wants_no_direct_connection
         (NetInfo(), Extra(mapping="pcp", mapping_external="203.0.113.7:4"), "pcp", True),
         (NetInfo(), Extra(mapping="pcp", mapping_external="100.64.3.4:4"), "pcp", False),
         (NetInfo(), Extra(mapping="pcp", mapping_external="192.168.0.2:4"), "pcp", False),
+        (NetInfo(), Extra(double_nat=True), "", False),
     ],
 )
 def test_a_mapping_counts_when_its_outside_is_the_internet(info, extra, mapping, public):
@@ -80,7 +81,9 @@ def test_narrow_interfaces_are_noted():
     assert side(WORKS, endpoints=(), interfaces=(LAN, narrow, unknown)).low_mtu == (("wg0", 1280),)
 
 
-FULL = Extra(ipv4=True, mapping="upnp", mapping_external="203.0.113.7:4", blocks=False, port=41641, heard=True)
+FULL = Extra(
+    ipv4=True, mapping="upnp", mapping_external="203.0.113.7:4", double_nat=True, blocks=False, port=41641, heard=True
+)
 
 
 @pytest.mark.parametrize("extra", [FULL, Extra(), Extra(blocks=True, heard=False)])
