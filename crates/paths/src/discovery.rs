@@ -58,6 +58,9 @@ impl Peer {
     pub(crate) fn called(&mut self, around: &mut Around<'_>) {
         if self.calls.take(around.now, CALL_BURST, CALL_EVERY) {
             self.ping_endpoints(around, Duration::ZERO);
+            if self.trusted(around.now).is_some() {
+                self.suspicion.raise(around.now);
+            }
         }
     }
 

@@ -290,18 +290,25 @@ impl Peer {
             changed = true;
         }
         if let Some(addr) = self.trusted(now) {
+            if self.suspicion.is_raised() {
+                let relay = self.relay_for_sending(around);
+                return (Route { udp: Some(addr), socket: self.best_socket(), relay }, changed);
+            }
             return (Route { udp: Some(addr), socket: self.best_socket(), relay: None }, changed);
         }
-        let relay = around.relays.route(&self.key, self.home);
-        if let Some(region) = relay {
-            around.relays.used(now, region, &mut around.voice.out);
-        }
+        let relay = self.relay_for_sending(around);
         if self.discover_after.is_none_or(|after| now >= after) {
             self.discover_after = Some(now + DISCOVERY_GAP);
             self.discover(around, false);
             changed = true;
         }
         (Route { udp: self.best.map(|best| best.addr), socket: self.best_socket(), relay }, changed)
+    }
+
+    fn relay_for_sending(&self, around: &mut Around<'_>) -> Option<u16> {
+        let relay = around.relays.route(&self.key, self.home)?;
+        around.relays.used(around.now, relay, &mut around.voice.out);
+        Some(relay)
     }
 
     /// A pong proved `candidate`.

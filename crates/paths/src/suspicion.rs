@@ -2,8 +2,8 @@
 //!
 //! A pong proves a path for 6.5 s, and for that long everything sent on a path that just died is lost. So silence is
 //! watched: if we keep sending for a second, or a heartbeat stays unanswered for one, and *nothing* came back by that path,
-//! it is pinged three times at 300 ms. If that too stays unanswered, trust ends at once and packets go both ways, at
-//! most 3 s after the last sign of life.
+//! it is pinged three times at 300 ms, and packets go by relay as well. If that too stays unanswered, trust ends at once, at most
+//! 3 s after the last sign of life. A call-me-maybe raises the suspicion at once: the peer looks for a path, so ours may be none.
 //!
 //! Signs of life are pongs, and WireGuard packets that authenticated ([`Paths::note_received`](crate::Paths::note_received)).
 //! They only call off the suspicion. They do not prolong trust: that a peer's packets arrive does not prove that ours do,
@@ -66,6 +66,19 @@ impl Suspicion {
         self.heartbeat = None;
         self.pings = 0;
         self.ping_at.take().is_some()
+    }
+
+    /// The path is suspect from now on, whatever was heard on it.
+    pub(crate) fn raise(&mut self, now: Instant) {
+        if self.ping_at.is_none() {
+            self.pings = 0;
+            self.ping_at = Some(now);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_raised(&self) -> bool {
+        self.ping_at.is_some()
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
