@@ -7,6 +7,7 @@ import pytest
 from lab.deployment import HERE, NAMES, SEARCHED, Lab, Probe
 from lab.figures import DIRECT, FIRST_BYTE, HANG
 from lab.portmapper import MISSING, PortMapper
+from lab.test_doctor import examine
 from lab.topology import HARD, Internet
 
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(MISSING is not None, reason=MISSING or "")]
@@ -118,6 +119,32 @@ def test_hard_with_hard_is_direct_when_one_router_grants_a_port(world, figures, 
         cell.direct = round(probe.seconds("path", kind="direct") - cell.first_packet, 3)
         cell.stall = probe.finish()["longest"]
         cell.seen = probe.path
+
+
+@pytest.mark.parametrize(("protocol", "name"), [("PCP", "pcp"), pytest.param("UPnP", "upnp", marks=pytest.mark.whole)])
+def test_doctor_sees_the_mapping(world, protocol, name):
+    net, lab = world
+    here, there = net.router("here", HARD), net.router("there", HARD)
+    PortMapper(there, lab.place, only=protocol)
+    lab.agent(f"seen-{name}", there.host("bob"))
+    status, found = examine(lab, f"seen-{name}", here.host("alice"))
+    assert status == 0, found
+    assert found["diagnosis"]["verdict"]["code"] == "direct"
+    assert found["diagnosis"]["agent"]["port_mapping"] == name
+    assert found["diagnosis"]["client"]["port_mapping"] is None
+
+
+def test_doctor_asks_for_no_mapping_where_it_would_not_help(world):
+    """The router there is behind another one, so the remedy names the router here."""
+    net, lab = world
+    here = net.router("here", HARD)
+    there = net.router("isp", HARD, lan="100.64.0").router("there", HARD)
+    PortMapper(there, lab.place)
+    lab.agent("behind", there.host("bob"))
+    status, found = examine(lab, "behind", here.host("alice"))
+    assert status != 0
+    assert found["diagnosis"]["verdict"]["code"] == "hard_nat_both"
+    assert "on this machine's router" in found["diagnosis"]["verdict"]["remedy"]
 
 
 def test_hard_with_hard_stays_relayed_when_mapping_is_off(world):
