@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -32,6 +32,12 @@ class FakeEdge:
     def __init__(self, settings: EdgeSettings) -> None:
         self.settings = settings
         self.closed = False
+
+    def announce(self, keys: Sequence[str]) -> None:
+        del keys
+
+    def withdraw(self, keys: Sequence[str]) -> None:
+        del keys
 
     def close(self) -> None:
         self.closed = True

@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "login": ("login", "Sign in to a server, or create its first user."),
     "logout": ("logout", "Sign out and forget the session."),
     "ping": ("ping", "Ping a workspace and say over which path."),
+    "relay": ("relay", "Run a relay on its own, for a region of its own."),
     "server": ("server", "Run the server."),
     "show": ("show", "Show a workspace and its agents."),
     "speedtest": ("speedtest", "Measure the throughput to a workspace."),
