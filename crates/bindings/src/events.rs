@@ -76,6 +76,7 @@ pub struct Done {
     fd: i32,
     intervals: Vec<Interval>,
     total: Interval,
+    retransmits: u64,
     text: String,
 }
 
@@ -134,9 +135,9 @@ fn done(node: NodeId, request: u64, answer: Answer) -> Done {
         Answer::Checked => Done { kind: "checked", ..blank },
         Answer::Stream(fd) => Done { kind: "stream", fd: fd.into_raw_fd(), ..blank },
         Answer::Spliced => Done { kind: "spliced", ..blank },
-        Answer::Speedtest { intervals, total } => {
+        Answer::Speedtest { intervals, total, retransmits } => {
             let intervals = intervals.iter().map(span).collect();
-            Done { kind: "speedtest", intervals, total: span(&total), ..blank }
+            Done { kind: "speedtest", intervals, total: span(&total), retransmits, ..blank }
         }
         Answer::Failed(failure) => {
             let kind = match failure {

@@ -109,6 +109,8 @@ pub enum Answer {
         intervals: Vec<Row>,
         /// From the first to the last byte.
         total: Row,
+        /// Segments this end sent again.
+        retransmits: u64,
     },
     /// It failed.
     Failed(Failure),

@@ -513,8 +513,9 @@ fn pump_client(
                 cx.events.push(cx.node, Event::Progress { request, interval })
             }
             speedtest::Event::Finished(Ok(report)) => {
-                let answer = Answer::Speedtest { intervals: report.intervals, total: report.total };
-                cx.answer(request, answer);
+                let retransmits = cx.stack.flow_stats(flow).map_or(0, |stats| stats.retransmitted_segments);
+                let speedtest::Report { intervals, total } = report;
+                cx.answer(request, Answer::Speedtest { intervals, total, retransmits });
                 cx.stack.shutdown(flow);
                 verdict = Verdict::Finished;
             }

@@ -353,7 +353,11 @@ class Node:
         request = self._native.speedtest(self._number, address, SPEEDTEST_PORT, duration, download)
         self._engine._progress[request] = on_interval  # noqa: SLF001 - the two are one
         done = await self._wait(request)
-        return SpeedtestResult(intervals=tuple(_interval(item) for item in done.intervals), total=_interval(done.total))
+        return SpeedtestResult(
+            intervals=tuple(_interval(item) for item in done.intervals),
+            total=_interval(done.total),
+            retransmits=None if download else done.retransmits,
+        )
 
     def last_handshake(self, peer: str) -> float | None:
         """Seconds since the last handshake with the peer of that node key; None if there was none."""
