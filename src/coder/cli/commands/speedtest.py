@@ -240,13 +240,12 @@ def _print_comparison(results: "Sequence[Measured]", form: str) -> None:
             one.path["kind"],
             str(one.path.get("endpoint") or one.path.get("region")),
             format_latency(one.path["latency_ms"] / 1e3),
-            f"{_mbits(one.result.total):.4f} MBits",
             f"{_rate(one.result.total):.4f} Mbits/sec",
             str(one.result.retransmits),
         ]
         for one in results
     ]
-    headers = ["path", "via", "round trip", "transfer", "bandwidth", "retransmits"]
+    headers = ["path", "via", "round trip", "bandwidth", "retransmits"]
     shown = len(headers) if all(one.result.retransmits is not None for one in results) else len(headers) - 1
     output.out(output.table(headers[:shown], [row[:shown] for row in rows]))
 
