@@ -33,6 +33,9 @@ use transport::Transport;
 /// How long one node may take to accept a TCP connection, lookup included.
 const NODE_TIMEOUT: Duration = Duration::from_millis(1500);
 
+/// Where plain HTTP is served.
+const HTTP_PORT: u16 = 80;
+
 /// A connection to a relay.
 #[derive(Debug)]
 pub struct Connected {
@@ -71,6 +74,24 @@ pub fn relay(target: &Target, deadline: Deadline) -> Result<Connected, DialError
 /// Those of the last node that was tried; a status above 299 is one.
 pub fn latency(target: &Target, deadline: Deadline) -> Result<Measured, DialError> {
     first_of(target, deadline, |node| node.latency())
+}
+
+/// Whether something in between answers in a region's place, as portals do until one has signed in; `None` if no node
+/// speaks plain HTTP or none answered. A relay answers `/generate_204` with a proof that it read the question.
+pub fn captive_portal(target: &Target, deadline: Deadline) -> Option<bool> {
+    for (node, port) in target.nodes().ok()? {
+        let port = match node {
+            RelayNode { force_http: true, .. } => port,
+            RelayNode { can_port_80: true, .. } => HTTP_PORT,
+            _ => continue,
+        };
+        let plain = RelayNode { force_http: true, ..node.clone() };
+        let attempt = Attempt { target, node: &plain, port, deadline };
+        if let Ok(portal) = attempt.captive_portal() {
+            return Some(portal);
+        }
+    }
+    None
 }
 
 fn first_of<T>(
@@ -158,6 +179,19 @@ impl Attempt<'_> {
             return Err(answer.refusal(&mut transport, self.deadline));
         }
         Ok(Measured { latency: begun - written, peer })
+    }
+
+    fn captive_portal(&self) -> Result<bool, Failure> {
+        let challenge = format!("ts_{}", self.node.host);
+        let own = [("X-Tailscale-Challenge", challenge.as_str()), ("Connection", "close")];
+        // Without the configured headers: they may hold secrets, and whoever answers is not known.
+        let request =
+            http::get("/generate_204", &http::authority(&self.node.host, self.port, false), &own, &[])?;
+        let (mut transport, _) = self.connect(true)?;
+        transport.write_all_by(&request, self.deadline).map_err(Failure::io(Stage::Http))?;
+        let answer = Answer::read(&mut transport, Stage::Http, self.deadline)?.answer;
+        let proved = answer.header("x-tailscale-response") == Some(&format!("response {challenge}"));
+        Ok(answer.status != 204 || !proved)
     }
 
     fn get(&self, path: &str, own: &[(&str, &str)]) -> Result<Vec<u8>, Failure> {

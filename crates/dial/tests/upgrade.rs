@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use common::*;
-use dial::{DialError, Failure, ProxySettings, Stage, Stream, latency, relay};
+use dial::{DialError, Failure, ProxySettings, Stage, Stream, captive_portal, latency, relay};
 use serde_json::Value;
 
 fn failure(result: Result<dial::Connected, DialError>) -> Failure {
@@ -129,6 +129,30 @@ fn headers_that_http_forbids_reach_nobody() {
     let mut target = target(vec![node("a", 1)]);
     target.headers = vec![("X".into(), "a\r\nEvil: b".into())];
     assert!(matches!(failure(relay(&target, later())), Failure::Header(name) if name == "X"));
+}
+
+#[test]
+fn a_portal_is_told_from_a_relay() {
+    let (port, server) = serve(vec![
+        Box::new(|mut stream| {
+            let head = read_head(&mut stream);
+            assert!(head.starts_with("GET /generate_204 HTTP/1.1\r\n"), "{head}");
+            assert_eq!(header(&head, "X-Token"), "");
+            let proof = format!("response {}", header(&head, "X-Tailscale-Challenge"));
+            write!(stream, "HTTP/1.1 204 No Content\r\nX-Tailscale-Response: {proof}\r\n\r\n").unwrap();
+        }),
+        answer("HTTP/1.1 302 Found\r\nLocation: http://portal.test/\r\nContent-Length: 0\r\n\r\n"),
+        answer("HTTP/1.1 204 No Content\r\n\r\n"),
+    ]);
+    let mut target = target(vec![node("a", port)]);
+    target.headers = vec![("X-Token".into(), "secret".into())];
+    let found: Vec<_> = (0..3).map(|_| captive_portal(&target, later())).collect();
+    assert_eq!(found, [Some(false), Some(true), Some(true)]);
+    server.join().unwrap();
+    assert_eq!(captive_portal(&target, later()), None, "nobody is there");
+    let mut secure = target;
+    secure.region.nodes[0].force_http = false;
+    assert_eq!(captive_portal(&secure, later()), None, "nobody may be asked");
 }
 
 #[test]

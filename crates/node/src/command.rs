@@ -132,6 +132,7 @@ pub(crate) enum Command {
     PeerPaths(NodeId, NodePublic, SyncSender<Option<PeerFacts>>),
     Dialled(NodeId, u16, u64, Result<dial::Connected, dial::DialError>),
     Measured(NodeId, u16, Option<dial::Measured>),
+    Portal(NodeId, bool),
     Resolved(NodeId, u16, Vec<SocketAddr>),
     Stop,
 }

@@ -221,6 +221,7 @@ impl DataThread {
                 Some(id)
             }
             Command::Measured(id, region, latency) => on(id, &mut |node| node.measured(now, region, latency)),
+            Command::Portal(id, found) => on(id, &mut |node| node.portal(found)),
             Command::Resolved(id, region, addresses) => {
                 on(id, &mut |node| node.resolved(now, region, addresses.clone()))
             }

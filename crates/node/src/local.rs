@@ -331,6 +331,10 @@ impl Node {
         self.outlet.paths.relay_latency(now, region, measured.map(|measured| measured.latency), v6);
     }
 
+    pub(crate) fn portal(&mut self, found: bool) {
+        self.outlet.paths.captive_portal(found);
+    }
+
     pub(crate) fn resolved(&mut self, now: Instant, region: u16, addresses: Vec<SocketAddr>) {
         self.outlet.paths.stun_resolved(now, region, addresses);
     }

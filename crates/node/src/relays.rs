@@ -21,6 +21,8 @@ use crate::reactor::{Interest, Reactor, Source};
 const DIAL_LIMIT: Duration = Duration::from_secs(10);
 /// One latency measurement.
 const MEASURE_LIMIT: Duration = Duration::from_secs(3);
+/// Asking whether something else answers in a relay's place.
+const PORTAL_LIMIT: Duration = Duration::from_millis(1500);
 /// Packets kept while a connection is being made; the first handshake must not be lost.
 const WAITING_LIMIT: usize = 64;
 /// Bytes that wait for the socket before the stack is asked to pause.
@@ -120,6 +122,11 @@ impl Relays {
         let (node, mailbox) = (self.node, self.mailbox.clone());
         let _ = thread::Builder::new().name("coder-measure".into()).spawn(move || {
             let measured = dial::latency(&target, Deadline::after(MEASURE_LIMIT)).ok();
+            if measured.is_none()
+                && let Some(portal) = dial::captive_portal(&target, Deadline::after(PORTAL_LIMIT))
+            {
+                mailbox.send(Command::Portal(node, portal));
+            }
             mailbox.send(Command::Measured(node, region, measured));
         });
     }

@@ -300,6 +300,11 @@ impl Paths {
         self.after_check(now);
     }
 
+    /// While a relay could not be measured: whether something in between answers in its place. Said before `relay_latency`.
+    pub fn captive_portal(&mut self, found: bool) {
+        self.netcheck.captive_portal(found);
+    }
+
     /// Answers [`Output::ResolveStun`]; empty if the name did not resolve.
     pub fn stun_resolved(&mut self, now: Instant, region: u16, addrs: Vec<SocketAddr>) {
         self.netcheck.resolved(now, region, &addrs, &self.endpoints, &mut self.voice);

@@ -262,6 +262,14 @@ impl Netcheck {
         self.hair_pinning = outcome;
     }
 
+    /// One relay could not be reached; one that is replaced is enough.
+    pub(crate) fn captive_portal(&mut self, found: bool) {
+        if let Some(check) = &mut self.running {
+            let before = check.report.captive_portal.unwrap_or(false);
+            check.report.captive_portal = Some(before || found);
+        }
+    }
+
     /// A datagram could not be sent; if it was a request, that server is given up.
     pub(crate) fn udp_failed(&mut self, to: SocketAddr) {
         if let Some(target) = self.running.as_mut().and_then(|check| check.targets.get_mut(&to)) {

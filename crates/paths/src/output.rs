@@ -158,7 +158,7 @@ pub struct Report {
     pub pmp: Option<bool>,
     /// Not tested.
     pub pcp: Option<bool>,
-    /// Not tested.
+    /// Something in between answers in a relay's place. Asked when a relay cannot be measured.
     pub captive_portal: Option<bool>,
     /// Our home region after this check; 0 for none.
     pub preferred_derp: u16,

@@ -307,6 +307,20 @@ fn a_region_may_forbid_to_be_measured_and_chosen() {
 }
 
 #[test]
+fn one_replaced_relay_is_a_portal() {
+    let mut alone = Alone::with_socket();
+    alone.set_map(map_of([relay_region(1), relay_region(2)]));
+    alone.paths.captive_portal(true);
+    alone.paths.relay_latency(alone.now, 1, None, false);
+    alone.paths.captive_portal(false);
+    alone.paths.relay_latency(alone.now, 2, None, false);
+    assert_eq!(report(&alone.drain()).unwrap().captive_portal, Some(true));
+    alone.paths.check(alone.now);
+    alone.latency(1, 10);
+    assert_eq!(report(&alone.latency(2, 10)).unwrap().captive_portal, None, "nothing was amiss");
+}
+
+#[test]
 fn latencies_are_told_by_the_family_they_were_measured_over() {
     let mut alone = Alone::with_socket();
     alone.set_map(map_of([relay_region(1), relay_region(2)]));
