@@ -53,7 +53,7 @@ e2e: setup ## the tests that start real servers, agents and commands
 	$(BIN)/pytest -m "e2e or lab"
 
 interop: setup ## peers of other makers: needs Go, and CODER_REAL_BINARY=path for the tests with another coder
-	$(BIN)/pytest -m interop -rs
+	CODER_INTEROP=1 $(BIN)/pytest tests/interop -m interop -rs
 
 test: check rust-test ## everything: check, Rust tests, Python tests, real processes, namespaces
 	$(BIN)/pytest

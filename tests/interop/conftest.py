@@ -12,6 +12,8 @@ from interop.real import Real
 
 MODULE = Path(__file__).parent / "peers"
 REAL_BINARY = "CODER_REAL_BINARY"
+EVERYTHING = "CODER_INTEROP"
+"""Set by `make interop`: build what takes minutes too."""
 
 
 def _go(*arguments: str, patience: float = 600) -> subprocess.CompletedProcess[str]:
@@ -40,6 +42,13 @@ def build(tmp_path_factory):
         return target
 
     return built
+
+
+@pytest.fixture(scope="session")
+def build_large(build):
+    if not os.environ.get(EVERYTHING):
+        pytest.skip("takes minutes to build the first time: `make interop` tries it")
+    return build
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,8 @@ PATIENCE = 60.0
 
 
 @pytest.fixture(scope="module")
-def program(build):
-    return build("./wgpeer")
+def program(build_large):
+    return build_large("./wgpeer")
 
 
 @pytest.fixture(scope="module")

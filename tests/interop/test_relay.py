@@ -43,9 +43,9 @@ def free_port(kind: int) -> int:
 
 
 @pytest.fixture(scope="module")
-def outside(build, tmp_path_factory):
+def outside(build_large, tmp_path_factory):
     """A deployment without a relay of its own: its map names one of another maker."""
-    program = build("tailscale.com/cmd/derper")
+    program = build_large("tailscale.com/cmd/derper")
     made = Deployment(tmp_path_factory.mktemp("outside"))
     relay, stun = free_port(socket.SOCK_STREAM), free_port(socket.SOCK_DGRAM)
     node = {"Name": "900a", "RegionID": 900, "HostName": "127.0.0.1", "IPv4": "127.0.0.1", "IPv6": "none"}
