@@ -43,8 +43,9 @@ SERVICE = "/coder.tailnet.v2.Tailnet/"
 FIRST_RETRY, LAST_RETRY = 0.05, 10.0
 """Seconds between two dials of a client, at first and at most."""
 
-AFTERWARDS = 0.25
-"""Seconds after a client's introduction before the router is asked for a port: the first packets have the machine."""
+AFTERWARDS = 0.5
+"""Seconds after a client's introduction before the router is asked for a port: the first packets have the machine to
+themselves, and a short command needs no router at all."""
 
 HANG_UP = 1.0
 """Seconds the server has to end the call after our disconnect."""

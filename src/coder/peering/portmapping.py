@@ -118,9 +118,10 @@ class PortMapping:
             self._running = False
             self._machine.release()
             self._obey()
-            over = asyncio.ensure_future(self._requests.join())
-            await asyncio.wait({over}, timeout=GOODBYE)
-            over.cancel()
+            if self._requests.qsize():  # what is under way besides is of no more interest
+                over = asyncio.ensure_future(self._requests.join())
+                await asyncio.wait({over}, timeout=GOODBYE)
+                over.cancel()
             self._stop()
 
     def abandon(self) -> None:

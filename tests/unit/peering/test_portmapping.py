@@ -181,6 +181,14 @@ async def test_a_router_that_does_not_hear_the_end_does_not_hold_it_up(monkeypat
         assert home.router.table
 
 
+async def test_a_question_that_is_of_no_more_interest_does_not_hold_up_the_end(monkeypatch):
+    monkeypatch.setattr(portmapping, "GOODBYE", 1e6)
+    async with house(FakeRouter(**ONLY[Protocol.UPNP])) as home:
+        home.ignored.add(f'"{upnp.IP_1}#GetStatusInfo"')
+        await until(lambda: "/ctl/IPConn" in home.paths)
+        await home.mapping.close()
+
+
 async def test_another_port_of_the_node_is_followed():
     async with house(FakeRouter()) as home:
         await home.node.until(f"5.9.0.1:{PORT}")
