@@ -19,7 +19,8 @@
 //!   next probe fall, as in the draft.
 //! - A probe put too much in flight when its loss exceeds the own loss by the same margin. Random loss does not grow
 //!   with the sender's rate, an overflowing queue's or a policer's does: the comparison of probe and cruise tells them apart.
-//! - Start-up ends by loss only where two rounds in a row exceed, and a queue stands or the rate grows no more.
+//! - Start-up ends by loss only where two rounds in a row exceed and a queue stands, or six and the rate grows no more. Should
+//!   it have ended too early, a probe that finds twice as much without a queue starts up anew.
 //!
 //! Where no loss is the path's own, all of this is the draft's rule.
 
@@ -180,11 +181,13 @@ impl Bbr {
         let round = self.losses.round();
         self.full.on_loss(self.losses.exceed(round.lost, round.lost + round.delivered));
         self.full.on_round(self.path.bandwidth(), app_limited);
-        let stuck = round.queue_stands(self.path.min_rtt()) || !self.full.is_growing();
-        if self.full.is_overflowing() && stuck {
-            self.full.reach();
+        let queued = round.queue_stands(self.path.min_rtt());
+        if queued && self.full.is_overflowing() {
             let bdp = self.inflight(self.bandwidth(), 1.0);
             self.bounds.long = bdp.max(self.bounds.latest().1);
+            self.full.reach();
+        } else if self.full.is_flooding() {
+            self.full.reach();
         }
     }
 

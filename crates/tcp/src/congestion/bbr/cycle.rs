@@ -3,12 +3,17 @@
 use std::time::{Duration, Instant};
 
 use super::super::{Ack, RateSample};
-use super::{Bbr, Mode};
+use super::{Bbr, Bounds, FullPipe, Mode};
 
 /// A probe comes after this, and up to a second more.
 const WAIT: Duration = Duration::from_secs(2);
 /// A Reno flow on the same path would have grown its window by one segment this often at least.
 const MOST_ROUNDS: u64 = 63;
+
+/// Segments that must be acknowledged for each the bound grows by, at the fastest.
+const FASTEST: u64 = 8;
+/// A probe that finds so much more has found a path it knew little of.
+const DISCOVERY: f64 = 2.0;
 
 /// Where in the cycle the sender is.
 #[derive(Debug)]
@@ -22,10 +27,12 @@ pub(super) struct Cycle {
     judging: bool,
     /// The first round after a probe is under way.
     stopping: bool,
-    /// Rounds of the current probe in which the bound limited the sender; it then doubles its growth each round.
+    /// Rounds of probes since one went too far; the bound's growth doubles with each.
     up_rounds: u32,
     /// Bytes acknowledged that have not yet raised the bound.
     up_acked: u64,
+    /// The estimate when the probe began.
+    up_from: u64,
     random: u64,
 }
 
@@ -39,6 +46,7 @@ impl Cycle {
             stopping: false,
             up_rounds: 0,
             up_acked: 0,
+            up_from: 0,
             random: 0x9E37_79B9_7F4A_7C15,
         }
     }
@@ -72,7 +80,6 @@ impl Bbr {
     fn start_refill(&mut self, ack: &Ack) {
         self.mode = Mode::Refill;
         self.bounds.release();
-        self.cycle.up_rounds = 0;
         self.cycle.up_acked = 0;
         self.round.restart(ack.delivered);
     }
@@ -82,7 +89,20 @@ impl Bbr {
         self.cycle.since = ack.now;
         self.cycle.judging = true;
         self.cycle.stopping = false;
+        self.cycle.up_from = self.bandwidth();
         self.round.restart(ack.delivered);
+    }
+
+    /// Whether the probe found much more than was known, and no queue.
+    fn is_discovery(&self) -> bool {
+        let more = self.bandwidth() as f64 >= self.cycle.up_from as f64 * DISCOVERY;
+        more && !self.losses.round().queue_stands(self.path.min_rtt())
+    }
+
+    fn start_anew(&mut self) {
+        self.mode = Mode::Startup;
+        self.full = FullPipe::default();
+        self.bounds = Bounds::none();
     }
 
     /// Moves through the cycle, and adapts the long run's bound to what probes find.
@@ -100,6 +120,7 @@ impl Bbr {
             Mode::Down | Mode::Cruise if self.is_time_to_probe(ack.now) => self.start_refill(ack),
             Mode::Down if self.is_drained(ack) => self.start_cruise(ack),
             Mode::Refill if self.round.passed => self.start_up(ack),
+            Mode::Up if self.round.passed && self.is_discovery() => self.start_anew(),
             Mode::Up if self.is_probed(ack) => self.start_down(ack),
             _ => {}
         }
@@ -153,6 +174,7 @@ impl Bbr {
 
     fn put_too_much(&mut self, ack: &Ack, rate: &RateSample) {
         self.cycle.judging = false;
+        self.cycle.up_rounds = 0;
         if !rate.app_limited {
             self.bounds.too_much(rate.sent_in_flight, self.target());
         }
@@ -161,11 +183,13 @@ impl Bbr {
         }
     }
 
-    /// While the bound holds the probe back it grows, by one segment in the first round, two in the next, four then.
+    /// While the bound holds the probe back it grows, by one segment in the first round, two in the next, four then, up to
+    /// an eighth. A probe goes on where the last one ended, unless that one went too far.
     fn raise_bound(&mut self, ack: &Ack) {
         if self.is_bound(ack) {
             self.cycle.up_acked += ack.acked;
-            let acked_per_segment = (self.window >> self.cycle.up_rounds.min(30)).max(self.mss);
+            let slowest = self.window >> self.cycle.up_rounds.min(30);
+            let acked_per_segment = slowest.max(FASTEST * self.mss).min(self.window);
             let segments = self.cycle.up_acked / acked_per_segment;
             self.cycle.up_acked -= segments * acked_per_segment;
             self.bounds.long += segments * self.mss;

@@ -3,6 +3,7 @@
 /// Less growth than this in each of so many rounds: the pipe is full.
 const GROWTH: f64 = 1.25;
 const ROUNDS: u32 = 3;
+const LOSSY_ROUNDS: u32 = 6;
 
 /// See the [module](self).
 #[derive(Debug, Default)]
@@ -41,6 +42,11 @@ impl FullPipe {
     /// A second lossy round in a row: the first may be bad luck with a few packets.
     pub(super) fn is_overflowing(&self) -> bool {
         self.lossy >= 2
+    }
+
+    /// So many lossy rounds in a row without growth, whatever the sender had to send.
+    pub(super) fn is_flooding(&self) -> bool {
+        self.lossy >= LOSSY_ROUNDS && !self.growing
     }
 
     pub(super) fn is_reached(&self) -> bool {
