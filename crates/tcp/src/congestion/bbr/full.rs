@@ -10,6 +10,7 @@ const LOSSY_ROUNDS: u32 = 6;
 pub(super) struct FullPipe {
     bandwidth: u64,
     rounds: u32,
+    /// The last round brought more.
     growing: bool,
     /// Rounds in a row that lost too much.
     lossy: u32,
@@ -32,11 +33,6 @@ impl FullPipe {
             self.rounds += 1;
             self.reached |= self.rounds >= ROUNDS;
         }
-    }
-
-    /// The last round brought more.
-    pub(super) fn is_growing(&self) -> bool {
-        self.growing
     }
 
     /// A second lossy round in a row: the first may be bad luck with a few packets.
@@ -72,7 +68,7 @@ mod tests {
     fn three_rounds_without_growth_fill_the_pipe() {
         let mut full = FullPipe::default();
         [100, 200, 240, 240].iter().for_each(|rate| full.on_round(*rate, false));
-        assert!(!full.is_reached() && !full.is_growing());
+        assert!(!full.is_reached() && !full.growing);
         full.on_round(249, false);
         assert!(full.is_reached());
     }
@@ -90,7 +86,7 @@ mod tests {
     fn an_idle_application_fills_no_pipe_but_its_losses_count() {
         let mut full = FullPipe::default();
         (0..9).for_each(|_| full.on_round(100, true));
-        assert!(!full.is_reached() && !full.is_growing());
+        assert!(!full.is_reached() && !full.growing);
         [true, false, true].iter().for_each(|lossy| full.on_loss(*lossy));
         assert!(!full.is_overflowing());
         full.on_loss(true);
