@@ -55,6 +55,8 @@ pub(crate) struct Delivery {
     pub reordered: bool,
     /// The highest end of a segment sent only once.
     pub original_end: u64,
+    /// The highest position known to have arrived before.
+    highest: u64,
 }
 
 impl Delivery {
@@ -66,7 +68,7 @@ impl Delivery {
         }
         if !sent.resent {
             self.original_end = self.original_end.max(sent.end());
-            self.reordered |= sent.end() < *highest;
+            self.reordered |= sent.end() < self.highest;
             if sent.fate == Fate::Lost {
                 self.mistaken += u64::from(sent.len);
             }
@@ -93,6 +95,11 @@ pub(crate) struct Board {
 }
 
 impl Board {
+    /// An acknowledgement is about to be processed.
+    pub fn begin(&self) -> Delivery {
+        Delivery { highest: self.highest, ..Delivery::default() }
+    }
+
     /// Bytes on their way (RFC 6675 calls it the pipe).
     pub fn in_flight(&self) -> u64 {
         self.flying
@@ -239,6 +246,7 @@ impl Board {
             self.forget_sacks();
         }
         let mut lost = 0;
+        let mut again = std::mem::take(&mut self.again);
         for index in 0..self.sent.len() {
             if self
                 .sent
@@ -248,6 +256,11 @@ impl Board {
                 lost += self.lose(index);
             }
         }
+        again.retain(|&(start, sent_at)| {
+            let sent = self.find(start).and_then(|index| self.sent.get(index));
+            sent.is_some_and(|sent| sent.fate == Fate::Flying && sent.sent_at == sent_at)
+        });
+        self.again = again;
         lost
     }
 

@@ -20,6 +20,8 @@ const LEAST_FULL: u64 = 536;
 const DELAY: Duration = Duration::from_millis(40);
 /// Shortest time over which the application's appetite is measured.
 const LEAST_PERIOD: Duration = Duration::from_millis(2);
+/// Longer than this is no round trip: the sender just has not more to send.
+const LONGEST_LAP: Duration = Duration::from_secs(1);
 
 /// See the module.
 #[derive(Debug)]
@@ -242,9 +244,13 @@ impl Receiver {
         duplicate.into_iter().for_each(&mut add);
         let room = MAX_BLOCKS - usize::from(duplicate.is_some());
         let (nxt, beyond) = (self.nxt, &self.beyond);
-        let mut place = 0;
+        let (mut place, mut seen) = (0, [0; RECENT]);
         self.recent.retain(|&position| {
-            let alive = position >= nxt && beyond.around(position).is_some();
+            let range = beyond.around(position).filter(|range| position >= nxt && !seen.contains(&range.0));
+            let alive = range.is_some();
+            if let (Some(range), Some(slot)) = (range, seen.get_mut(place)) {
+                *slot = range.0;
+            }
             self.untold -= usize::from(!alive && place < self.untold);
             place += usize::from(alive);
             alive
@@ -334,11 +340,11 @@ impl Receiver {
         match self.lap {
             Some((end, began)) if self.nxt >= end => {
                 let sample = self.clock.saturating_duration_since(began);
-                self.round_trip = if sample < self.round_trip {
-                    sample
-                } else {
-                    self.round_trip + (sample - self.round_trip) / 8
-                };
+                if sample < self.round_trip {
+                    self.round_trip = sample;
+                } else if sample < LONGEST_LAP {
+                    self.round_trip += (sample - self.round_trip) / 8;
+                }
                 self.lap = Some((self.promised, self.clock));
             }
             Some(_) => {}

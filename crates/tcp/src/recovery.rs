@@ -59,7 +59,7 @@ impl Sender {
     /// and leaves the window as it was.
     pub fn acknowledged(&mut self, now: Instant, ack: u64, blocks: &[Range], plain: bool) {
         let before = self.board.in_flight();
-        let mut delivery = Delivery::default();
+        let mut delivery = self.board.begin();
         let duplicate = duplicate(ack, blocks);
         for &block in blocks.iter().skip(usize::from(duplicate.is_some())) {
             if block.0 < block.1 && ack <= block.0 && block.1 <= self.nxt {
@@ -72,6 +72,7 @@ impl Sender {
             self.una = ack;
             self.retries = 0;
             self.repeated = 0;
+            self.closed_since = None;
             self.timer_base = now;
             self.buffer.release(ack.min(self.end), ack >= self.end);
         } else if plain && !self.sack && !self.board.is_empty() {
@@ -98,13 +99,15 @@ impl Sender {
                 rtt = Some(sample);
             }
             rate = self.rate.delivered(now, delivery.bytes, newest);
-            self.rack.delivered(now, newest, self.rtt.min());
         }
         if delivery.reordered {
             self.rack.saw_reordering();
         }
         self.refutation.arrived += delivery.mistaken;
-        self.judge_timeout(now, advanced, delivery);
+        let mistaken = self.judge_timeout(now, advanced, delivery);
+        if let Some(newest) = delivery.newest.as_ref().filter(|newest| !(mistaken && newest.resent)) {
+            self.rack.delivered(now, newest, self.rtt.min());
+        }
         let mut lost = self.find_losses(now);
         if !self.sack {
             lost += self.find_losses_without_sack(advanced);
@@ -135,7 +138,7 @@ impl Sender {
     }
 
     fn find_losses(&mut self, now: Instant) -> u64 {
-        let Some(newest) = self.rack.newest else { return 0 };
+        let Some(newest) = self.rack.newest.filter(|_| self.sack) else { return 0 };
         let patience = self.rack.patience(&self.rtt, self.recovery.is_some(), self.board.sacked_segments());
         let (lost, again_at) = self.board.judge(now, newest, patience);
         self.rack.again_at = again_at;
@@ -232,17 +235,21 @@ impl Sender {
     }
 
     /// RFC 5682 section 3: was the timeout a mistake?
-    fn judge_timeout(&mut self, now: Instant, advanced: bool, delivery: &Delivery) {
-        let Some(end) = self.recovery.filter(|_| self.frto != Frto::Off) else { return };
+    fn judge_timeout(&mut self, now: Instant, advanced: bool, delivery: &Delivery) -> bool {
+        let Some(end) = self.recovery.filter(|_| self.frto != Frto::Off) else { return false };
         // A segment sent before the timeout and never again was still on its way, not lost.
         if delivery.original_end > 0 && delivery.original_end <= end && delivery.mistaken > 0 {
-            return self.take_back(now);
+            self.take_back(now);
+            // What was learnt from the retransmission since was about the original.
+            self.rack.newest = None;
+            return true;
         }
         self.frto = match self.frto {
             Frto::First if advanced && self.una < end && self.can_send_fresh() => Frto::Probing,
             Frto::First if !advanced => Frto::First,
             _ => Frto::Off,
         };
+        false
     }
 
     /// When [`expire`](Self::expire) has something to do.
@@ -256,11 +263,11 @@ impl Sender {
             return self.closed_since.map(|since| (since + timeout, Timer::Window));
         }
         let retransmission = (self.timer_base + timeout, Timer::Retransmission);
-        if let Some(at) = self.rack.again_at {
-            return Some(retransmission.min_by_time((at, Timer::Reordering)));
+        if let Some(at) = self.rack.again_at.filter(|at| *at < retransmission.0) {
+            return Some((at, Timer::Reordering));
         }
         match self.tail_timeout() {
-            Some(wait) => Some(retransmission.min_by_time((self.progress + wait, Timer::Tail))),
+            Some(wait) => Some(((self.progress + wait).min(retransmission.0), Timer::Tail)),
             None => Some(retransmission),
         }
     }
@@ -332,16 +339,6 @@ impl Sender {
         };
         self.probe = Some(Probe { end: self.nxt, resent });
         probe
-    }
-}
-
-trait Earlier: Sized {
-    fn min_by_time(self, other: Self) -> Self;
-}
-
-impl Earlier for (Instant, Timer) {
-    fn min_by_time(self, other: Self) -> Self {
-        if other.0 < self.0 { other } else { self }
     }
 }
 

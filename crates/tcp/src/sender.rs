@@ -224,9 +224,11 @@ impl Sender {
             self.probe_due = false;
             return self.send_probe(now);
         }
-        if self.frto != Frto::Probing
-            && let Some(index) = self.board.first_lost()
-        {
+        let lost = if self.frto == Frto::Probing { None } else { self.board.first_lost() };
+        if self.frto == Frto::First && lost != Some(0) {
+            return self.note(now, Obstacle::Congestion);
+        }
+        if let Some(index) = lost {
             let len = self.board.get(index).map_or(0, |sent| sent.len);
             return match self.obstacle(now, u64::from(len)) {
                 None => self.resend(now, index),
@@ -309,6 +311,8 @@ impl Sender {
         let in_flight = self.board.in_flight() + space;
         if self.board.is_empty() {
             self.timer_base = now;
+            self.retries = 0;
+            self.closed_since = None;
         }
         let snapshot = self.rate.sent(now, in_flight, idle);
         let start = self.nxt;

@@ -48,7 +48,7 @@ impl Connection {
         let deadlines = [
             self.handshake_deadline(),
             self.tx.deadline(),
-            self.tx.paced_until(),
+            self.tx.paced_until().filter(|_| self.outstanding()),
             self.rx.deadline(),
             self.silence_limit(),
             self.probe_at(),

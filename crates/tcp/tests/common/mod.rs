@@ -19,7 +19,7 @@ pub const fn ms(count: u64) -> Duration {
 }
 
 /// A segment of the connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Out {
     pub seq: u32,
     pub ack: u32,
@@ -28,6 +28,13 @@ pub struct Out {
     pub sack: Vec<(u32, u32)>,
     pub options: Vec<u8>,
     pub data: Vec<u8>,
+}
+
+impl std::fmt::Debug for Out {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { seq, ack, flags, window, sack, .. } = self;
+        write!(f, "{seq}+{} ack {ack} flags {flags} window {window} sack {sack:?}", self.data.len())
+    }
 }
 
 impl Out {
