@@ -7,6 +7,7 @@ mod edge;
 mod engine;
 mod events;
 mod facts;
+mod ssh;
 
 use pyo3::prelude::*;
 
@@ -25,7 +26,12 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<events::Progress>()?;
     module.add_class::<events::Failed>()?;
     module.add_class::<edge::Edge>()?;
+    module.add_class::<ssh::SshServer>()?;
+    module.add_class::<ssh::SshBegan>()?;
+    module.add_class::<ssh::SshEnded>()?;
     module.add_function(wrap_pyfunction!(edge::self_signed, module)?)?;
     module.add_function(wrap_pyfunction!(edge::certificate_pin, module)?)?;
+    module.add_function(wrap_pyfunction!(ssh::ssh_session, module)?)?;
+    module.add_function(wrap_pyfunction!(ssh::join_stdio, module)?)?;
     Ok(())
 }

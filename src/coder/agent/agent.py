@@ -4,6 +4,7 @@ The tunnel outlives all that: its node is made once, and established connections
 """
 
 import asyncio
+import os
 import random
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,13 +12,14 @@ from typing import TYPE_CHECKING
 import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from coder.agent import calls
+from coder.agent import calls, shell
 from coder.agent.node import node_settings
 from coder.agent.services import Services
+from coder.agent.sessions import Sessions
 from coder.agent.settings import AgentSettings
 from coder.agent.stats import Meter
 from coder.clock import Clock, SystemClock
-from coder.errors import CoderError, UpgradeRefused
+from coder.errors import CoderError, RpcError, UpgradeRefused
 from coder.ids import uuid_from_bytes
 from coder.peering import Backoff, Dial, Host, Peering
 from coder.peering.dialing import reason
@@ -42,6 +44,9 @@ FAREWELL = 2.0
 
 GOODBYE = 0.2
 """Seconds to wait for it to close the connection afterwards."""
+
+MAX_UNTOLD = 1024
+"""Connections the server is still to be told of; while it is away for so long that there are more, they are lost."""
 
 MIN_REPORT = 10.0
 """Seconds between two reports, however often a server asks for them: an idle agent should sleep."""
@@ -76,6 +81,7 @@ class Agent:
         self._rpc: RpcClient | None = None
         self._pending = [calls.State.STARTING, calls.State.READY]
         self._told = ""
+        self._connections: asyncio.Queue[pb.Connection] = asyncio.Queue(MAX_UNTOLD)
 
     def stop(self) -> None:
         """Ask `run` to say goodbye and return."""
@@ -122,7 +128,9 @@ class Agent:
             log.info("agent.connected", server=self._settings.url, workspace=manifest.workspace_name)
             self._rpc = rpc
             try:
-                await until_one_ends(peering.introduce(rpc), self._report(rpc, peering), _ended(rpc))
+                await until_one_ends(
+                    peering.introduce(rpc), self._report(rpc, peering), self._serve_shell(rpc, manifest), _ended(rpc)
+                )
                 if self._stop.is_set():
                     await self._farewell.wait()  # the server hangs up on our leave before we have said the last word
             finally:
@@ -147,6 +155,7 @@ class Agent:
             )
             self._services.peering = self._peering
             self._id = identity
+        self._shell(manifest)
         self._peering.set_block_direct(self._settings.block_direct or manifest.disable_direct_connections)
         self._peering.node.set_force_websockets(manifest.derp_force_websockets)
         self._peering.set_map(from_proto(manifest.derp_map))
@@ -162,6 +171,43 @@ class Agent:
         while True:
             await self._clock.sleep(max(interval.total_seconds(), MIN_REPORT))
             interval = await calls.stats(rpc, meter.read())
+
+    def _shell(self, manifest: pb.Manifest, banners: tuple[str, ...] = ()) -> None:
+        """Let SSH sessions that begin from now on find what the manifest and the server say."""
+        services = self._services
+        if services is None:
+            return
+        policy = shell.policy(
+            manifest,
+            directory=_directory(manifest),
+            token=self._settings.token.reveal(),
+            banners=banners,
+            environ=os.environ,
+        )
+        if services.sessions is None:
+            services.sessions = Sessions(shell.host_seed(manifest), policy, self._clock, self._note_connection)
+        else:
+            services.sessions.set_policy(policy)
+
+    def _note_connection(self, connection: pb.Connection) -> None:
+        copied = pb.Connection()
+        copied.CopyFrom(connection)
+        if self._connections.full():
+            self._connections.get_nowait()
+        self._connections.put_nowait(copied)
+
+    async def _serve_shell(self, rpc: RpcClient, manifest: pb.Manifest) -> None:
+        """Ask for what users are to read, then report who comes and goes."""
+        try:
+            self._shell(manifest, await calls.banners(rpc))
+        except RpcError as error:
+            log.debug("banners.none", reason=str(error))
+        while True:
+            connection = await self._connections.get()
+            try:
+                await calls.report_connection(rpc, connection)
+            except RpcError as error:
+                log.debug("connection.not_reported", reason=str(error))
 
     async def _say(self, rpc: RpcClient, state: "calls.State.ValueType") -> None:
         at = Timestamp()

@@ -1,7 +1,8 @@
-"""The calls an agent makes, each by its name on the wire. All are of version 2.0, so every server knows them."""
+"""The calls an agent makes, each by its name on the wire. Unless it says otherwise each is of version 2.0."""
 
 from datetime import timedelta
 
+from google.protobuf.empty_pb2 import Empty
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from coder.rpc.client import RpcClient
@@ -37,3 +38,16 @@ async def stats(rpc: RpcClient, figures: pb.Stats | None) -> timedelta:
     request = pb.UpdateStatsRequest(stats=figures)
     answer = await rpc.unary(_SERVICE + "UpdateStats", request, pb.UpdateStatsResponse)
     return answer.report_interval.ToTimedelta()
+
+
+async def report_connection(rpc: RpcClient, connection: pb.Connection) -> None:
+    """Say that somebody connected to a service of ours, or left it. Of version 2.4: older servers refuse it."""
+    await rpc.unary(_SERVICE + "ReportConnection", pb.ReportConnectionRequest(connection=connection), Empty)
+
+
+async def banners(rpc: RpcClient) -> tuple[str, ...]:
+    """Ask what users are to read before they work. Of version 2.2: older servers refuse it."""
+    answer = await rpc.unary(
+        _SERVICE + "GetAnnouncementBanners", pb.GetAnnouncementBannersRequest(), pb.GetAnnouncementBannersResponse
+    )
+    return tuple(banner.message for banner in answer.announcement_banners if banner.enabled and banner.message.strip())

@@ -12,9 +12,9 @@ SSH, TERMINAL, SPEEDTEST, API, SSH_STANDARD = 1, 2, 3, 4, 22
 """TCP ports that mean a service of the agent; every other port is the machine's own."""
 
 PORTS: dict[int, Literal["python", "speedtest", "refuse"]] = {
-    SSH: "refuse",
+    SSH: "python",
     TERMINAL: "refuse",
-    SSH_STANDARD: "refuse",
+    SSH_STANDARD: "python",
     SPEEDTEST: "speedtest",
     API: "python",
 }

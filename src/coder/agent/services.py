@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from coder.agent.node import SSH, SSH_STANDARD
 from coder.dataplane.engine import Incoming, PathChanged, RelayProblem
 from coder.peering import PortMapped
 from coder.tailnet.sides import NOTHING
 
 if TYPE_CHECKING:
+    from coder.agent.sessions import Sessions
     from coder.peering import Peering
 
 MAX_CLIENTS = 64
@@ -25,11 +27,15 @@ class Services:
     def __init__(self) -> None:
         self.peering: Peering | None = None
         """Set once the node exists; what the report on the connection is made from."""
+        self.sessions: Sessions | None = None
+        """Set once the agent knows what its shell is like."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def on_event(self, event: object) -> None:
         """Take an event of the node."""
         match event:
+            case Incoming(port=port) if port in (SSH, SSH_STANDARD) and self.sessions is not None:
+                self.sessions.serve(event.stream, event.source)
             case Incoming():
                 self._accept(event)
             case PathChanged():
@@ -67,6 +73,8 @@ class Services:
 
     async def close(self) -> None:
         """End all streams."""
+        if self.sessions is not None:
+            await self.sessions.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -17,8 +17,13 @@ __all__ = [
     "RelayProblem",
     "Report",
     "SelfChanged",
+    "SshBegan",
+    "SshEnded",
+    "SshServer",
     "certificate_pin",
+    "join_stdio",
     "self_signed",
+    "ssh_session",
 ]
 
 @final
@@ -172,6 +177,42 @@ class Engine:
     def close(self) -> None: ...
 
 @final
+class SshBegan:
+    @property
+    def session(self) -> int: ...
+    @property
+    def kind(self) -> str: ...
+
+@final
+class SshEnded:
+    @property
+    def session(self) -> int: ...
+    @property
+    def status(self) -> int | None: ...
+    @property
+    def reason(self) -> str: ...
+
+@final
+class SshServer:
+    def __new__(cls, seed: bytes) -> SshServer: ...
+    def fileno(self) -> int: ...
+    def notices(self) -> list[SshBegan | SshEnded]: ...
+    def set_policy(
+        self,
+        *,
+        shell: str,
+        directory: str,
+        defaults: Sequence[tuple[str, str]],
+        overrides: Sequence[tuple[str, str]],
+        banners: Sequence[str],
+        motd: str | None,
+        block_file_transfer: bool,
+    ) -> None: ...
+    def serve(self, fd: int, session: int) -> None: ...
+    def sessions(self) -> int: ...
+    def close(self) -> None: ...
+
+@final
 class Edge:
     def __new__(
         cls,
@@ -210,3 +251,12 @@ class Edge:
 
 def self_signed(names: Sequence[str]) -> tuple[str, str]: ...
 def certificate_pin(pem: bytes) -> str: ...
+def ssh_session(
+    fd: int,
+    *,
+    command: str | None,
+    terminal: str | None,
+    variables: Sequence[tuple[str, str]],
+    agent: str | None,
+) -> tuple[int, str]: ...
+def join_stdio(fd: int) -> None: ...
