@@ -1,0 +1,77 @@
+"""SSH sessions of the agent: the server is started by the first one, and each is reported to whoever wants to know."""
+
+import socket
+import uuid
+from collections.abc import Callable
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from coder.clock import Clock
+from coder.dataplane.ssh import SshBegan, SshEnded, SshPolicy, SshServer
+from coder.wire.proto import agent_pb2 as pb
+
+TYPES = {
+    "ssh": pb.Connection.Type.SSH,
+    "vscode": pb.Connection.Type.VSCODE,
+    "jetbrains": pb.Connection.Type.JETBRAINS,
+}
+
+
+class Sessions:
+    """What SSH clients of one agent do. `report` takes a connection to be told to the server; it must not block."""
+
+    def __init__(self, seed: bytes, policy: SshPolicy, clock: Clock, report: Callable[[pb.Connection], None]) -> None:
+        self._seed = seed
+        self._policy = policy
+        self._clock = clock
+        self._report = report
+        self._server: SshServer | None = None
+        self._sources: dict[int, str] = {}
+        self._began: dict[int, pb.Connection] = {}
+
+    def set_policy(self, policy: SshPolicy) -> None:
+        """Replace what sessions find from now on."""
+        self._policy = policy
+        if self._server is not None:
+            self._server.set_policy(policy)
+
+    def serve(self, stream: socket.socket, source: str) -> None:
+        """Serve a client that came through the tunnel from this address; takes the stream over."""
+        if self._server is None:
+            self._server = SshServer(self._seed, self._policy, self._hear)
+        self._sources[self._server.serve(stream)] = source
+
+    async def close(self) -> None:
+        """End them all."""
+        if self._server is not None:
+            server, self._server = self._server, None
+            await server.close()
+
+    def _hear(self, notice: SshBegan | SshEnded) -> None:
+        match notice:
+            case SshBegan():
+                began = pb.Connection(
+                    id=uuid.uuid4().bytes,
+                    action=pb.Connection.Action.CONNECT,
+                    type=TYPES.get(notice.kind, pb.Connection.Type.SSH),
+                    timestamp=_timestamp(self._clock.now()),
+                    ip=self._sources.get(notice.session, ""),
+                )
+                self._began[notice.session] = began
+                self._report(began)
+            case SshEnded():
+                self._sources.pop(notice.session, None)
+                ended = self._began.pop(notice.session, None)
+                if ended is not None:
+                    ended.action = pb.Connection.Action.DISCONNECT
+                    ended.timestamp.CopyFrom(_timestamp(self._clock.now()))
+                    ended.status_code = notice.status or 0
+                    ended.reason = notice.reason
+                    self._report(ended)
+
+
+def _timestamp(at: datetime) -> Timestamp:
+    made = Timestamp()
+    made.FromDatetime(at)
+    return made
