@@ -217,3 +217,19 @@ async def test_no_socket_opens_with_the_other_kind_of_token(live: Server, path: 
             await live.open(filled(path, workspace), headers)
         assert refused.value.response.status_code == 401
         assert json.loads(refused.value.response.body)["message"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/derp-map", "/workspaceagents/{agent}/logs?follow", "/workspaces/{workspace}/watch-ws"]
+)
+async def test_what_is_followed_ends_with_the_token_it_was_opened_with(live: Server, path: str):
+    workspace = await live.workspace()
+    made = await live.call("POST", "/users/me/keys/tokens", json={"lifetime": 90 * 10**9})
+    async with await live.open(filled(path, workspace), {TOKEN_HEADER: made.json()["key"]}) as socket:
+        await (await socket.ping())
+        await live.clock.advance(60)
+        await (await socket.ping())
+        await live.clock.advance(60)
+        async for _ in socket:
+            pass
+        assert socket.close_code == 1000

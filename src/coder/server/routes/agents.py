@@ -13,6 +13,7 @@ from coder.server import agent_status, feeds, views
 from coder.server.auth import Caller, SignedIn
 from coder.server.deployment import Deployed, Deployment
 from coder.server.problems import Problem, not_found, upgrade_required
+from coder.server.rechecks import rechecked
 from coder.server.surroundings import of_agents
 
 router = APIRouter(tags=["agents"])
@@ -74,7 +75,8 @@ async def logs(
 async def follow_logs(websocket: WebSocket, agent: UUID, who: SignedIn, deployment: Deployed, after: int = 0) -> None:
     """Send what the agent and its scripts printed, and what they print from now on: an array of lines each message."""
     found = await visible(deployment, who, agent)
-    with deployment.sockets.belonging_to(agent, who.user.id, who.key.id, found.owner.id):
+    sockets = deployment.sockets.belonging_to(agent, who.user.id, who.key.id, found.owner.id)
+    with sockets, rechecked(deployment, who):
         await websocket.accept()
         await feeds.send(websocket, _lines(deployment, agent, after))
 

@@ -1,6 +1,5 @@
 """The sockets of clients: introductions to agents, and the DERP map."""
 
-import asyncio
 from collections.abc import AsyncIterator, Hashable
 from uuid import UUID, uuid4
 
@@ -10,10 +9,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from coder.rpc import server as rpc
 from coder.server import api_version, feeds
-from coder.server.auth import Caller, SignedIn, caller, still_valid
+from coder.server.auth import Caller, SignedIn, caller
 from coder.server.channel import ServerChannel
 from coder.server.deployment import Deployed, Deployment
 from coder.server.problems import DATABASE_UNREACHABLE, RESUME_FIELD, Problem
+from coder.server.rechecks import rechecked
 from coder.server.routes.agents import visible
 from coder.server.tailnet_calls import TailnetCalls
 from coder.server.upgrade import websocket_route
@@ -21,9 +21,6 @@ from coder.tailnet.resume import InvalidResumeToken
 
 router = APIRouter(tags=["agents"])
 log = structlog.get_logger(__name__)
-
-RECHECK_EVERY = 60.0
-"""Seconds between looks at whether the user of an open socket may still have it."""
 
 
 @websocket_route(router, "/workspaceagents/{agent}/coordinate", caller)
@@ -50,14 +47,11 @@ async def _serve(
     websocket: WebSocket, deployment: Deployment, who: Caller, calls: TailnetCalls, version: str, *owners: Hashable
 ) -> None:
     bound = structlog.contextvars.bound_contextvars(peer=str(calls.peer), user=who.user.username)
-    with bound, deployment.sockets.belonging_to(who.user.id, who.key.id, *owners):
+    sockets = deployment.sockets.belonging_to(who.user.id, who.key.id, *owners)
+    with bound, sockets, rechecked(deployment, who):
         await websocket.accept()
-        watching = asyncio.create_task(_recheck(deployment, who))
-        try:
-            fault = await rpc.serve(ServerChannel(websocket), calls.handlers(), clock=deployment.clock)
-            log.info("client.gone", api_version=version, fault=str(fault) if fault else None)
-        finally:
-            watching.cancel()
+        fault = await rpc.serve(ServerChannel(websocket), calls.handlers(), clock=deployment.clock)
+        log.info("client.gone", api_version=version, fault=str(fault) if fault else None)
 
 
 def _resumed(deployment: Deployment, token: str | None) -> UUID:
@@ -78,18 +72,10 @@ async def _require_database(deployment: Deployment) -> None:
         raise Problem(500, DATABASE_UNREACHABLE) from None
 
 
-async def _recheck(deployment: Deployment, who: Caller) -> None:
-    """End the caller's sockets when their session has ended or they have been suspended."""
-    while True:
-        await deployment.clock.sleep(RECHECK_EVERY)
-        if not await still_valid(deployment, who):
-            deployment.sockets.end(who.key.id, "session ended")
-
-
 @websocket_route(router, "/derp-map", caller)
 async def derp_map(websocket: WebSocket, who: SignedIn, deployment: Deployed) -> None:
     """Send the DERP map as JSON, now and whenever it changes."""
-    with deployment.sockets.belonging_to(who.user.id, who.key.id):
+    with deployment.sockets.belonging_to(who.user.id, who.key.id), rechecked(deployment, who):
         await websocket.accept()
         await feeds.send(websocket, _maps(deployment))
 

@@ -16,6 +16,7 @@ from coder.server import agent_status, events, search, views
 from coder.server.auth import Caller, SignedIn, caller, user_named
 from coder.server.deployment import Deployed, Deployment
 from coder.server.problems import Problem, invalid, not_found
+from coder.server.rechecks import rechecked
 from coder.server.surroundings import surroundings
 from coder.server.upgrade import websocket_route
 
@@ -244,7 +245,7 @@ async def watch_by_websocket(websocket: WebSocket, workspace: UUID, who: SignedI
 
 
 async def _states(deployment: Deployment, workspace: UUID, who: Caller) -> AsyncIterator[Any]:
-    with deployment.changes.watch(workspace) as changed:
+    with deployment.changes.watch(workspace) as changed, rechecked(deployment, who):
         while True:
             async with deployment.store.read() as session:
                 row = _seen(await workspaces.get(session, workspace), who)
