@@ -74,6 +74,9 @@ class _Checker:
         if top is None:
             return
         self._scores(top)
+        path, omit = top.get("omitDefaultRegions", ((), None))
+        if not isinstance(omit, bool | None):
+            self._fault(path, "expected true or false")
         regions = top.get("Regions", (("Regions",), None))
         if not isinstance(regions[1], dict) or not regions[1]:
             self._fault(regions[0] if "Regions" in top else (), "the map has no regions")
