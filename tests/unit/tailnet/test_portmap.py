@@ -176,6 +176,18 @@ def test_a_mapping_is_renewed_at_half_its_life_and_keeps_its_port(protocol):
     assert PORT not in talk.router.table
 
 
+@pytest.mark.parametrize("protocol", [Protocol.PCP, Protocol.PMP])
+@pytest.mark.parametrize("steps", range(5))
+def test_being_suspended_while_answers_wait_is_no_silence_of_the_router(protocol, steps):
+    """After the pause the timers come first, and only then what lies in the sockets."""
+    talk = Talk(FakeRouter(**ONLY[protocol])).run(steps * LATENCY)
+    talk.now += 100
+    for _ in range(2):
+        talk.machine.handle_timeout(talk.now)
+        talk.drain()
+    assert talk.run(1).mapped == [(f"5.9.0.1:{PORT}",)]
+
+
 @pytest.mark.parametrize("protocol", Protocol)
 def test_leaving_undoes_the_mapping(protocol):
     talk = Talk(FakeRouter(**ONLY[protocol])).run(3)

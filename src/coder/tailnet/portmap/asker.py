@@ -9,6 +9,8 @@ from coder.tailnet.portmap.values import Lease, Network, Output, ToGateway
 
 RESENDS: Final = (0.25, 0.5, 1.0, 1.0)
 """Seconds after each sending: until the next one, at last until giving up (RFC 6886, 3.1, gives up much later)."""
+LATE: Final = 0.5
+"""Seconds by which a deadline is missed only by who was suspended."""
 
 
 class State(Enum):
@@ -93,7 +95,10 @@ class Resending(Asker):
         if self.state is not State.ASKING or self._due is None or now < self._due:
             return
         if self._sent == len(RESENDS):
-            self.refuse("it did not answer")
+            if now < self._due + LATE:
+                self.refuse("it did not answer")
+            else:
+                self._due = now + RESENDS[-1]  # it is we who slept: the answer may lie in the socket
             return
         self._due = now + RESENDS[self._sent]
         self._sent += 1

@@ -206,12 +206,13 @@ class PortMap:
 
     def _probe(self, now: float) -> None:
         assert self._started is not None
-        while self._probes < len(PROBES) and now >= self._started + PROBES[self._probes]:
-            self._probes += 1
-            for asker in self._askers:
-                if asker.available is None:
-                    asker.probe()
-        if now >= self._started + PROBING:
+        if self._probes < len(PROBES):  # one a call, so that who was suspended hears answers before it concludes
+            if now >= self._started + PROBES[self._probes]:
+                self._probes += 1
+                for asker in self._askers:
+                    if asker.available is None:
+                        asker.probe()
+        elif now >= self._started + PROBING:
             self._started = None
             for asker in self._askers:
                 asker.available = bool(asker.available)
