@@ -29,6 +29,15 @@ impl Peer {
         }
     }
 
+    /// A relay connection is back. A call-me-maybe it was to carry is lost; whoever looks for a path calls again.
+    pub(crate) fn call_again(&mut self, around: &mut Around<'_>, region: u16) {
+        let now = around.now;
+        let looking = self.is_active(now) && self.trusted(now).is_none() && !self.endpoints.is_empty();
+        if looking && around.relays.route(&self.key, self.home) == Some(region) {
+            self.discover(around, true);
+        }
+    }
+
     /// Pings the best path, and looks for a better one if there is reason to. Ends itself with the session.
     pub(crate) fn heartbeat(&mut self, around: &mut Around<'_>) {
         let now = around.now;

@@ -276,8 +276,11 @@ impl Paths {
 
     /// The connection to a region's relay is up.
     pub fn relay_up(&mut self, now: Instant, region: u16) {
-        self.relays.up(now, region, &mut self.voice.out);
-        self.settle_all(now);
+        if self.relays.up(now, region, &mut self.voice.out) {
+            self.each_peer(now, |peer, around| peer.call_again(around, region));
+        } else {
+            self.settle_all(now);
+        }
     }
 
     /// The connection to a region's relay broke, or could not be made.

@@ -107,12 +107,15 @@ impl Relays {
         self.is_up(region) && self.reverse.insert(peer, region) != Some(region)
     }
 
-    pub(crate) fn up(&mut self, now: Instant, region: u16, out: &mut VecDeque<Output>) {
-        let Some(connection) = self.connections.get_mut(&region) else { return };
+    /// A connection is up. Returns whether it had been lost: what was sent by it meanwhile is, too.
+    pub(crate) fn up(&mut self, now: Instant, region: u16, out: &mut VecDeque<Output>) -> bool {
+        let Some(connection) = self.connections.get_mut(&region) else { return false };
+        let returned = connection.failures > 0;
         *connection = Connection { state: State::Up, written: now, failures: 0 };
         if region == self.home {
             out.push_back(Output::Prefer { region, home: true });
         }
+        returned
     }
 
     /// A connection broke or could not be made. Returns whether there was one.

@@ -433,3 +433,19 @@ fn removing_a_peer_leaves_nothing() {
     assert_eq!(udp(&mut alone, NEAR, &peer.ping(1)), []);
     assert!(plain(&alone.pass(Duration::from_secs(100))).iter().all(|output| peer.read(output).is_none()));
 }
+
+/// What was to go by a relay connection that is gone is lost, so the peer is called again when it is back.
+#[test]
+fn a_returned_relay_carries_the_call_again() {
+    let (mut alone, peer) = met(&[NEAR]);
+    alone.paths.relay_down(alone.now, 9);
+    send(&mut alone, &peer);
+    alone.drain();
+    let outputs = plain(&alone.pass(ms(20)));
+    assert!(outputs.contains(&Output::OpenRelay(9)));
+    alone.paths.relay_up(alone.now, 9);
+    let calls = |outputs: &[Output]| outputs.iter().filter(|o| matches!(o, Output::Relay { .. })).count();
+    assert_eq!(calls(&alone.drain()), 1);
+    alone.paths.relay_up(alone.now, 9);
+    assert_eq!(calls(&alone.drain()), 0, "nothing was lost");
+}
