@@ -188,6 +188,21 @@ def test_being_suspended_while_answers_wait_is_no_silence_of_the_router(protocol
     assert talk.run(1).mapped == [(f"5.9.0.1:{PORT}",)]
 
 
+def test_being_suspended_during_the_last_wait_gives_the_answer_its_time():
+    class Slow(FakeRouter):
+        def datagram(self, now, data):
+            answer = super().datagram(now, data)
+            return answer if self.log.count("pcp-map") in {0, 4} else None
+
+    talk = Talk(Slow(pmp=False, upnp=False))
+    while talk.router.log.count("pcp-map") < 3 or not talk.events:
+        talk.run(LATENCY)
+    talk.now += 100
+    talk.machine.handle_timeout(talk.now)
+    talk.drain()
+    assert talk.run(1).mapped == [(f"5.9.0.1:{PORT}",)]
+
+
 @pytest.mark.parametrize("protocol", Protocol)
 def test_leaving_undoes_the_mapping(protocol):
     talk = Talk(FakeRouter(**ONLY[protocol])).run(3)
