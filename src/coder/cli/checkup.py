@@ -2,10 +2,10 @@
 
 import asyncio
 import functools
-import json
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from itertools import starmap
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
@@ -21,8 +21,9 @@ from coder.errors import CoderError, TimedOut, Unreachable
 from coder.tailnet.diagnosis import SETTLED, Code, Nat, Side
 
 if TYPE_CHECKING:
+    from coder.cli.relaycheck import Exchange
     from coder.dataplane.engine import NetworkReport, Pong
-    from coder.wire.derpmap import DerpMap
+    from coder.wire.derpmap import DerpMap, Region
 
 TO_SERVER = ("server", "sign-in", "version")
 TO_WORKSPACE = (*TO_SERVER, "agent", "relay", "coordination", "disco", "wireguard", "direct")
@@ -60,7 +61,7 @@ async def examine(flags: Globals, argument: str | None, *, patience: float, tell
         api = await _server(flags, exam, patience)
         with api:
             if target is None:
-                await _relays(flags, exam, api, patience)
+                await _relays(exam, flags, api, patience)
                 found.status = "ok"
             else:
                 await _workspace(flags, exam, api, target, patience=patience, found=found)
@@ -129,7 +130,7 @@ async def _workspace(
         async def relay() -> Told[Connection]:
             engine = await stack.enter_async_context(Engine())
             made = await stack.enter_async_context(introduced(flags, api, engine, agent_id, target.name))
-            await _await(made.watch.home.wait(), made, patience, lambda: _no_relay(made.watch))
+            await _await(made.watch.home.wait(), made, patience, lambda: _no_relay(made.watch.problem))
             await network.checked(made.node, patience)
             return Told(made, _relay_text(made))
 
@@ -178,6 +179,7 @@ async def _first_pong(connection: Connection, patience: float) -> "Pong":
                 raise errors.no_answer(
                     connection.workspace, format_duration(patience), connection.watch.problem
                 ) from None
+            await asyncio.sleep(PING_EVERY)
 
 
 async def _until_direct(connection: Connection, pong: "Pong", patience: float) -> "Pong":
@@ -225,9 +227,9 @@ async def _await(event: Any, connection: Connection, patience: float, late: Call
         waiting.cancel()
 
 
-def _no_relay(watch: Watch) -> Unreachable:
+def _no_relay(problem: str) -> Unreachable:
     return Unreachable(
-        "no relay could be reached" + (f" ({watch.problem})" if watch.problem else ""),
+        "no relay could be reached" + (f" ({problem})" if problem else ""),
         remedy="What stands between here and the server must let HTTP upgrades or WebSockets through.",
     )
 
@@ -260,51 +262,46 @@ def _way(watch: Watch, region: int, *, forced: bool) -> str:
 # To the relays alone
 
 
-async def _relays(flags: Globals, exam: Examination, api: Api, patience: float) -> None:
-    from coder.dataplane.engine import Engine, NodeSettings
-    from coder.peering import network
+async def _relays(exam: Examination, flags: Globals, api: Api, patience: float) -> None:
+    from coder.cli import relaycheck
+    from coder.dataplane.engine import Engine
     from coder.tailnet import derpmap
-    from coder.wire import derpmap_json
 
-    watch = Watch(verbose=flags.verbose)
     async with AsyncExitStack() as stack:
 
-        async def relay() -> Told[tuple["DerpMap", "NetworkReport"]]:
+        async def relay() -> Told[tuple["DerpMap", "NetworkReport | None"]]:
             info = await in_thread(api.any_connection_info)
             relays = derpmap.rewrite_embedded(relay_map(api.url, info), api.url)
             forced = bool(info.get("derp_force_websockets"))
+            rules = relaycheck.Rules(headers=flags.headers(api.url), force_websockets=forced)
             engine = await stack.enter_async_context(Engine())
-            settings = NodeSettings(addresses=(), force_websockets=forced, headers=flags.headers(api.url))
-            node = engine.node(settings, watch.on_event)
-            stack.callback(node.close)
-            node.set_map(json.dumps(derpmap_json.dump(relays)))
-            report = await network.checked(node, patience)
-            if report is None or not report.preferred_derp:
-                raise _no_relay(watch)
-            text, silent = _latencies(relays, report)
-            way = _way(watch, report.preferred_derp, forced=forced)
-            return Told((relays, report), f"{text}; {way}", warn=silent, remedy=watch.problem if silent else "")
+            regions = [one for one in relays.regions.values() if not all(node.stun_only for node in one.nodes)]
+            report, found = await asyncio.gather(
+                relaycheck.check(engine, relays, rules, patience),
+                asyncio.gather(*(relaycheck.exchange(engine, relays, one, rules, patience) for one in regions)),
+            )
+            broken = [one for one in found if one.round_trip is None]
+            if len(broken) == len(found):
+                raise _no_relay(broken[0].problem)
+            text = ", ".join(starmap(_relay_result, zip(regions, found, strict=True)))
+            return Told((relays, report), text, warn=bool(broken))
 
         relays, report = await exam.run("relay", relay)
 
         async def udp() -> Told[None]:
-            side = await diagnose.here(report)
-            return _udp(side, stun=diagnose.has_stun(relays))
+            if report is None:
+                return Told(None, "the network could not be checked in time", warn=True)
+            return _udp(await diagnose.here(report), stun=diagnose.has_stun(relays))
 
         await exam.run("udp", udp)
 
 
-def _latencies(relays: "DerpMap", report: "NetworkReport") -> tuple[str, bool]:
-    """Say how far each relay is; and whether one did not answer."""
-    parts, silent = [], False
-    for number, region in sorted(relays.regions.items()):
-        if all(node.stun_only for node in region.nodes):
-            continue
-        latency = report.region_latency.get(number)
-        silent = silent or latency is None
-        home = " (home)" if number == report.preferred_derp and len(report.region_latency) > 1 else ""
-        parts.append(f"{region.name or number} {'no answer' if latency is None else format_latency(latency)}{home}")
-    return ", ".join(parts), silent
+def _relay_result(region: "Region", found: "Exchange") -> str:
+    name = region.name or f"region {region.id}"
+    if found.round_trip is None:
+        return f"{name} does not work ({found.problem})"
+    way = "by HTTP upgrade" if found.websocket is None else f"by WebSocket ({found.websocket})"
+    return f"{name} works {way}, {format_latency(found.round_trip)} there and back"
 
 
 def _udp(side: Side, *, stun: bool) -> Told[None]:

@@ -23,11 +23,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "list": ("list", "List workspaces."),
     "login": ("login", "Sign in to a server, or create its first user."),
     "logout": ("logout", "Sign out and forget the session."),
+    "netcheck": ("netcheck", "Report on relays and this machine's network, as JSON."),
     "ping": ("ping", "Ping a workspace and say over which path."),
     "relay": ("relay", "Run a relay on its own, for a region of its own."),
     "server": ("server", "Run the server."),
     "show": ("show", "Show a workspace and its agents."),
     "speedtest": ("speedtest", "Measure the throughput to a workspace."),
+    "ssh": ("ssh", "Open a shell in a workspace, or run a command there."),
     "version": ("version", "Print the version."),
     "whoami": ("whoami", "Say who is signed in, and where."),
 }

@@ -6,7 +6,9 @@ from fakes.engine import REPORT
 from fakes.network import AGENT, BY_NAME, DIRECT_PONG, PATHS, PEER_KEY, RELAY_PONG, netcheck, paths, with_node
 from fakes.server import AGENT_ID, MAP, SESSION, agent, workspace
 
+from coder.cli.health import go_duration
 from coder.dataplane.engine import RelayProblem
+from coder.errors import TimedOut
 
 STAGES = ["server", "sign-in", "version", "agent", "relay", "coordination", "disco", "wireguard", "direct"]
 ALONE = ["server", "sign-in", "version", "relay", "udp"]
@@ -281,12 +283,11 @@ def test_the_way_to_the_relays(coder, network):
     assert code == 0
     assert (found["workspace"], found["status"]) == (None, "ok")
     assert [stage["name"] for stage in found["stages"]] == ALONE
-    assert stage(found, "relay")["text"] == "Coder Embedded Relay 1.0ms; by HTTP upgrade"
+    assert stage(found, "relay")["text"] == "Coder Embedded Relay works by HTTP upgrade, 29ms there and back"
     assert stage(found, "udp")["text"] == "UDP works, easy NAT, IPv4"
     assert network.asked(f"/api/v2/workspaceagents/{AGENT_ID}") == []
-    [node] = network.engines[0].nodes
-    assert node.closed
-    assert '"HostName": "127.0.0.1"' in node.maps[0]
+    assert len(network.engines[0].nodes) == 3, "two that exchange a message, and one that looks at the network"
+    assert all(node.closed and '"HostName": "127.0.0.1"' in node.maps[0] for node in network.engines[0].nodes)
 
 
 @pytest.mark.parametrize(
@@ -307,9 +308,84 @@ def test_a_network_without_direct_connections_is_a_warning(coder, network, repor
 
 
 def test_no_relay_answers(coder, network):
-    with_node(network, lambda node: reports(node, preferred_derp=0, region_latency={}))
-    code, found = examine(coder)
+    def deaf(node):
+        node.on_event(RelayProblem(region=999, text="refused"))
+
+    network.prepare = deaf
+    code, found = examine(coder, "-t", "100ms")
     assert (code, failed_at(found), found["status"]) == (1, "relay", "failed")
+    assert stage(found, "relay")["text"] == "no relay could be reached (refused)"
+
+
+def test_one_of_two_relays_is_a_warning(coder, network):
+    both = json.loads(json.dumps(MAP))
+    both["Regions"]["7"] = {
+        "RegionID": 7, "RegionCode": "eu", "RegionName": "Far", "Nodes": [
+            {"Name": "7a", "RegionID": 7, "HostName": "far.example"}
+        ],
+    }  # fmt: skip
+    network.answers["GET /api/v2/workspaceagents/connection"] = (200, {"derp_map": both})
+    with_node(
+        network, lambda node: setattr(node, "pongs", [TimedOut("no")] if len(nodes(network)) < 2 else [RELAY_PONG])
+    )
+    code, found = examine(coder, "-t", "100ms")
+    assert code == 0
+    assert stage(found, "relay")["status"] == "warn"
+    assert stage(found, "relay")["text"].count("does not work (no answer)") == 1
+
+
+def nodes(network):
+    return network.engines[0].nodes if network.engines else []
+
+
+def test_netcheck_has_the_protocols_shape(coder, network):
+    run = coder("netcheck")
+    assert run.code == 0, run.err
+    assert run.err == "Gathering a network report. This may take a few seconds...\n"
+    found = json.loads(run.out)
+    derp = found["derp"]
+    assert (derp["severity"], derp["healthy"], derp["warnings"]) == ("ok", True, [])
+    assert derp["netcheck"]["RegionLatency"] == {"999": 1_000_000}
+    assert derp["netcheck"]["GlobalV4"] == "203.0.113.7:41641"
+    [node] = derp["regions"]["999"]["node_reports"]
+    assert node["node"]["HostName"] == "127.0.0.1"
+    assert (node["can_exchange_messages"], node["round_trip_ping"], node["round_trip_ping_ms"]) == (True, "29ms", 29)
+    assert node["stun"] == {"Enabled": True, "CanSTUN": True, "Error": None}
+    assert found["interfaces"]["interfaces"]
+
+
+def test_netcheck_where_nothing_works(coder, network, monkeypatch):
+    monkeypatch.setattr("coder.cli.commands.netcheck.PATIENCE", 0.1)
+    with_node(network, lambda node: (setattr(node, "pongs", [None]), reports(node, udp=False)))
+    network.answers["GET /api/v2/workspaceagents/connection"] = (
+        200, {"derp_map": MAP, "derp_force_websockets": True},
+    )  # fmt: skip
+    derp = json.loads(coder("netcheck").out)["derp"]
+    assert (derp["severity"], derp["healthy"]) == ("error", False)
+    [node] = derp["regions"]["999"]["node_reports"]
+    assert (node["healthy"], node["can_exchange_messages"], node["uses_websocket"]) == (False, False, True)
+    assert [warning["code"] for warning in node["warnings"]] == ["EDERP01"]
+    assert node["stun"] == {"Enabled": True, "CanSTUN": False, "Error": "no answer"}
+
+
+@pytest.mark.parametrize(
+    ("relays", "report", "codes"),
+    [(NO_STUN, {}, ["ESTUN01"]), (MAP, {"mapping_varies_by_dest_ip": True}, ["ESTUN02"])],
+)
+def test_netcheck_warns_of_a_network_without_direct_connections(coder, network, relays, report, codes):
+    network.answers["GET /api/v2/workspaceagents/connection"] = (200, {"derp_map": relays})
+    with_node(network, lambda node: reports(node, **report))
+    derp = json.loads(coder("netcheck").out)["derp"]
+    assert [warning["code"] for warning in derp["warnings"]] == codes
+    assert (derp["severity"], derp["healthy"]) == ("warning", True)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.000397541, "397.541µs"), (0.0012, "1.2ms"), (0, "0s"), (2.5, "2.5s"), (5e-9, "5ns"), (0.029, "29ms")],
+)
+def test_durations_as_go_writes_them(seconds, text):
+    assert go_duration(seconds) == text
 
 
 def test_usage(coder):
