@@ -46,7 +46,7 @@ impl Chunks {
         }
         let needed = (offset + wanted).min(CHUNK);
         if piece.len() < needed {
-            piece.resize(needed.max(piece.len() * 2).max(LEAST).min(CHUNK), 0);
+            piece.resize(needed.max(piece.len() * 2).clamp(LEAST, CHUNK), 0);
         }
         piece.get_mut(offset..).unwrap_or_default()
     }
