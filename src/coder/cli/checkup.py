@@ -11,7 +11,7 @@ from uuid import UUID
 
 from coder.cli import diagnose, errors, versions, workspaces
 from coder.cli.api import Api
-from coder.cli.connect import Connection, Watch, introduced, not_connected, relay_map
+from coder.cli.connect import Connection, introduced, not_connected, relay_map
 from coder.cli.context import Globals, normal_url
 from coder.cli.diagnose import Findings
 from coder.cli.options import format_duration, format_latency
@@ -31,6 +31,8 @@ TO_RELAYS = (*TO_SERVER, "relay", "udp")
 
 FORBIDDEN = {Code.BLOCKED_BY_CLIENT, Code.BLOCKED_BY_SERVER, Code.BLOCKED_BY_AGENT}
 """Verdicts that no waiting changes."""
+
+LET_THROUGH = "What stands between here and the server must let HTTP upgrades or WebSockets through."
 
 PING_EVERY = 0.25
 """Seconds between two pings while a direct path is awaited."""
@@ -122,8 +124,8 @@ async def _workspace(
         return Told(UUID(one["id"]), f"{one['name']} is connected to the server")
 
     agent_id = await exam.run("agent", agent)
+    from coder.cli import relaycheck
     from coder.dataplane.engine import Engine
-    from coder.peering import network
 
     async with AsyncExitStack() as stack:
 
@@ -131,8 +133,13 @@ async def _workspace(
             engine = await stack.enter_async_context(Engine())
             made = await stack.enter_async_context(introduced(flags, api, engine, agent_id, target.name))
             await _await(made.watch.home.wait(), made, patience, lambda: _no_relay(made.watch.problem))
-            await network.checked(made.node, patience)
-            return Told(made, _relay_text(made))
+            state = made.peering.state()
+            rules = relaycheck.Rules(headers=flags.headers(api.url), force_websockets=made.rules.force_websockets)
+            exchanged = await relaycheck.exchange(
+                engine, state.derp_map, state.derp_map.regions[state.home], rules, patience
+            )
+            text, broken = _relay_result(state.derp_map.regions[state.home], exchanged), exchanged.round_trip is None
+            return Told(made, text, warn=broken, remedy=LET_THROUGH if broken else "")
 
         connection = await exam.run("relay", relay)
         try:
@@ -230,7 +237,7 @@ async def _await(event: Any, connection: Connection, patience: float, late: Call
 def _no_relay(problem: str) -> Unreachable:
     return Unreachable(
         "no relay could be reached" + (f" ({problem})" if problem else ""),
-        remedy="What stands between here and the server must let HTTP upgrades or WebSockets through.",
+        remedy=LET_THROUGH,
     )
 
 
@@ -242,21 +249,6 @@ def _not_introduced(connection: Connection) -> TimedOut:
         + (f" ({problem})" if problem else ""),
         remedy=f"See 'coder show {connection.workspace}', and the agent's log on its machine.",
     )
-
-
-def _relay_text(connection: Connection) -> str:
-    state = connection.peering.state()
-    way = _way(connection.watch, state.home, forced=connection.rules.force_websockets)
-    latency = min((value for key, value in state.latencies.items() if key.startswith(f"{state.home}-")), default=None)
-    away = f", {format_latency(latency)} away" if latency is not None else ""
-    return f"{connection.region_name(state.home)}{away}, {way}"
-
-
-def _way(watch: Watch, region: int, *, forced: bool) -> str:
-    if forced:
-        return "by WebSocket, as the server wants"
-    reason = watch.forced_websocket.get(region)
-    return f"by WebSocket ({reason})" if reason is not None else "by HTTP upgrade"
 
 
 # To the relays alone

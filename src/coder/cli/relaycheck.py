@@ -46,7 +46,7 @@ class Exchange:
     @property
     def problem(self) -> str:
         """The last complaint, or that there was no answer."""
-        return next((each[-1] for each in self.problems if each), "no answer")
+        return next((each[-1].rstrip(": ") for each in self.problems if each), "no answer")
 
 
 def only(derp_map: DerpMap, region: Region) -> DerpMap:
@@ -102,7 +102,8 @@ def _listen(found: Exchange, number: int, home: asyncio.Event) -> Callable[[obje
         if isinstance(event, RelayProblem):
             found.problems[number].append(event.text)
         elif isinstance(event, SelfChanged):
-            found.websocket = found.websocket or next(iter(event.forced_websocket.values()), None)
+            reason = next(iter(event.forced_websocket.values()), None)
+            found.websocket = found.websocket or (reason and reason.rstrip(": "))
             if event.home:
                 home.set()
 

@@ -60,7 +60,7 @@ def test_a_direct_connection_is_0(coder, network):
     assert found["diagnosis"]["verdict"]["code"] == "direct"
     assert found["diagnosis"]["direct_after_seconds"] == 0.8
     assert found["diagnosis"]["path_mtu"] == 1338
-    assert stage(found, "relay")["text"] == "Coder Embedded Relay, 1.0ms away, by HTTP upgrade"
+    assert stage(found, "relay")["text"] == "Coder Embedded Relay works by HTTP upgrade, 29ms there and back"
     assert stage(found, "direct")["text"] == "10.0.0.7:41641 in 0.26ms, found after 800ms"
 
 
@@ -150,6 +150,22 @@ def test_no_relay(coder, network):
     assert (code, failed_at(found)) == (1, "relay")
     assert stage(found, "relay")["text"] == ("no relay could be reached (relay of region 999: certificate has expired)")
     assert found["diagnosis"] is None
+
+
+def test_a_relay_that_passes_nothing_on_is_a_warning_where_direct_paths_do_without(coder, network):
+    def only_direct(node):
+        if nodes(network):  # those that try the relay
+            node.pongs = [TimedOut("no")]
+        else:
+            node.pongs = [DIRECT_PONG]
+            node.paths = {PEER_KEY: paths(heard=True, direct=True)}
+
+    with_node(network, only_direct)
+    code, found = examine(coder, "dev", "-t", "200ms")
+    assert (code, found["status"]) == (0, "direct")
+    assert stage(found, "relay")["status"] == "warn"
+    assert stage(found, "relay")["text"] == "Coder Embedded Relay does not work (no answer)"
+    assert stage(found, "relay")["remedy"]
 
 
 def test_a_server_that_does_not_say_how_to_connect(coder, network):
@@ -272,7 +288,7 @@ def test_switched_off_by_the_server(coder, network):
     )  # fmt: skip
     _, found = examine(coder, "dev")
     assert found["diagnosis"]["verdict"]["code"] == "blocked_by_server"
-    assert stage(found, "relay")["text"].endswith("by WebSocket, as the server wants")
+    assert "works by WebSocket (the server wants it)" in stage(found, "relay")["text"]
 
 
 # Without a workspace
