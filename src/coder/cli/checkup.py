@@ -38,7 +38,7 @@ PING_EVERY = 0.25
 """Seconds between two pings while a direct path is awaited."""
 
 PING_PATIENCE = 1.0
-"""Seconds for one ping: the first may be lost while the agent is told of us."""
+"""Seconds for the first ping, which may be lost while the agent is told of us; the next get longer."""
 
 Status = Literal["direct", "relayed", "not_connected", "ok", "failed"]
 
@@ -134,12 +134,13 @@ async def _workspace(
             made = await stack.enter_async_context(introduced(flags, api, engine, agent_id, target.name))
             await _await(made.watch.home.wait(), made, patience, lambda: _no_relay(made.watch.problem))
             state = made.peering.state()
+            region = state.derp_map.regions.get(state.home)
+            if region is None:
+                return Told(made, f"region {state.home}, which the server has just withdrawn", warn=True)
             rules = relaycheck.Rules(headers=flags.headers(api.url), force_websockets=made.rules.force_websockets)
-            exchanged = await relaycheck.exchange(
-                engine, state.derp_map, state.derp_map.regions[state.home], rules, patience
-            )
-            text, broken = _relay_result(state.derp_map.regions[state.home], exchanged), exchanged.round_trip is None
-            return Told(made, text, warn=broken, remedy=LET_THROUGH if broken else "")
+            exchanged = await relaycheck.exchange(engine, state.derp_map, region, rules, patience)
+            broken = exchanged.round_trip is None
+            return Told(made, _relay_result(region, exchanged), warn=broken, remedy=LET_THROUGH if broken else "")
 
         connection = await exam.run("relay", relay)
         try:
@@ -176,12 +177,13 @@ async def _tunnel(exam: Examination, connection: Connection, patience: float) ->
 
 async def _first_pong(connection: Connection, patience: float) -> "Pong":
     loop = asyncio.get_running_loop()
-    until = loop.time() + patience
+    until, attempt = loop.time() + patience, PING_PATIENCE
     while True:
         left = until - loop.time()
         try:
-            return await connection.ping(min(PING_PATIENCE, max(left, 0.0)))
+            return await connection.ping(min(attempt, max(left, 0.0)))
         except TimedOut:
+            attempt *= 2
             if loop.time() >= until:
                 raise errors.no_answer(
                     connection.workspace, format_duration(patience), connection.watch.problem
@@ -195,7 +197,7 @@ async def _until_direct(connection: Connection, pong: "Pong", patience: float) -
     while pong.path.kind != "direct" and connection.seconds_since_reached() < limit:
         await asyncio.sleep(PING_EVERY)
         try:
-            pong = await connection.ping(PING_PATIENCE)
+            pong = await connection.ping(patience)
         except TimedOut:
             continue
     return pong
