@@ -55,6 +55,19 @@ def test_their_command_pings(agent, real, way):
     assert seen[-1] == way
 
 
+def test_their_ping_gets_the_agents_report_on_its_network(agent, real):
+    said = real.run("ping", "dev", "-n", "1").stderr
+    assert "Wireguard handshake" in said
+    assert "outdated" not in said
+
+
+def test_our_doctor_knows_both_networks(agent, deployment):
+    found = deployment.json("doctor", "dev")
+    assert found["status"] == "direct"
+    assert [stage["status"] for stage in found["stages"]] == ["ok"] * 9
+    assert found["diagnosis"]["agent"]["udp"] is True
+
+
 @pytest.mark.parametrize("direction", ["down", "up"])
 @pytest.mark.parametrize("way", ["direct", "relay"])
 def test_their_command_measures(agent, real, way, direction):
