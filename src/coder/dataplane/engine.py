@@ -27,6 +27,7 @@ from coder.dataplane.values import (
     PeerPaths,
     Pong,
     PortUse,
+    Proxy,
     RelayProblem,
     SelfChanged,
     SpeedtestResult,
@@ -113,6 +114,8 @@ class Engine:
             block_direct=settings.block_direct,
             force_websockets=settings.force_websockets,
             headers=list(settings.headers.items()),
+            proxies=[_proxy(scheme, proxy) for scheme, proxy in settings.proxies.by_scheme.items()],
+            direct=settings.proxies.direct,
         )
         node = self._nodes[number] = Node(self, number, key, disco, on_event)
         return node
@@ -430,6 +433,11 @@ def _report(text: str) -> NetworkReport:
     for table in ("region_latency", "region_v4_latency", "region_v6_latency"):
         facts[table] = {int(region): seconds for region, seconds in facts[table].items()}
     return NetworkReport(**facts)
+
+
+def _proxy(scheme: str, proxy: Proxy) -> tuple[str, str, int, tuple[str, str] | None]:
+    login = None if proxy.user is None else (proxy.user, proxy.password.reveal() if proxy.password else "")
+    return scheme, proxy.host, proxy.port, login
 
 
 def _path(endpoint: str | None, region: int | None) -> Path:

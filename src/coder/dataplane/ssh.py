@@ -3,8 +3,10 @@
 import asyncio
 import itertools
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from coder.errors import PeerMisbehaved, StreamReset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,3 +102,50 @@ class SshServer:
                 self._on_notice(SshBegan(session=notice.session, kind=notice.kind))
             else:
                 self._on_notice(SshEnded(session=notice.session, status=notice.status, reason=notice.reason))
+
+
+async def join_stdio(stream: socket.socket) -> None:
+    """Carry bytes between a stream and standard input and output until the stream ends; takes the stream over.
+
+    Raises:
+        StreamReset: the stream broke.
+
+    """
+    from coder.dataplane import _native  # noqa: PLC0415 - loaded by now
+
+    try:
+        await asyncio.to_thread(_native.join_stdio, stream.detach())
+    except OSError as error:
+        raise StreamReset(f"the SSH stream broke: {error}") from None
+
+
+async def run_session(
+    stream: socket.socket,
+    *,
+    command: str | None,
+    terminal: str | None,
+    variables: Sequence[tuple[str, str]],
+    agent: str | None,
+) -> tuple[int, str]:
+    """Run an SSH session on standard input and output; takes the stream over.
+
+    `terminal` is its type, to have one at the other end; `agent` the socket of a key agent to forward. Return the exit
+    code, and `status`, `disconnected` (by the user) or `lost`.
+
+    Raises:
+        PeerMisbehaved: the other side is no SSH server that accepts us.
+
+    """
+    from coder.dataplane import _native  # noqa: PLC0415 - loaded by now
+
+    try:
+        return await asyncio.to_thread(
+            _native.ssh_session,
+            stream.detach(),
+            command=command,
+            terminal=terminal,
+            variables=variables,
+            agent=agent,
+        )
+    except OSError as error:
+        raise PeerMisbehaved(f"SSH: {error}") from None

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from coder.ids import Secret
+
 PortUse = Literal["python", "speedtest", "splice", "refuse"]
 """What answers a TCP port: a descriptor for Python, the speed test, the same port of 127.0.0.1, or nothing."""
 
@@ -79,6 +81,45 @@ class NodeStats:
     """Open streams."""
 
 
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """An HTTP proxy that understands CONNECT."""
+
+    host: str
+    port: int
+    user: str | None = None
+    password: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proxies:
+    """Which relays are reached through a proxy."""
+
+    by_scheme: Mapping[str, Proxy] = field(default_factory=dict)
+    """For `https` and `http`, the relays with and without TLS."""
+    direct: tuple[str, ...] = ()
+    """Hosts that are reached directly: a name stands for all below it too, `*` for all."""
+
+    @classmethod
+    def of_system(cls) -> "Proxies":
+        """Return what environment (HTTPS_PROXY, HTTP_PROXY, NO_PROXY) or system say, as for all other requests."""
+        from urllib.request import getproxies  # noqa: PLC0415 - start-up time
+
+        found = getproxies()
+        by_scheme = {scheme: _proxy(found[scheme]) for scheme in ("https", "http") if found.get(scheme)}
+        direct = tuple(entry.strip() for entry in found.get("no", "").split(",") if entry.strip())
+        return cls(by_scheme=by_scheme, direct=direct)
+
+
+def _proxy(address: str) -> Proxy:
+    from urllib.parse import unquote, urlsplit  # noqa: PLC0415 - start-up time
+
+    parts = urlsplit(address if "://" in address else f"http://{address}")
+    password = Secret(unquote(parts.password)) if parts.password is not None else None
+    user = unquote(parts.username) if parts.username is not None else None
+    return Proxy(parts.hostname or "", parts.port or 80, user, password)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSettings:
     """Everything a node is made with."""
@@ -97,6 +138,8 @@ class NodeSettings:
     """Reach relays by WebSocket without trying the plain upgrade."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Sent with requests to relays; may hold secrets."""
+    proxies: Proxies = field(default_factory=Proxies.of_system)
+    """How relays are reached where a proxy is in the way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
