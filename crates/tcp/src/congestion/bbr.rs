@@ -179,9 +179,11 @@ impl Bbr {
     /// A round of start-up has passed: is the pipe full?
     fn judge_startup(&mut self, app_limited: bool) {
         let round = self.losses.round();
-        self.full.on_loss(self.losses.exceed(round.lost, round.lost + round.delivered));
-        self.full.on_round(self.path.bandwidth(), app_limited);
         let queued = round.queue_stands(self.path.min_rtt());
+        let lossy = self.losses.exceed(round.lost, round.lost + round.delivered);
+        self.full.on_loss(lossy);
+        // What is sent beyond the capacity makes a queue or is lost; without either, something else held the sender back.
+        self.full.on_round(self.path.bandwidth(), !app_limited && (queued || lossy));
         if queued && self.full.is_overflowing() {
             let bdp = self.inflight(self.bandwidth(), 1.0);
             self.bounds.long = bdp.max(self.bounds.latest().1);

@@ -33,6 +33,8 @@ pub(super) struct Cycle {
     up_acked: u64,
     /// The estimate when the probe began.
     up_from: u64,
+    /// Whether the probe still brings something.
+    probe: FullPipe,
     random: u64,
 }
 
@@ -47,6 +49,7 @@ impl Cycle {
             up_rounds: 0,
             up_acked: 0,
             up_from: 0,
+            probe: FullPipe::default(),
             random: 0x9E37_79B9_7F4A_7C15,
         }
     }
@@ -90,6 +93,7 @@ impl Bbr {
         self.cycle.judging = true;
         self.cycle.stopping = false;
         self.cycle.up_from = self.bandwidth();
+        self.cycle.probe = FullPipe::default();
         self.round.restart(ack.delivered);
     }
 
@@ -115,6 +119,7 @@ impl Bbr {
         }
         if self.mode == Mode::Up {
             self.bounds.admit_latest();
+            self.watch_probe(ack);
         }
         match self.mode {
             Mode::Down | Mode::Cruise if self.is_time_to_probe(ack.now) => self.start_refill(ack),
@@ -136,15 +141,24 @@ impl Bbr {
         ack.in_flight <= empty.min(self.bounds.with_headroom().max(self.minimum()))
     }
 
-    /// Whether the probe has made a queue: more is in flight than the quarter on top of what the path holds, although
-    /// half a round trip (with whatever queue there is) has passed since a higher bandwidth would have begun to show.
-    /// As long as the bound holds it back it has shown nothing yet.
+    /// Whether the probe is over: it has made a queue, more is in flight than the quarter on top of what the path holds,
+    /// and half a round trip (with whatever queue there is) has passed since a higher bandwidth would have begun to show.
+    /// Or it brought nothing for three rounds. As long as the bound holds it back it has shown nothing yet.
     fn is_probed(&self, ack: &Ack) -> bool {
         let elapsed = ack.now.saturating_duration_since(self.cycle.since);
         let held = self.inflight(self.bandwidth(), Mode::Up.pacing_gain());
-        !self.is_bound(ack)
-            && elapsed > ack.smoothed_rtt * 3 / 2
-            && ack.in_flight_before > held + self.path.extra_acked()
+        let queued = self.losses.round().queue_stands(self.path.min_rtt());
+        let full = queued && ack.in_flight_before > held + self.path.extra_acked();
+        let over = full && elapsed > ack.smoothed_rtt * 3 / 2 || self.cycle.probe.is_reached();
+        over && !self.is_bound(ack)
+    }
+
+    fn watch_probe(&mut self, ack: &Ack) {
+        if self.is_bound(ack) {
+            self.cycle.probe = FullPipe::default();
+        } else if self.round.passed {
+            self.cycle.probe.on_round(self.path.bandwidth(), true);
+        }
     }
 
     /// The long run's bound, and nothing else, holds the sender back.

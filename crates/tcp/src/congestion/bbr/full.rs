@@ -23,13 +23,13 @@ impl FullPipe {
         self.lossy = if lossy { self.lossy + 1 } else { 0 };
     }
 
-    /// Takes the estimate at a round's end. That a sender with too little to send brought no more says nothing.
-    pub(super) fn on_round(&mut self, bandwidth: u64, app_limited: bool) {
+    /// Takes the estimate at a round's end. Only a round that `tells` counts: the path, not the sender, was its limit.
+    pub(super) fn on_round(&mut self, bandwidth: u64, tells: bool) {
         self.growing = bandwidth as f64 >= self.bandwidth as f64 * GROWTH;
         if self.growing {
             self.bandwidth = bandwidth;
             self.rounds = 0;
-        } else if !app_limited {
+        } else if tells {
             self.rounds += 1;
             self.reached |= self.rounds >= ROUNDS;
         }
@@ -67,25 +67,25 @@ mod tests {
     #[test]
     fn three_rounds_without_growth_fill_the_pipe() {
         let mut full = FullPipe::default();
-        [100, 200, 240, 240].iter().for_each(|rate| full.on_round(*rate, false));
+        [100, 200, 240, 240].iter().for_each(|rate| full.on_round(*rate, true));
         assert!(!full.is_reached() && !full.growing);
-        full.on_round(249, false);
+        full.on_round(249, true);
         assert!(full.is_reached());
     }
 
     #[test]
     fn growth_or_a_mistaken_loss_starts_the_count_again() {
         let mut full = FullPipe::default();
-        [100, 100, 100, 125, 130, 130].iter().for_each(|rate| full.on_round(*rate, false));
+        [100, 100, 100, 125, 130, 130].iter().for_each(|rate| full.on_round(*rate, true));
         full.resume();
-        (0..2).for_each(|_| full.on_round(130, false));
+        (0..2).for_each(|_| full.on_round(130, true));
         assert!(!full.is_reached());
     }
 
     #[test]
     fn an_idle_application_fills_no_pipe_but_its_losses_count() {
         let mut full = FullPipe::default();
-        (0..9).for_each(|_| full.on_round(100, true));
+        (0..9).for_each(|_| full.on_round(100, false));
         assert!(!full.is_reached() && !full.growing);
         [true, false, true].iter().for_each(|lossy| full.on_loss(*lossy));
         assert!(!full.is_overflowing());
