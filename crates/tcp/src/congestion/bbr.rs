@@ -19,10 +19,11 @@
 //!   next probe fall, as in the draft.
 //! - A probe put too much in flight when its loss exceeds the own loss by the same margin. Random loss does not grow
 //!   with the sender's rate, an overflowing queue's or a policer's does: the comparison of probe and cruise tells them apart.
-//! - Start-up ends by loss only where two rounds in a row exceed and a queue stands, or six and the rate grows no more. Should
-//!   it have ended too early, a probe that finds twice as much without a queue starts up anew.
+//! - Start-up and probes end when a queue stands or too much is lost; that the rate did not grow may be due to the peer's
+//!   window or a busy machine. Should start-up have ended too early, a probe that finds twice as much without a queue starts
+//!   up anew.
 //!
-//! Where no loss is the path's own, all of this is the draft's rule.
+//! Where no loss is the path's own, this is nearly the draft's rule.
 
 use std::time::{Duration, Instant};
 
