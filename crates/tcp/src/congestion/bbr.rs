@@ -15,8 +15,8 @@
 //!   stood, and at least four fifths of the estimated bandwidth were delivered. Loss in a quiet round is no congestion.
 //!   While the sender does not probe, it is averaged as the path's *own loss*.
 //! - Any other round is congested when it lost something while a queue stood throughout, when a queue stood and not half of
-//!   the estimate was delivered, or when its loss exceeds the own loss by 2 % of the flight and two standard deviations: the bounds until the
-//!   next probe fall, as in the draft.
+//!   the estimate was delivered, or when its loss exceeds the own loss by 2 % of the flight and two standard deviations:
+//!   the bounds until the next probe fall, as in the draft.
 //! - A probe put too much in flight when its loss exceeds the own loss by the same margin. Random loss does not grow
 //!   with the sender's rate, an overflowing queue's or a policer's does: the comparison of probe and cruise tells them apart.
 //! - Start-up and probes end when a queue stands or too much is lost; that the rate did not grow may be due to the peer's
@@ -331,12 +331,12 @@ impl Controller for Bbr {
         self.window = self.minimum();
     }
 
-    fn on_spurious(&mut self, _now: Instant) {
+    fn on_spurious(&mut self, now: Instant) {
         if let Some(before) = self.before.take() {
             self.bounds.undo(&before);
         }
         self.full.resume();
-        self.on_recovered(_now);
+        self.on_recovered(now);
     }
 
     fn name(&self) -> &'static str {
