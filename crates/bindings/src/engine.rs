@@ -5,7 +5,7 @@ use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use ::node::{NodeId, NodeSettings, PortUse, Request};
+use ::node::{NodeId, NodeSettings, PortUse, ProxyRules, ProxySettings, Request};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use wire::derpmap::DerpMap;
@@ -66,7 +66,7 @@ impl Engine {
 
     /// Makes a node; answers `(id, node key, disco key)`.
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python side")]
-    #[pyo3(signature = (*, addresses, ports, default, listen_port, block_direct, force_websockets, headers))]
+    #[pyo3(signature = (*, addresses, ports, default, listen_port, block_direct, force_websockets, headers, proxies, direct))]
     fn add_node(
         &self,
         py: Python<'_>,
@@ -77,6 +77,8 @@ impl Engine {
         block_direct: bool,
         force_websockets: bool,
         headers: Vec<(String, String)>,
+        proxies: Vec<Proxy>,
+        direct: Vec<String>,
     ) -> PyResult<(NodeId, String, String)> {
         let settings = NodeSettings {
             addresses: addresses.iter().map(|text| parse(text, "address")).collect::<PyResult<_>>()?,
@@ -86,6 +88,7 @@ impl Engine {
             block_direct,
             force_websockets,
             headers,
+            proxies: proxy_rules(proxies, direct),
         };
         let keys = py.detach(|| self.engine.add_node(settings)).map_err(os_error)?;
         Ok((keys.id, keys.node.to_text(), keys.disco.to_text()))
@@ -208,6 +211,22 @@ impl Engine {
     fn close(&self, py: Python<'_>) {
         py.detach(|| self.engine.close());
     }
+}
+
+/// A proxy as Python has it: for which scheme, its host and port, its user and password.
+type Proxy = (String, String, u16, Option<(String, String)>);
+
+fn proxy_rules(proxies: Vec<Proxy>, bypass: Vec<String>) -> ProxyRules {
+    let mut rules = ProxyRules { bypass, ..ProxyRules::default() };
+    for (scheme, host, port, credentials) in proxies {
+        let proxy = Some(ProxySettings { host, port, credentials });
+        match scheme.as_str() {
+            "https" => rules.https = proxy,
+            "http" => rules.http = proxy,
+            _ => {}
+        }
+    }
+    rules
 }
 
 /// Reads a text argument; a `ValueError` says what it should have been.

@@ -24,7 +24,7 @@ use wire::derpmap::RelayNode;
 pub use deadline::Deadline;
 pub use error::{DialError, Failure, Stage};
 pub use stream::Stream;
-pub use target::{ProxySettings, Target, TrustRoots};
+pub use target::{ProxyRules, ProxySettings, Target, TrustRoots};
 
 use connect::Destination;
 use http::{Answer, Received};
@@ -201,13 +201,14 @@ impl Attempt<'_> {
 
     /// TCP, the proxy's tunnel if there is one, and TLS.
     fn connect(&self, alpn: bool) -> Result<(Transport, SocketAddr), Failure> {
-        let to = match &self.target.proxy {
+        let proxy = self.target.proxies.proxy(&self.node.host, self.port, !self.node.force_http);
+        let to = match proxy {
             Some(proxy) => Destination::host(&proxy.host, proxy.port),
             None => Destination::node(self.node, self.port),
         };
         let limit = self.deadline.within(NODE_TIMEOUT);
         let (mut socket, peer) = connect::connect(&to, self.target.prefer_v6, limit)?;
-        if let Some(proxy) = &self.target.proxy {
+        if let Some(proxy) = proxy {
             socket = proxy::tunnel(socket, proxy, &self.node.host, self.port, self.deadline)?;
         }
         if self.node.force_http {

@@ -17,8 +17,8 @@ pub struct Target {
     pub force_websocket: bool,
     /// Whose certificates to trust.
     pub roots: TrustRoots,
-    /// Reach the relay through this HTTP proxy.
-    pub proxy: Option<ProxySettings>,
+    /// Which relays are reached through an HTTP proxy.
+    pub proxies: ProxyRules,
     /// IPv6 is known to work: give it a head start.
     pub prefer_v6: bool,
 }
@@ -32,7 +32,7 @@ impl fmt::Debug for Target {
             .field("headers", &names)
             .field("force_websocket", &self.force_websocket)
             .field("roots", &self.roots)
-            .field("proxy", &self.proxy)
+            .field("proxies", &self.proxies)
             .field("prefer_v6", &self.prefer_v6)
             .finish()
     }
@@ -46,7 +46,7 @@ impl Target {
             headers: Vec::new(),
             force_websocket: false,
             roots: TrustRoots::System,
-            proxy: None,
+            proxies: ProxyRules::default(),
             prefer_v6: false,
         }
     }
@@ -112,6 +112,53 @@ impl fmt::Debug for ProxySettings {
     }
 }
 
+/// Which proxy is used for which host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProxyRules {
+    /// For relays with TLS.
+    pub https: Option<ProxySettings>,
+    /// For relays without.
+    pub http: Option<ProxySettings>,
+    /// Hosts that are reached directly: a name stands for all below it too, `name:port` for that port only, `*` for all.
+    pub bypass: Vec<String>,
+}
+
+impl ProxyRules {
+    /// The same proxy for every relay.
+    pub fn always(proxy: ProxySettings) -> Self {
+        Self { https: Some(proxy.clone()), http: Some(proxy), bypass: Vec::new() }
+    }
+
+    /// The proxy for a host, if it is not to be reached directly. `host` may be an address, IPv6 without brackets.
+    pub(crate) fn proxy(&self, host: &str, port: u16, tls: bool) -> Option<&ProxySettings> {
+        let proxy = if tls { self.https.as_ref() } else { self.http.as_ref() }?;
+        let direct = self.bypass.iter().any(|entry| covers(entry, host, port));
+        (!direct).then_some(proxy)
+    }
+}
+
+/// Whether an entry of the list of directly reached hosts means this one.
+fn covers(entry: &str, host: &str, port: u16) -> bool {
+    let entry = entry.trim();
+    if entry == "*" {
+        return true;
+    }
+    let bare = entry.trim_start_matches('[').trim_end_matches(']');
+    let (name, wanted) = match entry.rsplit_once(':') {
+        // More than one colon without brackets is an IPv6 address.
+        Some((name, number)) if name.ends_with(']') || !name.contains(':') => (name, number.parse().ok()),
+        _ => (bare, None),
+    };
+    let name = name.trim_start_matches('[').trim_end_matches(']').trim_start_matches(['*', '.']);
+    let below = || {
+        let cut = host.len().checked_sub(name.len() + 1)?;
+        Some(host.as_bytes().get(cut)? == &b'.' && host.get(cut + 1..)?.eq_ignore_ascii_case(name))
+    };
+    !name.is_empty()
+        && wanted.is_none_or(|wanted: u16| wanted == port)
+        && (host.eq_ignore_ascii_case(name) || below() == Some(true))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,11 +184,38 @@ mod tests {
     }
 
     #[test]
+    fn proxies_are_chosen_by_scheme_and_spared_hosts() {
+        let proxy = |host: &str| ProxySettings { host: host.into(), port: 3128, credentials: None };
+        let list = "localhost, .corp.example ,10.0.0.1,relay.example:8443,[2001:db8::1],2001:db8::2,*.wild.example,:,.";
+        let rules = ProxyRules {
+            https: Some(proxy("secure")),
+            http: None,
+            bypass: list.split(',').map(str::to_owned).collect(),
+        };
+        let chosen = |host: &str, port| rules.proxy(host, port, true).map(|proxy| proxy.host.as_str());
+        for direct in ["localhost", "LOCALHOST", "corp.example", "a.b.Corp.example", "10.0.0.1"] {
+            assert_eq!(chosen(direct, 443), None, "{direct}");
+        }
+        for direct in ["2001:db8::1", "2001:db8::2", "x.wild.example"] {
+            assert_eq!(chosen(direct, 443), None, "{direct}");
+        }
+        for proxied in ["notcorp.example", "corp.example.org", "10.0.0.11", "2001:db8::3", "host", ""] {
+            assert_eq!(chosen(proxied, 443), Some("secure"), "{proxied}");
+        }
+        assert_eq!(chosen("relay.example", 8443), None);
+        assert_eq!(chosen("relay.example", 443), Some("secure"));
+        assert_eq!(rules.proxy("host", 80, false), None);
+        let all = ProxyRules { bypass: vec!["*".into()], ..ProxyRules::always(proxy("any")) };
+        assert_eq!(all.proxy("host", 443, true), None);
+    }
+
+    #[test]
     fn secrets_are_not_printed() {
         let mut target = Target::new(Region::default());
         target.headers = vec![("Authorization".into(), "hunter2".into())];
         let credentials = Some(("user".into(), "hunter2".into()));
-        target.proxy = Some(ProxySettings { host: "proxy".into(), port: 3128, credentials });
+        let proxy = ProxySettings { host: "proxy".into(), port: 3128, credentials };
+        target.proxies = ProxyRules::always(proxy);
         let printed = format!("{target:?}");
         assert!(printed.contains("Authorization") && printed.contains("3128"), "{printed}");
         assert!(!printed.contains("hunter2"), "{printed}");

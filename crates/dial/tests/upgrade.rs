@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use common::*;
-use dial::{DialError, Failure, ProxySettings, Stage, Stream, captive_portal, latency, relay};
+use dial::{DialError, Failure, ProxyRules, ProxySettings, Stage, Stream, captive_portal, latency, relay};
 use serde_json::Value;
 
 fn failure(result: Result<dial::Connected, DialError>) -> Failure {
@@ -193,7 +193,7 @@ fn through_a_proxy() {
     ]);
     let mut target = target(vec![node("a", 3340)]);
     let credentials = Some(("user".into(), "pass".into()));
-    target.proxy = Some(ProxySettings { host: "127.0.0.1".into(), port, credentials });
+    target.proxies = ProxyRules::always(ProxySettings { host: "127.0.0.1".into(), port, credentials });
     assert_eq!(relay(&target, later()).unwrap().peer.port(), port);
     assert!(matches!(failure(relay(&target, later())), Failure::Proxy(407)));
     assert!(matches!(failure(relay(&target, later())), Failure::BadAnswer(_)));

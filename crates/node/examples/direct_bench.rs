@@ -28,6 +28,7 @@ impl End {
             block_direct: false,
             force_websockets: false,
             headers: Vec::new(),
+            proxies: node::ProxyRules::default(),
         };
         let keys = engine.add_node(settings).unwrap();
         // A region nobody serves: the node has a home, and no relay.

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
+use dial::ProxyRules;
 use paths::PeerFacts;
 use speedtest::Direction;
 use wire::derpmap::DerpMap;
@@ -44,6 +45,8 @@ pub struct NodeSettings {
     pub force_websockets: bool,
     /// Headers for requests to relays. May hold secrets.
     pub headers: Vec<(String, String)>,
+    /// Which relays are reached through an HTTP proxy.
+    pub proxies: ProxyRules,
 }
 
 impl std::fmt::Debug for NodeSettings {

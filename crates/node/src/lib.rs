@@ -20,6 +20,8 @@ mod sleep;
 mod streams;
 mod udp;
 
+pub use dial::{ProxyRules, ProxySettings};
+
 pub use command::{NodeSettings, Peer, PortUse, Request, Stats};
 pub use engine::{Engine, NodeKeys};
 pub use events::{Answer, Event, Events, Failure, NodeId, RequestId};

@@ -91,7 +91,11 @@ impl Node {
         let (paths_seed, stack_seed, ping_seed) = (random()?, random()?, random()?);
         let config =
             paths::Config { disco, node: key, seed: paths_seed, block_direct: settings.block_direct };
-        let how = How { force_websocket: settings.force_websockets, headers: settings.headers.clone() };
+        let how = How {
+            force_websocket: settings.force_websockets,
+            headers: settings.headers.clone(),
+            proxies: settings.proxies.clone(),
+        };
         let relays = Relays::new(id, private.clone(), mailbox.clone(), how);
         let outlet = Outlet::new(id, Paths::new(config, now), relays, v4, v6);
         Ok(Self {

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dial::{Connected, Deadline, DialError, Target, TrustRoots};
+use dial::{Connected, Deadline, DialError, ProxyRules, Target, TrustRoots};
 use relay::{ClientOptions, ClientSession};
 use wire::derpmap::DerpMap;
 use wire::keys::{NodePrivate, NodePublic};
@@ -37,6 +37,7 @@ pub(crate) const READ_SIZE: usize = 256 << 10;
 pub(crate) struct How {
     pub(crate) force_websocket: bool,
     pub(crate) headers: Vec<(String, String)>,
+    pub(crate) proxies: ProxyRules,
 }
 
 enum Link {
@@ -91,7 +92,7 @@ impl Relays {
             headers: self.how.headers.clone(),
             force_websocket,
             roots: TrustRoots::System,
-            proxy: None,
+            proxies: self.how.proxies.clone(),
             prefer_v6: false,
         })
     }

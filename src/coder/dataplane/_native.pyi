@@ -155,6 +155,8 @@ class Engine:
         block_direct: bool,
         force_websockets: bool,
         headers: Sequence[tuple[str, str]],
+        proxies: Sequence[tuple[str, str, int, tuple[str, str] | None]],
+        direct: Sequence[str],
     ) -> tuple[int, str, str]: ...
     def remove_node(self, node: int) -> None: ...
     def set_map(self, node: int, json: str) -> None: ...
@@ -201,6 +203,7 @@ class SshServer:
         self,
         *,
         shell: str,
+        home: str,
         directory: str,
         defaults: Sequence[tuple[str, str]],
         overrides: Sequence[tuple[str, str]],
