@@ -2,11 +2,13 @@
 
 import json
 import re
+import threading
 import urllib.request
 
 import pytest
 
 from coder.dataplane.edge import certificate_pin
+from e2e.connect_proxy import ConnectProxy
 from e2e.deployment import Deployment, sign_in, wait_until
 
 pytestmark = pytest.mark.e2e
@@ -83,6 +85,26 @@ def test_the_pin_stays_and_is_that_of_the_file(region):
     pin = certificate_pin((made.place / "tls" / "relay-cert.pem").read_bytes())
     assert pin in one["Pin"]
     assert pin in two["Pin"]
+
+
+@pytest.fixture
+def proxy():
+    with ConnectProxy() as proxy:
+        thread = threading.Thread(target=proxy.serve_forever)
+        thread.start()
+        yield proxy
+        proxy.shutdown()
+        thread.join()
+
+
+def test_relays_are_reached_through_the_proxy_unless_they_are_spared(region, proxy):
+    made, one, _ = region
+    relay = ("--disable-direct-connections", "speedtest", "dev", "-t", "1s", "-o", "json")
+    made.ok(*relay, HTTPS_PROXY=proxy.url, NO_PROXY="127.0.0.1")
+    assert proxy.tunnels == []
+    made.ok(*relay, HTTPS_PROXY=proxy.url)
+    assert set(proxy.tunnels) >= {one["Relay"]}
+    assert proxy.refused == 0
 
 
 def test_clients_move_to_the_next_relay_of_the_region_when_one_stops(region):
