@@ -16,6 +16,7 @@ from coder.cli.context import Globals, HeaderPair
 COMMANDS: dict[str, tuple[str, str]] = {
     "agent": ("agent", "Connect this machine to its workspace; runs until stopped."),
     "completion": ("completion", "Print the completion script of a shell."),
+    "config-ssh": ("config_ssh", "Let ssh, scp, git and editors reach your workspaces by name."),
     "create": ("create", "Create a workspace whose machine you bring."),
     "delete": ("delete", "Delete a workspace."),
     "derpmap": ("derpmap", "Check and show DERP maps, which tell clients where the relays are."),
@@ -35,6 +36,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Name -> module below `coder.cli.commands`, and the line in the help."""
 
+HIDDEN = {"connect": ("connect", "")}
+"""Commands that programs call, not people."""
+
 ALIASES = {"ls": "list", "rm": "delete"}
 
 EXIT_INTERRUPTED = 128 + 2  # a shell's number for death by SIGINT
@@ -51,7 +55,7 @@ class Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the command of that name; None when there is none."""
         del ctx
-        entry = COMMANDS.get(ALIASES.get(cmd_name, cmd_name))
+        entry = COMMANDS.get(ALIASES.get(cmd_name, cmd_name)) or HIDDEN.get(cmd_name)
         if entry is None:
             return None
         command = importlib.import_module(f"coder.cli.commands.{entry[0]}").command
@@ -63,13 +67,17 @@ class Lazy(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; an unknown name brings the nearest one along."""
-        if args and args[0] not in COMMANDS and args[0] not in ALIASES and not args[0].startswith("-"):
+        if args and not self._known(args[0]) and not args[0].startswith("-"):
             import difflib
 
             near = difflib.get_close_matches(args[0], COMMANDS, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             ctx.fail(f"No such command {args[0]!r}.{hint}")
         return super().resolve_command(ctx, args)
+
+    @staticmethod
+    def _known(name: str) -> bool:
+        return name in COMMANDS or name in ALIASES or name in HIDDEN
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table of commands without importing any."""
