@@ -64,7 +64,7 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        Self::with(Congestion::Cubic)
+        Self::with(Config::new(Vec::new()).congestion)
     }
 
     fn with(congestion: Congestion) -> Self {
@@ -122,7 +122,11 @@ fn idle() {
     pair.back(Instant::now() + Duration::from_secs(1));
     pair.forward(Instant::now() + Duration::from_secs(1));
     let each = |after: usize| after.saturating_sub(before) / 2000;
-    println!("resident per connection end: {} bytes, {} when idle for a second", each(busy), each(resident()));
+    println!(
+        "resident per connection end: {} bytes, {} when idle for a second",
+        each(busy),
+        each(resident())
+    );
 }
 
 fn bulk(flows: u16) {

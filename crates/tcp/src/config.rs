@@ -35,7 +35,7 @@ impl Default for Config {
             user_timeout: Duration::from_secs(15 * 60),
             retransmit_limit: Duration::from_secs(4),
             keepalive: Some(Duration::from_secs(2 * 60 * 60)),
-            congestion: Congestion::Cubic,
+            congestion: Congestion::Bbr,
         }
     }
 }

@@ -184,8 +184,8 @@ pub fn config() -> Config {
 impl Script {
     pub fn of(conn: impl FnOnce(Instant) -> Connection) -> Self {
         let now = Instant::now();
-        let (told, acks): (Arc<Mutex<Vec<Told>>>, Arc<Mutex<Vec<Ack>>>) = Default::default();
-        let fixed = Fixed { window: 100_000, pace: None, told: told.clone(), acks: acks.clone() };
+        let (told, acks) = (Arc::default(), Arc::default());
+        let fixed = Fixed { window: 100_000, pace: None, told: Arc::clone(&told), acks: Arc::clone(&acks) };
         Self { start: now, now, conn: conn(now).with_controller(Box::new(fixed)), told, acks }
     }
 
