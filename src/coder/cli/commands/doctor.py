@@ -34,8 +34,8 @@ def command(flags: Globals, *, workspace: str | None, timeout: float, form: str)
 
     Without a workspace: the way to the server and its relays, and what this machine's network allows.
 
-    Exits with 0 when the connection is direct (without a workspace: when all is well), 3 when it is relayed, 1 when
-    there is none.
+    Exits with 0 when the connection is direct (without a workspace: when server and relay can be reached), 3 when it is
+    relayed, 1 when there is none.
     """
     from coder.cli import checkup
 
