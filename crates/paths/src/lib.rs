@@ -291,6 +291,11 @@ impl Paths {
         }
     }
 
+    /// A region's relay says that it restarts: it is not dialled again before `wait` has passed, or [`config::REDIAL_MAX`].
+    pub fn relay_restarting(&mut self, now: Instant, region: u16, wait: Duration) {
+        self.relays.restarting(now, region, wait);
+    }
+
     /// A region's relay says that a peer is not connected to it.
     pub fn relay_peer_gone(&mut self, now: Instant, region: u16, key: NodePublic) {
         self.relays.peer_gone(region, &key);
@@ -419,6 +424,7 @@ impl Paths {
     fn recheck_changed_network(&mut self, now: Instant) {
         self.endpoints.forget_external();
         self.netcheck.reset();
+        self.relays.hurry(now);
         self.each_peer(now, |peer, around| peer.start_over(around));
         self.check_now(now);
     }

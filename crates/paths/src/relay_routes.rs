@@ -5,7 +5,7 @@
 //! packet came by (its *reverse route*), else by dialling its home.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use wire::keys::NodePublic;
 
@@ -28,6 +28,8 @@ struct Connection {
     state: State,
     written: Instant,
     failures: u32,
+    /// The relay said that it will not be back before.
+    back: Option<Instant>,
 }
 
 /// All relay connections of a node.
@@ -94,7 +96,7 @@ impl Relays {
         match self.connections.get_mut(&region) {
             Some(connection) => connection.written = now,
             None if self.known.contains(&region) => {
-                let connection = Connection { state: State::Dialling, written: now, failures: 0 };
+                let connection = Connection { state: State::Dialling, written: now, failures: 0, back: None };
                 self.connections.insert(region, connection);
                 out.push_back(Output::OpenRelay(region));
             }
@@ -111,7 +113,7 @@ impl Relays {
     pub(crate) fn up(&mut self, now: Instant, region: u16, out: &mut VecDeque<Output>) -> bool {
         let Some(connection) = self.connections.get_mut(&region) else { return false };
         let returned = connection.failures > 0;
-        *connection = Connection { state: State::Up, written: now, failures: 0 };
+        *connection = Connection { state: State::Up, written: now, failures: 0, back: None };
         if region == self.home {
             out.push_back(Output::Prefer { region, home: true });
         }
@@ -123,9 +125,28 @@ impl Relays {
         let Some(connection) = self.connections.get_mut(&region) else { return false };
         connection.failures = connection.failures.saturating_add(1);
         let wait = REDIAL_UNIT.saturating_mul(connection.failures.saturating_pow(2)).min(REDIAL_MAX);
-        connection.state = State::Down { retry: now + chance.between(wait / 2, wait + wait / 2) };
+        let retry = now + chance.between(wait / 2, wait + wait / 2);
+        connection.state =
+            State::Down { retry: connection.back.take().map_or(retry, |back| back.max(retry)) };
         self.reverse.retain(|_, &mut by| by != region);
         true
+    }
+
+    /// The relay is about to restart, and wants to be left alone for a while.
+    pub(crate) fn restarting(&mut self, now: Instant, region: u16, wait: Duration) {
+        if let Some(connection) = self.connections.get_mut(&region) {
+            connection.back = Some(now + wait.min(REDIAL_MAX));
+        }
+    }
+
+    /// The network is another one: what could not be reached is tried again at once.
+    pub(crate) fn hurry(&mut self, now: Instant) {
+        for connection in self.connections.values_mut() {
+            if matches!(connection.state, State::Down { .. }) {
+                connection.state = State::Down { retry: now };
+                connection.failures = connection.failures.min(1);
+            }
+        }
     }
 
     /// The relay says a peer is not there.

@@ -449,3 +449,20 @@ fn a_returned_relay_carries_the_call_again() {
     alone.paths.relay_up(alone.now, 9);
     assert_eq!(calls(&alone.drain()), 0, "nothing was lost");
 }
+
+/// A relay that restarts says when it is back; until then nobody knocks, and no relay may ask for more than the usual wait.
+#[test]
+fn a_relay_that_restarts_is_left_alone_until_it_is_back() {
+    for (asked, left_alone) in [(ms(1200), ms(1200)), (Duration::from_secs(3600), Duration::from_secs(5))] {
+        let (mut alone, _) = met(&[]);
+        alone.drain();
+        alone.paths.relay_restarting(alone.now, 9, asked);
+        alone.paths.relay_down(alone.now, 9);
+        let redials = |alone: &mut Alone, time| plain(&alone.pass(time)).contains(&Output::OpenRelay(9));
+        assert!(!redials(&mut alone, left_alone - ms(1)));
+        assert!(redials(&mut alone, ms(20)));
+        // Only once: after the next failure the usual waits count.
+        alone.paths.relay_down(alone.now, 9);
+        assert!(redials(&mut alone, ms(100)));
+    }
+}
