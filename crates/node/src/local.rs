@@ -422,6 +422,7 @@ impl Node {
             match item {
                 News::PeerGone(peer) => self.outlet.paths.relay_peer_gone(now, region, peer),
                 News::Restarting(after) => {
+                    self.outlet.paths.relay_restarting(now, region, after);
                     let text = format!("the relay restarts and is back in {:.1} s", after.as_secs_f64());
                     self.tell(Event::RelayProblem { region, text });
                 }
