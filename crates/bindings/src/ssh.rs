@@ -88,11 +88,12 @@ impl SshServer {
     }
 
     /// Replaces what processes that start from now on find.
-    #[pyo3(signature = (*, shell, directory, defaults, overrides, banners, motd, block_file_transfer))]
+    #[pyo3(signature = (*, shell, home, directory, defaults, overrides, banners, motd, block_file_transfer))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python side")]
     fn set_policy(
         &self,
         shell: PathBuf,
+        home: PathBuf,
         directory: PathBuf,
         defaults: Vec<(OsString, OsString)>,
         overrides: Vec<(OsString, OsString)>,
@@ -102,6 +103,7 @@ impl SshServer {
     ) {
         self.server.set_policy(Policy {
             shell,
+            home,
             directory,
             defaults,
             overrides,

@@ -60,11 +60,11 @@ pub(crate) async fn join(channel: Channel<Msg>, backlog: &Backlog, stream: impl 
     let (mut inlet, outlet) = inlet::open(channel, backlog);
     let (mut from, mut to) = tokio::io::split(stream);
     let gone = inlet.gone();
-    let inward = async {
+    let mut inward = std::pin::pin!(async {
         let copied = tokio::io::copy(&mut inlet, &mut to).await;
         let _ = to.shutdown().await;
         copied.map(drop)
-    };
+    });
     let outward = async {
         let mut buffer = BytesMut::new();
         loop {
@@ -78,8 +78,9 @@ pub(crate) async fn join(channel: Channel<Msg>, backlog: &Backlog, stream: impl 
     };
     // What goes wrong on one side ends the other; there is nobody else to tell.
     tokio::select! {
-        _ = async { tokio::try_join!(inward, outward) } => {}
-        () = gone => {}
+        _ = async { tokio::try_join!(&mut inward, outward) } => {}
+        // What the client sent before it closed the channel still arrives.
+        () = gone => { let _ = inward.await; }
     }
     let _ = outlet.close().await;
 }

@@ -15,6 +15,7 @@ mod policy;
 mod process;
 mod server;
 mod session;
+mod sftp;
 pub mod stdio;
 
 pub use policy::{Kind, Policy};

@@ -13,6 +13,8 @@ const TRANSFER: [&str; 4] = ["nc", "rsync", "scp", "sftp"];
 pub struct Policy {
     /// The user's login shell.
     pub shell: PathBuf,
+    /// The user's home directory, where file transfers start.
+    pub home: PathBuf,
     /// Where a process starts.
     pub directory: PathBuf,
     /// Environment that the client may override …

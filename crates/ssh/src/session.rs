@@ -10,9 +10,10 @@ use tokio::sync::mpsc;
 use crate::forward;
 use crate::inlet::Backlog;
 use crate::listeners::Listeners;
-use crate::policy::sort_out;
+use crate::policy::{Kind, sort_out};
 use crate::process::{self, Control, Plan, Terminal};
 use crate::server::{Notice, Shared};
+use crate::sftp::{self, Files};
 
 /// Variables a client may set on one channel.
 const MAX_VARIABLES: usize = 256;
@@ -78,9 +79,7 @@ impl Session {
         let opening = *opening;
         let policy = self.shared.policy();
         let (kind, variables) = sort_out(opening.variables);
-        if !std::mem::replace(&mut self.told, true) {
-            self.shared.tell(Notice::Began { session: self.number, kind });
-        }
+        self.begin(kind);
         wire.channel_success(id)?;
         if command.as_ref().is_some_and(|command| policy.forbids(command)) {
             return refuse_transfer(id, wire);
@@ -95,6 +94,30 @@ impl Session {
             *status.lock().unwrap_or_else(PoisonError::into_inner) = Some(code);
         });
         Ok(())
+    }
+
+    /// Starts a file transfer on a channel.
+    fn transfer(&mut self, id: ChannelId, wire: &mut Wire) -> Result<(), Error> {
+        let Some(State::Opening(opening)) = self.channels.remove(&id) else {
+            return wire.channel_failure(id);
+        };
+        let policy = self.shared.policy();
+        self.begin(sort_out(opening.variables).0);
+        wire.channel_success(id)?;
+        if policy.block_file_transfer {
+            return refuse_transfer(id, wire);
+        }
+        let files = Files::new(policy.home.clone());
+        let backlog = self.backlog.clone();
+        tokio::spawn(sftp::serve(opening.channel, backlog, files));
+        Ok(())
+    }
+
+    /// Reports the session's first work.
+    fn begin(&mut self, kind: Kind) {
+        if !std::mem::replace(&mut self.told, true) {
+            self.shared.tell(Notice::Began { session: self.number, kind });
+        }
     }
 
     /// Whether the client may open one more channel.
@@ -254,6 +277,10 @@ impl Handler for Session {
             Ok(command) if !command.contains('\0') => self.start(id, Some(command.to_owned()), wire),
             _ => wire.channel_failure(id),
         }
+    }
+
+    async fn subsystem_request(&mut self, id: ChannelId, name: &str, wire: &mut Wire) -> Result<(), Error> {
+        if name == "sftp" { self.transfer(id, wire) } else { wire.channel_failure(id) }
     }
 
     async fn signal(&mut self, id: ChannelId, signal: Sig, _: &mut Wire) -> Result<(), Error> {

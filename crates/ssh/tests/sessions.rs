@@ -55,6 +55,7 @@ fn world(change: impl FnOnce(&mut Policy, &Path)) -> World {
     let place = tempfile::tempdir().unwrap();
     let mut policy = Policy {
         shell: "/bin/sh".into(),
+        home: place.path().into(),
         directory: place.path().into(),
         defaults: vec![
             ("PATH".into(), std::env::var_os("PATH").unwrap()),
@@ -299,4 +300,35 @@ async fn garbage_ends_one_session_and_no_other() {
     assert!(
         world.notices.lock().unwrap().iter().any(|notice| matches!(notice, Notice::Ended { session: 2, .. }))
     );
+}
+
+#[tokio::test]
+async fn files_are_moved() {
+    let world = world(|_, _| {});
+    let client = world.client(1, None).await;
+    let channel = client.channel_open_session().await.unwrap();
+    channel.request_subsystem(true, "sftp").await.unwrap();
+    let sftp = russh_sftp::client::SftpSession::new(channel.into_stream()).await.unwrap();
+    let home = world.place.path().canonicalize().unwrap();
+    assert_eq!(sftp.canonicalize(".").await.unwrap(), home.to_str().unwrap());
+
+    let sent: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 241) as u8).collect();
+    let mut file = sftp.create("big").await.unwrap();
+    file.write_all(&sent).await.unwrap();
+    file.shutdown().await.unwrap();
+    assert!(std::fs::read(home.join("big")).unwrap() == sent);
+    assert!(sftp.read("big").await.unwrap() == sent);
+    assert_eq!(sftp.metadata("big").await.unwrap().size, Some(3_000_000));
+
+    sftp.create_dir("sub").await.unwrap();
+    sftp.rename("big", "sub/moved").await.unwrap();
+    // OpenSSH has the target first, against the draft; so do the clients that are used.
+    sftp.symlink("moved", "sub/link").await.unwrap();
+    let mut names: Vec<String> = sftp.read_dir("sub").await.unwrap().map(|entry| entry.file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["link", "moved"]);
+    assert!(sftp.read("nowhere").await.is_err() && sftp.remove_dir("sub").await.is_err());
+    std::fs::write(home.join("other"), "").unwrap();
+    assert!(sftp.rename("other", "sub/moved").await.is_err(), "nothing is replaced unasked");
+    sftp.close().await.unwrap();
 }

@@ -64,6 +64,7 @@ def policy(
     hushed = (Path(home) / ".hushlogin").exists()
     return SshPolicy(
         shell=shell,
+        home=home,
         directory=start if Path(start).is_dir() else "/",
         defaults=inherited | {key: value for key, value in described.items() if value},
         overrides=dict(manifest.environment_variables),

@@ -15,6 +15,8 @@ class SshPolicy:
 
     shell: str
     """The user's login shell."""
+    home: str
+    """The user's home directory, where file transfers start."""
     directory: str
     """Where a process starts."""
     defaults: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -69,6 +71,7 @@ class SshServer:
         """Replace the policy for processes that start from now on."""
         self._native.set_policy(
             shell=policy.shell,
+            home=policy.home,
             directory=policy.directory,
             defaults=list(policy.defaults.items()),
             overrides=list(policy.overrides.items()),
