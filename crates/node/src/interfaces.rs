@@ -42,7 +42,7 @@ fn addresses() -> Vec<IpAddr> {
 }
 
 /// The address the system would send from; nothing is sent.
-fn source_towards(far: SocketAddr) -> Option<IpAddr> {
+pub(crate) fn source_towards(far: SocketAddr) -> Option<IpAddr> {
     let any: IpAddr = if far.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).ok()?;
     socket.connect(far).ok()?;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use dial::Stream;
@@ -10,6 +10,7 @@ use relay::{ClientError, ClientSession, Event};
 use socket2::SockRef;
 use wire::keys::NodePublic;
 
+use crate::interfaces::source_towards;
 use crate::reactor::Interest;
 use crate::relays::CONGESTED;
 
@@ -79,13 +80,20 @@ impl Up {
         }
     }
 
-    /// Whether the connection's own address is none of this machine's any more.
+    /// Whether the connection's own address is none of this machine's any more, or not the one it would now send from: a
+    /// router in between may not know the connection then.
     pub(crate) fn is_stranded(&self, addresses: &[IpAddr]) -> bool {
-        let own = SockRef::from(&self.stream).local_addr().ok().and_then(|own| own.as_socket());
-        own.is_some_and(|own| {
-            let ip = own.ip().to_canonical();
-            !ip.is_loopback() && !addresses.contains(&ip)
-        })
+        let socket = SockRef::from(&self.stream);
+        let ends = (socket.local_addr().ok(), socket.peer_addr().ok());
+        let (Some(own), Some(relay)) =
+            (ends.0.and_then(|own| own.as_socket()), ends.1.and_then(|to| to.as_socket()))
+        else {
+            return false;
+        };
+        let ip = own.ip().to_canonical();
+        let relay = SocketAddr::new(relay.ip().to_canonical(), relay.port());
+        let moved = || source_towards(relay).is_some_and(|source| source != ip);
+        !ip.is_loopback() && (!addresses.contains(&ip) || moved())
     }
 
     pub(crate) fn next_timeout(&self) -> Instant {
