@@ -10,7 +10,7 @@ import pytest
 
 from lab.deployment import NAMES, Lab, Probe
 from lab.figures import DIRECT, FIRST_BYTE, HANG
-from lab.topology import EASY, HARD, ROUTED, Host, Internet, Router
+from lab.topology import BLOCKED, EASY, HARD, ROUTED, Host, Internet, Router
 
 pytestmark = pytest.mark.lab
 
@@ -171,6 +171,34 @@ def test_another_network(net, lab, figures, side):
         fault.seconds = goes_on(probe, moved, RETURN)
         probe.after(moved, "path", 60, kind="direct")
         probe.finish()
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("path", ["relay", "direct"])
+def test_another_way_out(net, lab, figures, path):
+    """A second interface takes the default route; the first stays, with its address."""
+    pair = Pair(net, lab, "direct")
+    fault = figures.fault(f"another interface has the default route, client's, {path}: over after", RETURN)
+    dock = net.router("dock", EASY if path == "direct" else BLOCKED, lan="192.168.7")
+    if path == "relay":
+        pair.homes[0].swallow_udp()
+    with lab.probe("dev", pair.alice) as probe:
+        start(probe, path)
+        moved = time.monotonic()
+        dock.connect(pair.alice, device="dock")
+        fault.seconds = goes_on(probe, moved, RETURN)
+        probe.finish()
+
+
+def test_a_line_that_loses_delays_and_reorders(net, lab, figures):
+    fault = figures.fault("3 % lost in bursts, 2 % overtaken, 40 ms there and back: longest stall", 1.0)
+    lab.agent("dev", net.host("bob"))
+    bad = ("seed=5", "delay 20ms", "jitter 2ms", "loss 0.03", "burst 3", "reorder 0.02", "hold 8ms", "rate 50m")
+    alice = net.router("home", link=bad).host("alice")
+    with lab.probe("dev", alice) as probe:
+        start(probe, "direct")
+        probe.passes(FIRST_BYTE * HANG)
+        fault.seconds = probe.finish()["longest"]
 
 
 @pytest.mark.parametrize("path", chosen(["relay", "direct"]))

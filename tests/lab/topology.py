@@ -186,16 +186,16 @@ class Internet:
         host.file("hosts", f"127.0.0.1 localhost\n::1 localhost\n{self.hosts_file}")
 
 
-def plug(host: Host, port: Port, mtu: int) -> None:
-    """Bring up a host's `wan` with what its upper end offers."""
+def plug(host: Host, port: Port, mtu: int, device: str = "wan") -> None:
+    """Bring up a host's way out with what its upper end offers."""
     host.port = port
-    lines = [f"link set wan mtu {mtu} up"]
+    lines = [f"link set {device} mtu {mtu} up"]
     if port.v4:
         host.v4 = str(port.v4.ip)
-        lines += [f"addr add {port.v4} dev wan", f"route replace default via {port.gateway4} dev wan"]
+        lines += [f"addr add {port.v4} dev {device}", f"route replace default via {port.gateway4} dev {device}"]
     if port.v6:
         host.v6 = str(port.v6.ip)
-        lines += [f"addr add {port.v6} dev wan", f"route replace default via {port.gateway6} dev wan"]
+        lines += [f"addr add {port.v6} dev {device}", f"route replace default via {port.gateway6} dev {device}"]
     host.ip(*lines)
 
 
@@ -240,11 +240,11 @@ class Router(Host):
         router.start()
         return router
 
-    def connect(self, host: Host, *, mtu: int = 1500, isolated: bool = False) -> None:
-        """Plug a host's `wan` into the LAN."""
+    def connect(self, host: Host, *, mtu: int = 1500, isolated: bool = False, device: str = "wan") -> None:
+        """Plug a host's `wan` into the LAN, or another device, which becomes its way out then."""
         self.plugged += 1
         inner, number = f"port{self.plugged}", 9 + self.plugged
-        host.ip(f"link add wan type veth peer name {inner} netns {self.name}")
+        host.ip(f"link add {device} type veth peer name {inner} netns {self.name}")
         self.ip(
             f"link set {inner} master lan up",
             *([f"link set {inner} type bridge_slave isolated on"] if isolated else []),
@@ -255,7 +255,7 @@ class Router(Host):
             ipaddress.IPv6Interface(f"{self.prefix}{number:x}/64") if self.has6 else None,
             f"{self.prefix}1",
         )
-        plug(host, port, mtu)
+        plug(host, port, mtu, device)
 
     def break_family(self, family: Literal[4, 6]) -> None:
         """Swallow everything of one family, while hosts keep its addresses and routes."""
