@@ -7,6 +7,7 @@
 mod command;
 mod data_thread;
 mod datagrams;
+mod dialling;
 mod engine;
 mod events;
 mod interfaces;

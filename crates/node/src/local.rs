@@ -542,7 +542,7 @@ impl Node {
                 Output::OpenSocket(socket) => self.outlet.open_socket(socket, reactor),
                 Output::CloseSocket(socket) => self.outlet.close_socket(socket),
                 Output::Relay { region, to, bytes } => self.outlet.relays.send(now, region, &to, &bytes),
-                Output::OpenRelay(region) => self.outlet.relays.open(region),
+                Output::OpenRelay(region) => self.outlet.relays.open(now, region),
                 Output::CloseRelay(region) => self.outlet.relays.close(region),
                 Output::Prefer { region, home } => self.outlet.relays.prefer(region, home),
                 Output::MeasureRelay(region) => self.outlet.relays.measure(region),

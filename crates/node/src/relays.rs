@@ -12,6 +12,7 @@ use wire::derpmap::DerpMap;
 use wire::keys::{NodePrivate, NodePublic};
 
 use crate::command::Command;
+use crate::dialling::Dialling;
 use crate::engine::Mailbox;
 use crate::events::NodeId;
 use crate::link::{News, Up};
@@ -41,7 +42,7 @@ pub(crate) struct How {
 }
 
 enum Link {
-    Dialling { generation: u64, waiting: VecDeque<(NodePublic, Vec<u8>)> },
+    Dialling(Dialling),
     Up(Box<Up>),
 }
 
@@ -98,22 +99,24 @@ impl Relays {
     }
 
     /// Dials a region; the answer arrives as [`Command::Dialled`].
-    pub(crate) fn open(&mut self, region: u16) {
+    pub(crate) fn open(&mut self, now: Instant, region: u16) {
         if !self.links.contains_key(&region) {
-            self.dial(region, VecDeque::new());
+            self.dial(region, Dialling::new(now, VecDeque::new()));
         }
     }
 
-    fn dial(&mut self, region: u16, waiting: VecDeque<(NodePublic, Vec<u8>)>) {
+    /// Begins one attempt more.
+    fn dial(&mut self, region: u16, mut dialling: Dialling) {
         let Some(target) = self.target(region) else { return };
         self.generation += 1;
         let (node, generation, mailbox) = (self.node, self.generation, self.mailbox.clone());
-        let dialling = thread::Builder::new().name("coder-dial".into()).spawn(move || {
+        let begun = thread::Builder::new().name("coder-dial".into()).spawn(move || {
             let result = dial::relay(&target, Deadline::after(DIAL_LIMIT));
             mailbox.send(Command::Dialled(node, region, generation, result));
         });
-        if dialling.is_ok() {
-            self.links.insert(region, Link::Dialling { generation, waiting });
+        dialling.begun(begun.is_ok().then_some(generation));
+        if !dialling.is_over() {
+            self.links.insert(region, Link::Dialling(dialling));
         }
     }
 
@@ -140,16 +143,19 @@ impl Relays {
         let mut again = Vec::new();
         for (region, link) in &mut self.links {
             match link {
-                Link::Dialling { waiting, .. } => again.push((*region, std::mem::take(waiting))),
+                Link::Dialling(dialling) => again.push((*region, std::mem::take(&mut dialling.waiting))),
                 Link::Up(up) if up.is_stranded(addresses) => {
-                    lost.push((*region, "this machine no longer has the connection's address".to_owned()));
+                    lost.push((
+                        *region,
+                        "this machine no longer sends from the connection's address".to_owned(),
+                    ));
                 }
                 Link::Up(up) => up.probe(now),
             }
         }
         for (region, waiting) in again {
             self.links.remove(&region);
-            self.dial(region, waiting);
+            self.dial(region, Dialling::new(now, waiting));
         }
         for (region, _) in &lost {
             self.links.remove(region);
@@ -172,8 +178,14 @@ impl Relays {
         reactor: &Reactor,
     ) -> Option<Result<Option<String>, String>> {
         let waiting = match self.links.get_mut(&region) {
-            Some(Link::Dialling { generation: expected, waiting }) if *expected == generation => {
-                std::mem::take(waiting)
+            Some(Link::Dialling(dialling)) => {
+                if !dialling.ended(generation) {
+                    return None;
+                }
+                if result.is_err() && !dialling.is_over() {
+                    return None;
+                }
+                std::mem::take(&mut dialling.waiting)
             }
             _ => return None,
         };
@@ -230,7 +242,7 @@ impl Relays {
                 up.note_send(now);
             }
             Some(Link::Up(up)) => keep(up.waiting(), to, packet, &mut self.dropped),
-            Some(Link::Dialling { waiting, .. }) => keep(waiting, to, packet, &mut self.dropped),
+            Some(Link::Dialling(dialling)) => keep(&mut dialling.waiting, to, packet, &mut self.dropped),
             None => self.dropped += 1,
         }
     }
@@ -239,7 +251,7 @@ impl Relays {
     pub(crate) fn congested(&self, region: u16) -> bool {
         match self.links.get(&region) {
             Some(Link::Up(up)) => up.unsent() > CONGESTED,
-            Some(Link::Dialling { waiting, .. }) => waiting.len() >= WAITING_LIMIT,
+            Some(Link::Dialling(dialling)) => dialling.waiting.len() >= WAITING_LIMIT,
             None => false,
         }
     }
@@ -286,25 +298,31 @@ impl Relays {
         lost
     }
 
-    /// When a silent connection is given up.
+    /// When a silent connection is given up, or a slow attempt gets company.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         self.links
             .values()
             .filter_map(|link| match link {
                 Link::Up(up) => Some(up.next_timeout()),
-                Link::Dialling { .. } => None,
+                Link::Dialling(dialling) => dialling.next(),
             })
             .min()
     }
 
-    /// Closes connections that were silent for too long; answers their regions with the reason.
+    /// Gives slow attempts company and closes connections that were silent for too long; answers their regions with the reason.
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> Vec<(u16, String)> {
         let mut lost = Vec::new();
+        let mut slow = Vec::new();
         for (region, link) in &mut self.links {
-            if let Link::Up(up) = link
-                && let Err(reason) = up.handle_timeout(now)
-            {
-                lost.push((*region, reason));
+            match link {
+                Link::Up(up) => lost.extend(up.handle_timeout(now).err().map(|reason| (*region, reason))),
+                Link::Dialling(dialling) if dialling.next().is_some_and(|at| at <= now) => slow.push(*region),
+                Link::Dialling(_) => {}
+            }
+        }
+        for region in slow {
+            if let Some(Link::Dialling(dialling)) = self.links.remove(&region) {
+                self.dial(region, dialling);
             }
         }
         for (region, _) in &lost {
