@@ -62,6 +62,8 @@ class Pair:
     def close(self) -> None:
         for engine in self.engines:
             engine.close()
+        while not self.incoming.empty():
+            self.incoming.get_nowait().stream.close()
 
 
 @pytest.fixture
