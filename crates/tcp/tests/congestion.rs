@@ -129,7 +129,7 @@ fn bbr_leaves_cubic_a_share_and_hardly_any_loss() {
             let both = run.run(Duration::from_secs(30));
             let (bbr, cubic) = (both[bbr], both[1 - bbr]);
             assert!(cubic.mbit > 50.0 * share && cubic.loss < 0.01, "queue {queue}: {both:?}");
-            assert!(bbr.mbit > 50.0 * 0.2, "queue {queue}: {both:?}");
+            assert!(bbr.mbit > 50.0 * 0.15, "queue {queue}: {both:?}");
         }
     }
 }

@@ -14,9 +14,9 @@
 //! - A round is *quiet* when its shortest round trip is within a sixteenth and 0.5 ms of the path's, so that no queue
 //!   stood, and at least four fifths of the estimated bandwidth were delivered. Loss in a quiet round is no congestion.
 //!   While the sender does not probe, it is averaged as the path's *own loss*.
-//! - Any other round is congested when it lost something while a queue stood throughout, when a queue stood and not half of
-//!   the estimate was delivered, or when its loss exceeds the own loss by 2 % of the flight and two standard deviations:
-//!   the bounds until the next probe fall, as in the draft.
+//! - Any other round is congested when a queue stood throughout and it lost more than the path's own by two standard
+//!   deviations, or not half of the estimate was delivered although it was sent; or when its loss exceeds the own loss by
+//!   2 % of the flight on top of that. Then the bounds until the next probe fall, as in the draft.
 //! - A probe put too much in flight when its loss exceeds the own loss by the same margin. Random loss does not grow
 //!   with the sender's rate, an overflowing queue's or a policer's does: the comparison of probe and cruise tells them apart.
 //! - Start-up and probes end when a queue stands or too much is lost; that the rate did not grow may be due to the peer's
@@ -157,7 +157,7 @@ impl Bbr {
     }
 
     /// A round has passed: learns from its losses.
-    fn judge_round(&mut self, app_limited: bool) {
+    fn judge_round(&mut self, app_limited: bool, in_flight: u64) {
         let round = self.losses.round();
         let min_rtt = self.path.min_rtt();
         let expected = (self.bandwidth() as f64 * self.mode.pacing_gain().min(1.0)) as u64;
@@ -169,10 +169,14 @@ impl Bbr {
         if quiet || self.mode.is_probing() {
             return;
         }
+        let of = round.lost + round.delivered;
         // While a probe's queue drains, a queue says nothing of others.
-        let contended = self.mode == Mode::Cruise && round.lost > 0 && round.queue_stands(min_rtt);
-        let exceeds = self.losses.exceed(round.lost, round.lost + round.delivered);
-        if contended || exceeds || round.is_collapse(min_rtt, rate, expected) {
+        let queued = self.mode == Mode::Cruise && round.queue_stands(min_rtt);
+        let contended = queued && self.losses.exceed_own(round.lost, of);
+        // What was sent must be on its way, or a busy machine did not send it.
+        let sent = in_flight >= self.inflight(expected, 1.0);
+        let collapsed = sent && round.is_collapse(min_rtt, rate, expected);
+        if contended || collapsed || self.losses.exceed(round.lost, of) {
             self.bounds.lower(self.path.bandwidth(), self.window);
         }
     }
@@ -302,7 +306,7 @@ impl Controller for Bbr {
         }
         let passed = self.round.passed;
         if passed {
-            self.judge_round(ack.rate.is_some_and(|rate| rate.app_limited));
+            self.judge_round(ack.rate.is_some_and(|rate| rate.app_limited), ack.in_flight_before);
         }
         self.leave_startup(ack);
         self.probe_bandwidth(ack);

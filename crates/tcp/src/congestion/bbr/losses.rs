@@ -106,11 +106,20 @@ impl Losses {
         if self.ambient_of < FEWEST { 0.0 } else { (self.ambient_lost / self.ambient_of).min(MOST) }
     }
 
-    /// Whether `lost` bytes `of` so many are more than the path loses by itself and a congested one is allowed to.
+    /// Whether `lost` bytes `of` so many are more than the path loses by itself.
+    pub(super) fn exceed_own(&self, lost: u64, of: u64) -> bool {
+        self.exceed_by(0.0, lost, of)
+    }
+
+    /// Whether they are more than the path loses by itself and a congested one is allowed to.
     pub(super) fn exceed(&self, lost: u64, of: u64) -> bool {
+        self.exceed_by(TOLERATED, lost, of)
+    }
+
+    fn exceed_by(&self, tolerated: f64, lost: u64, of: u64) -> bool {
         let (lost, of) = (lost as f64 / self.mss as f64, of as f64 / self.mss as f64);
         let own = of * self.ambient();
-        lost > own + TOLERATED * of + DEVIATIONS * own.sqrt()
+        lost > own + tolerated * of + DEVIATIONS * own.sqrt()
     }
 }
 
@@ -132,6 +141,7 @@ mod tests {
         let losses = Losses::new(MSS);
         assert!(!losses.exceed(20 * MSS, 1000 * MSS));
         assert!(losses.exceed(21 * MSS, 1000 * MSS));
+        assert!(losses.exceed_own(1, 1000 * MSS));
     }
 
     #[test]
@@ -141,6 +151,7 @@ mod tests {
         assert!(!losses.exceed(50 * MSS, 1000 * MSS));
         assert!(losses.exceed(62 * MSS, 1000 * MSS));
         assert!(!losses.exceed(3 * MSS, 50 * MSS), "a clump in a small flight");
+        assert!(losses.exceed_own(42 * MSS, 1000 * MSS) && !losses.exceed_own(40 * MSS, 1000 * MSS));
     }
 
     #[test]
