@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 const BURST: Duration = Duration::from_millis(1);
 /// A burst is at most what one system call carries.
 const MAX_BURST: u64 = 64 << 10;
-/// Most time made up for after waking late.
-const CREDIT: Duration = Duration::from_millis(2);
+/// Most time made up for after waking late, by sending twice as fast until it is.
+const CREDIT: Duration = Duration::from_millis(20);
 
 /// Spreads segments at a rate, in bursts that are large enough to be sent at little cost.
 #[derive(Debug)]
@@ -16,11 +16,13 @@ pub(crate) struct Pacer {
     next: Instant,
     /// The burst under way goes on while the next byte is due before this.
     burst_end: Instant,
+    /// Time that waking late has cost.
+    behind: Duration,
 }
 
 impl Pacer {
     pub fn new(now: Instant) -> Self {
-        Self { next: now, burst_end: now }
+        Self { next: now, burst_end: now, behind: Duration::ZERO }
     }
 
     /// When the next burst may begin.
@@ -32,7 +34,8 @@ impl Pacer {
     pub fn may_send(&mut self, now: Instant, rate: u64, mss: u64) -> bool {
         if self.next <= now {
             let burst = (rate / 1000).clamp(2 * mss, MAX_BURST.max(2 * mss));
-            self.next = self.next.max(now.checked_sub(CREDIT).unwrap_or(now));
+            self.behind = (self.behind + (now - self.next)).min(CREDIT);
+            self.next = now;
             self.burst_end = now + span(burst, rate).max(BURST.min(span(MAX_BURST, rate)));
         }
         self.next < self.burst_end
@@ -40,7 +43,10 @@ impl Pacer {
 
     /// A segment left.
     pub fn sent(&mut self, bytes: u64, rate: u64) {
-        self.next += span(bytes, rate);
+        let gap = span(bytes, rate);
+        let made_up = self.behind.min(gap / 2);
+        self.behind -= made_up;
+        self.next += gap - made_up;
     }
 }
 
