@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logout": ("logout", "Sign out and forget the session."),
     "netcheck": ("netcheck", "Report on relays and this machine's network, as JSON."),
     "ping": ("ping", "Ping a workspace and say over which path."),
+    "port-forward": ("port_forward", "Reach ports of a workspace as ports of this machine."),
     "relay": ("relay", "Run a relay on its own, for a region of its own."),
     "server": ("server", "Run the server."),
     "show": ("show", "Show a workspace and its agents."),
@@ -39,7 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 HIDDEN = {"connect": ("connect", "")}
 """Commands that programs call, not people."""
 
-ALIASES = {"ls": "list", "rm": "delete"}
+ALIASES = {"ls": "list", "rm": "delete", "tunnel": "port-forward"}
 
 EXIT_INTERRUPTED = 128 + 2  # a shell's number for death by SIGINT
 

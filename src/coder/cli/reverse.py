@@ -1,0 +1,106 @@
+"""Ports of a workspace that lead to this machine: OpenSSH's remote forwarding through a tunnel of our own."""
+
+import asyncio
+import os
+import random
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+
+from coder.cli.context import Globals
+from coder.cli.forwards import Forward, join
+from coder.errors import NotFound
+
+FIRST_RETRY = 1.0
+LAST_RETRY = 30.0
+
+OPTIONS = (
+    "BatchMode=yes",
+    "ExitOnForwardFailure=yes",
+    "LogLevel=ERROR",
+    "ServerAliveCountMax=10",
+    "ServerAliveInterval=30",
+    "StrictHostKeyChecking=no",
+    "UserKnownHostsFile=/dev/null",
+)
+
+
+def program() -> str:
+    """Return the path of the SSH client. Raises NotFound."""
+    found = shutil.which("ssh")
+    if found is None:
+        raise NotFound("--reverse needs OpenSSH's client, and there is no 'ssh'", remedy="Install openssh-client.")
+    return found
+
+
+def arguments(workspace: str, backwards: Sequence[Forward]) -> list[str]:
+    """Return what the client is called with."""
+    # The name stays out of OpenSSH's hands: it expands and refuses host names by rules of its own.
+    words = [sys.executable, "-m", "coder.cli.main", "ssh", "--stdio", "--", workspace]
+    proxy = " ".join(shlex.quote(word) for word in words).replace("%", "%%")
+    listening = [f"{join(one.bind or 'localhost', one.local)}:127.0.0.1:{one.remote}" for one in backwards]
+    return [
+        *("-F", "none", "-N", "-T"),
+        *(word for option in (*OPTIONS, f"ProxyCommand={proxy}") for word in ("-o", option)),
+        *(word for spec in listening for word in ("-R", spec)),
+        "workspace",
+    ]
+
+
+def environment(flags: Globals) -> dict[str, str]:
+    """Return this process's environment with the global flags in it, which keeps secrets out of argument lists."""
+    given = {
+        "CODER_CONFIG_DIR": os.path.abspath(flags.config.path),  # noqa: PTH100 - a link in it may be meant
+        "CODER_URL": flags.url,
+        "CODER_SESSION_TOKEN": flags.session().reveal(),
+        "CODER_HEADER": ",".join(f"{key}={value}" for key, value in flags.given_headers.items()),
+        "CODER_HEADER_COMMAND": flags.header_command,
+        "CODER_DISABLE_DIRECT_CONNECTIONS": "1" if flags.disable_direct else None,
+        "CODER_DISABLE_PORT_MAPPING": None if flags.map_ports else "1",
+        "CODER_NO_VERSION_WARNING": "1",
+    }
+    return {**os.environ, **{key: value for key, value in given.items() if value}}
+
+
+async def keep(flags: Globals, workspace: str, backwards: Sequence[Forward], note: Callable[[str], None]) -> None:
+    """Keep the ports open, trying again when they are lost; for ever.
+
+    Raises:
+        NotFound: there is no SSH client.
+
+    """
+    from coder.peering.backoff import Backoff
+
+    client, backoff = program(), Backoff(FIRST_RETRY, LAST_RETRY, random.Random())  # noqa: S311 - no secret
+    told = ""
+    while True:
+        text = await _once([client, *arguments(workspace, backwards)], environment(flags))
+        if text != told:
+            note(f"The workspace's ports are not open, trying again: {text or 'the connection ended'}")
+        told = text
+        await asyncio.sleep(backoff.delay())
+
+
+async def _once(command: Sequence[str], variables: dict[str, str]) -> str:
+    """Run the client until it ends; return the last line it said."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env=variables,
+        start_new_session=True,  # Ctrl-C is ours to answer
+    )
+    said = b""
+    try:
+        if process.stderr is not None:
+            while part := await process.stderr.read(4096):
+                said = (said + part)[-4096:]
+        await process.wait()
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+    lines = said.decode(errors="replace").split("\n")
+    return next((text.strip() for text in reversed(lines) if text.strip()), "")
