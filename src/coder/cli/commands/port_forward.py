@@ -263,7 +263,7 @@ class Screen:
 
     def _clear(self) -> None:
         if self._drawn:
-            click.echo(f"\x1b[{len(self._drawn)}A\x1b[J", nl=False, err=True)
+            click.echo(f"\x1b[{len(self._drawn)}A\x1b[J", nl=False, err=True, color=True)
         self._drawn = []
 
 
