@@ -3,6 +3,7 @@
 //!     cargo run --release -p edge --example relay_load -- ADDRESS pairs COUNT WINDOW SECONDS [websocket]
 //!     cargo run --release -p edge --example relay_load -- ADDRESS idle COUNT
 //!
+//! ADDRESS may be two with a comma between: senders use the first, receivers the second, another relay of the region.
 //! WINDOW is the number of packets a pair has in flight; 0 is as many as TCP takes. `pairs` prints `begin`, later `end`
 //! and what was sent and received in between; `idle` prints `begin` and waits for the end of its input.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
@@ -69,8 +70,9 @@ fn pairs(address: &str, count: u64, window: usize, time: Duration, websocket: bo
 /// One sender and one receiver, a thread each. The window is kept between them, outside the relay.
 fn pair(address: &str, window: usize, websocket: bool, totals: &Arc<Totals>) {
     let (sender_key, receiver_key) = (NodePrivate::generate(), NodePrivate::generate());
-    let mut sender = connect(address, &sender_key, websocket);
-    let mut receiver = connect(address, &receiver_key, websocket);
+    let (first, second) = address.split_once(',').unwrap_or((address, address));
+    let mut receiver = connect(second, &receiver_key, websocket);
+    let mut sender = connect(first, &sender_key, websocket);
     let credit = Arc::new((Mutex::new(if window == 0 { usize::MAX } else { window }), Condvar::new()));
     let (returned, sending, totals) = (Arc::clone(&credit), Arc::clone(totals), Arc::clone(totals));
     std::thread::spawn(move || {
