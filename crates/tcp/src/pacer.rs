@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 const BURST: Duration = Duration::from_millis(1);
 /// A burst is at most what one system call carries.
 const MAX_BURST: u64 = 64 << 10;
+/// A burst due this soon leaves now, if something else woke the sender.
+const SLACK: Duration = Duration::from_micros(250);
 /// Most time made up for after waking late, by sending twice as fast until it is.
 const CREDIT: Duration = Duration::from_millis(20);
 
@@ -18,11 +20,13 @@ pub(crate) struct Pacer {
     burst_end: Instant,
     /// Time that waking late has cost.
     behind: Duration,
+    /// There was nothing to send: that costs no time.
+    resting: bool,
 }
 
 impl Pacer {
     pub fn new(now: Instant) -> Self {
-        Self { next: now, burst_end: now, behind: Duration::ZERO }
+        Self { next: now, burst_end: now, behind: Duration::ZERO, resting: true }
     }
 
     /// When the next burst may begin.
@@ -32,13 +36,21 @@ impl Pacer {
 
     /// Whether a segment may leave now, at `rate` bytes per second.
     pub fn may_send(&mut self, now: Instant, rate: u64, mss: u64) -> bool {
-        if self.next <= now {
-            let burst = (rate / 1000).clamp(2 * mss, MAX_BURST.max(2 * mss));
-            self.behind = (self.behind + (now - self.next)).min(CREDIT);
-            self.next = now;
-            self.burst_end = now + span(burst, rate).max(BURST.min(span(MAX_BURST, rate)));
+        let burst = (rate / 1000).clamp(2 * mss, MAX_BURST.max(2 * mss));
+        let soon = self.next >= self.burst_end && self.next <= now + SLACK.min(span(burst, rate) / 4);
+        if self.next <= now || soon {
+            let late = now.saturating_duration_since(self.next);
+            self.behind = if self.resting { Duration::ZERO } else { (self.behind + late).min(CREDIT) };
+            self.resting = false;
+            self.next = self.next.max(now);
+            self.burst_end = self.next + span(burst, rate).max(BURST.min(span(MAX_BURST, rate)));
         }
         self.next < self.burst_end
+    }
+
+    /// There is nothing to send.
+    pub fn rest(&mut self) {
+        self.resting = true;
     }
 
     /// A segment left.

@@ -279,6 +279,9 @@ impl Sender {
     fn note(&mut self, now: Instant, obstacle: Obstacle) -> Option<Outgoing> {
         self.app_limited = matches!(obstacle, Obstacle::Nothing | Obstacle::Window);
         self.paced_out = obstacle == Obstacle::Pace;
+        if self.app_limited {
+            self.pacer.rest();
+        }
         // The peer's window says as little about the path as an application that has nothing to send.
         if self.app_limited && self.board.in_flight() < self.cwnd {
             self.rate.exhausted(self.board.in_flight());
