@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -43,6 +44,7 @@ pub(crate) fn spawn(
         interfaces,
         network: Network::now(),
         network_due: None,
+        removed: Vec::new(),
         sleep: Sleep::new(),
         nodes: BTreeMap::new(),
         scratch: Scratch { udp: Batch::new(), relay: vec![0; READ_SIZE] },
@@ -69,6 +71,8 @@ struct DataThread {
     network: Network,
     /// When to look at the network again.
     network_due: Option<Instant>,
+    /// Addresses taken away since then, some perhaps only for a moment.
+    removed: Vec<IpAddr>,
     sleep: Sleep,
     nodes: BTreeMap<NodeId, Node>,
     scratch: Scratch,
@@ -93,7 +97,7 @@ impl DataThread {
                         }
                     }
                     Source::Interfaces => {
-                        self.interfaces.iter().for_each(interfaces::drain);
+                        self.removed.extend(self.interfaces.iter().flat_map(interfaces::removed));
                         self.network_due.get_or_insert(now + SETTLE);
                     }
                     _ => self.dispatch(now, item, &mut active),
@@ -116,11 +120,12 @@ impl DataThread {
     fn look_at_network(&mut self, now: Instant, slept: bool) {
         self.network_due = None;
         let network = Network::now();
-        let changed = slept || network != self.network;
+        let removed = std::mem::take(&mut self.removed);
+        let changed = slept || !removed.is_empty() || network != self.network;
         self.network = network;
         for node in self.nodes.values_mut() {
             if changed {
-                node.network_changed(now, &self.network);
+                node.network_changed(now, &self.network, &removed);
             } else {
                 node.network_stirred(now);
             }

@@ -80,9 +80,9 @@ impl Up {
         }
     }
 
-    /// Whether the connection's own address is none of this machine's any more, or not the one it would now send from: a
+    /// Whether the connection's own address is none of this machine's any more, was not for a moment, or is not the one it would now send from: a
     /// router in between may not know the connection then.
-    pub(crate) fn is_stranded(&self, addresses: &[IpAddr]) -> bool {
+    pub(crate) fn is_stranded(&self, addresses: &[IpAddr], removed: &[IpAddr]) -> bool {
         let socket = SockRef::from(&self.stream);
         let ends = (socket.local_addr().ok(), socket.peer_addr().ok());
         let (Some(own), Some(relay)) =
@@ -93,7 +93,7 @@ impl Up {
         let ip = own.ip().to_canonical();
         let relay = SocketAddr::new(relay.ip().to_canonical(), relay.port());
         let moved = || source_towards(relay).is_some_and(|source| source != ip);
-        !ip.is_loopback() && (!addresses.contains(&ip) || moved())
+        !ip.is_loopback() && (!addresses.contains(&ip) || removed.contains(&ip) || moved())
     }
 
     pub(crate) fn next_timeout(&self) -> Instant {
@@ -253,6 +253,6 @@ mod tests {
     #[test]
     fn a_connection_from_an_address_that_is_gone_is_stranded() {
         let (up, _far, _) = silent();
-        assert!(!up.is_stranded(&[]), "loopback is always there");
+        assert!(!up.is_stranded(&[], &[]), "loopback is always there");
     }
 }

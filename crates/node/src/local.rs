@@ -4,7 +4,7 @@
 //! are moved until nothing moves any more; then what gathered leaves, one system call a batch.
 
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::thread;
@@ -151,11 +151,12 @@ impl Node {
     }
 
     /// The network is another one, or may be: the machine moved or slept. The sockets are bound to no address, so they stay.
-    pub(crate) fn network_changed(&mut self, now: Instant, network: &Network) {
+    /// `removed` are addresses that were taken away, though they may be back.
+    pub(crate) fn network_changed(&mut self, now: Instant, network: &Network, removed: &[IpAddr]) {
         if !self.set_local(now, network) {
             self.outlet.paths.network_changed(now);
         }
-        for (region, text) in self.outlet.relays.network_changed(now, &network.addresses) {
+        for (region, text) in self.outlet.relays.network_changed(now, &network.addresses, removed) {
             self.relay_lost(now, region, text);
         }
         self.stack.kick(now);

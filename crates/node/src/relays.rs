@@ -137,14 +137,19 @@ impl Relays {
 
     /// This machine's addresses are others now, or it slept. Connections whose own address is gone are closed and answered
     /// with the reason; attempts are begun anew; the rest must show that they live.
-    pub(crate) fn network_changed(&mut self, now: Instant, addresses: &[IpAddr]) -> Vec<(u16, String)> {
+    pub(crate) fn network_changed(
+        &mut self,
+        now: Instant,
+        addresses: &[IpAddr],
+        removed: &[IpAddr],
+    ) -> Vec<(u16, String)> {
         self.websocket.clear();
         let mut lost = Vec::new();
         let mut again = Vec::new();
         for (region, link) in &mut self.links {
             match link {
                 Link::Dialling(dialling) => again.push((*region, std::mem::take(&mut dialling.waiting))),
-                Link::Up(up) if up.is_stranded(addresses) => {
+                Link::Up(up) if up.is_stranded(addresses, removed) => {
                     lost.push((
                         *region,
                         "this machine no longer sends from the connection's address".to_owned(),
