@@ -78,6 +78,12 @@ def test_their_command_measures(agent, real, way, direction):
     assert mbits(output) > 0
 
 
+def test_their_command_runs_a_command_over_ssh(agent, real):
+    done = real.run("ssh", "dev", "echo hello; exit 3")
+    assert done.stdout.split() == ["hello"]
+    assert (done.returncode, "exited with status 3" in done.stderr) == (1, True)
+
+
 @pytest.mark.parametrize("way", ["direct", "relay"])
 def test_our_command_pings(agent, deployment, way):
     seen = pongs(deployment.ok("ping", "dev", "-n", "3", **(RELAYED if way == "relay" else {})))
