@@ -16,9 +16,10 @@ pytestmark = pytest.mark.e2e
 
 def start_relay(made: Deployment, name: str, *flags: str) -> dict[str, str]:
     """Start a relay, and return what it announces by the words in front."""
+    address = () if "--tls-address" in flags else ("--tls-address", "127.0.0.1:0")
     made.start(
         name,
-        *("relay", "--tls-address", "127.0.0.1:0", "--tls-self-signed", str(made.place / "tls"), "--stun-port", "0"),
+        *("relay", *address, "--tls-self-signed", str(made.place / "tls"), "--stun-port", "0"),
         *("--metrics-address", "127.0.0.1:0", *flags),
     )
     wait_until(f"{name}'s pin", lambda: "Pin " in made.log(name))
@@ -107,12 +108,23 @@ def test_relays_are_reached_through_the_proxy_unless_they_are_spared(region, pro
     assert proxy.refused == 0
 
 
-def test_clients_move_to_the_next_relay_of_the_region_when_one_stops(region):
-    made, _, two = region
+def test_clients_move_to_the_next_relay_and_are_reached_there_through_the_first_when_it_is_back(region):
+    made, one, two = region
+    wait_until("the agent somewhere", lambda: metric(one, "relay_at_home") + metric(two, "relay_at_home") > 0)
     assert made.stop("one") == 0
     wait_until("the agent at the second relay", lambda: metric(two, "relay_at_home") > 0)
-    result = made.json("--disable-direct-connections", "speedtest", "dev", "-t", "1s")
-    assert result["path"]["kind"] == "relay"
+    relayed = ("--disable-direct-connections", "speedtest", "dev", "-t", "1s")
+    assert made.json(*relayed)["path"]["kind"] == "relay"
+    # It comes back at the same address, and knows of the other's clients.
+    mesh = ("--mesh-key-file", str(made.place / "mesh"), "--mesh-with", f"https://{two['Relay']}")
+    name = node("", one)["CertName"]
+    back = start_relay(made, "one again", "--tls-address", one["Relay"], *mesh, "--mesh-cert-name", str(name))
+    made.processes["one"] = made.processes.pop("one again")
+    one.update(back)
+    wait_until("the link", lambda: metric(one, "relay_links") == 1)
+    before = metric(one, "relay_forwarded")
+    assert made.json(*relayed)["path"]["kind"] == "relay"
+    assert metric(one, "relay_forwarded") > before + 100
 
 
 def test_a_relay_that_wants_to_know_its_clients_serves_those_of_the_coordinator(tmp_path):
