@@ -85,6 +85,12 @@ impl Sender {
         if delivery.bytes > 0 || self.repeated >= REPEATED {
             self.progress = now;
             self.digest(now, before, advanced, &delivery);
+        } else if advanced {
+            // All of it had been acknowledged selectively.
+            self.progress = now;
+            self.frto = Frto::Off;
+            self.end_recovery(now);
+            self.refresh();
         }
     }
 
@@ -337,7 +343,7 @@ impl Sender {
             Some(fresh) => Some(fresh),
             None => self.board.last_flying().and_then(|index| self.resend(now, index)),
         };
-        self.probe = Some(Probe { end: self.nxt, resent });
+        self.probe = probe.map(|_| Probe { end: self.nxt, resent });
         probe
     }
 }

@@ -225,7 +225,7 @@ impl Sender {
             return self.send_probe(now);
         }
         let lost = if self.frto == Frto::Probing { None } else { self.board.first_lost() };
-        if self.frto == Frto::First && lost != Some(0) {
+        if self.frto == Frto::First && lost != Some(0) && !self.board.is_empty() {
             return self.note(now, Obstacle::Congestion);
         }
         if let Some(index) = lost {

@@ -317,3 +317,17 @@ fn a_sender_with_nothing_to_send_says_so() {
     let acks = script.acks.lock().unwrap();
     assert!(acks.iter().all(|ack| ack.app_limited) && acks[1].rate.unwrap().app_limited);
 }
+
+/// Everything is acknowledged selectively before the cumulative acknowledgement comes.
+#[test]
+fn an_episode_ends_although_its_last_step_delivers_nothing() {
+    let mut script = Script::open();
+    script.flight(4);
+    script.wait(ms(10));
+    assert_eq!(ranges(&script.ask(say(1, 1).sack(&[block(1, 4)]))), [segment(0)]);
+    script.wait(ms(10));
+    script.tell(say(1, 1).sack(&[block(0, 4)]));
+    assert_eq!(script.told(), [Told::Congestion]);
+    script.tell(say(1, segment(4).0));
+    assert_eq!(script.told(), [Told::Recovered]);
+}
