@@ -113,3 +113,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn ten_thousand_unknown_destinations_leave_nothing_behind() {
+    let mut relay = Relay::new(server_key(), None);
+    let private = NodePrivate::from_bytes([1; 32]);
+    let a = relay.client(&private);
+    let mut frames = Vec::new();
+    for number in 0..10_000u32 {
+        let mut key = [7; 32];
+        key[..4].copy_from_slice(&number.to_be_bytes());
+        frames.extend(common::send(&wire::keys::NodePublic::from_bytes(key), &common::disco_packet()));
+    }
+    relay.feed(a, &frames);
+    let counters = relay.router.counters();
+    assert_eq!((counters.dropped.unknown, counters.queued_bytes), (10_000, 0));
+    // Three answers, however many were looked for.
+    assert_eq!(common::kinds(&relay.take(a)).len(), 3);
+    relay.disconnect(a);
+    assert_eq!(relay.router.counters().clients, 0);
+}
