@@ -183,6 +183,29 @@ fn stopping_tells_every_client_and_closes_it() {
 }
 
 #[test]
+fn a_client_that_is_sending_hears_of_the_end_too() {
+    for _ in 0..5 {
+        let edge = edge();
+        let mut client = Derp::connect(&edge, NodePrivate::generate(), How::Plain);
+        let other = Derp::connect(&edge, NodePrivate::generate(), How::Plain);
+        let mut sending = client.stream.try_clone().unwrap();
+        let mut frames = Vec::new();
+        encode::send_packet(&mut frames, &NodePrivate::generate().public(), &[0; 1000]);
+        encode::send_packet(&mut frames, &other.key.public(), &[0; 1000]);
+        let sender = std::thread::spawn(move || while sending.write_all(&frames).is_ok() {});
+        wait_until(|| edge.counters().relay.packets > 10);
+        let stopping = std::thread::spawn(move || edge.stop());
+        assert_eq!(client.next().0, FrameType::Restarting);
+        assert_eq!(client.try_next(), None);
+        // Ends the sender; the relay may have been quicker.
+        let _ = client.stream.shutdown(Shutdown::Both);
+        drop((client, other));
+        sender.join().unwrap();
+        stopping.join().unwrap();
+    }
+}
+
+#[test]
 fn too_many_connections_are_closed_at_once() {
     let mut config = config();
     config.max_connections = 2;

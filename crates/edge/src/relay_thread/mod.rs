@@ -41,8 +41,8 @@ const NOT_SENT: u32 = 256 * 1024;
 const UNANNOUNCED_LIMIT: usize = 1024;
 /// How clients are told of the end: when to come back at the earliest, over how long they are spread, and how long to try.
 const RESTART: [Duration; 3] = [Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(30)];
-/// Time that the last frames get to leave.
-const FAREWELL: Duration = Duration::from_millis(250);
+/// Time that the last frames get to leave, and then the same for clients to hang up.
+const FAREWELL: Duration = Duration::from_millis(200);
 
 /// A connection that HTTP has done with.
 pub(crate) struct Handover {
@@ -220,7 +220,11 @@ impl Loop {
         let mut end = None;
         loop {
             events.clear();
-            let timeout = self.timeout(Instant::now(), end);
+            let now = Instant::now();
+            if end.is_some_and(|end| now >= end || self.router.counters().queued_bytes == 0) {
+                return self.farewell(now + FAREWELL);
+            }
+            let timeout = self.timeout(now, end);
             let space = rustix::buffer::spare_capacity(&mut events);
             match epoll::wait(self.sockets.poller(), space, timeout.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -248,8 +252,30 @@ impl Loop {
                 self.obey();
             }
             self.publish(now);
-            if end.is_some_and(|end| now >= end || self.router.counters().queued_bytes == 0) {
+        }
+    }
+
+    /// All is said. Waits until the clients have hung up, and reads what they still send: a socket that is closed with
+    /// unread bytes in it resets the connection, and the client never reads the last frames.
+    fn farewell(mut self, end: Instant) {
+        let mut events = Vec::with_capacity(EVENTS);
+        self.sockets.finish();
+        while !self.sockets.is_empty() {
+            events.clear();
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
                 return;
+            }
+            let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(left.subsec_nanos()) };
+            let space = rustix::buffer::spare_capacity(&mut events);
+            if !matches!(
+                epoll::wait(self.sockets.poller(), space, Some(&timeout)),
+                Ok(_) | Err(rustix::io::Errno::INTR)
+            ) {
+                return;
+            }
+            for event in events.iter().filter(|event| event.data.u64() != WAKE) {
+                self.sockets.discard(ConnId::from_u64(event.data.u64()), &mut self.buffer, &mut self.scratch);
             }
         }
     }

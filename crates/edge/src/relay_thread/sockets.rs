@@ -9,7 +9,7 @@ use relay::ConnId;
 use relay::server::{CloseReason, Sink, Written};
 use rustix::event::epoll;
 
-use super::stream::Stream;
+use super::stream::{Got, Stream};
 use crate::counters::Seat;
 
 /// One connection.
@@ -79,6 +79,33 @@ impl Sockets {
             let _ = ended.send(reason);
         }
         self.open[id.slot()] = None;
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open.iter().all(Option::is_none)
+    }
+
+    /// Ends all streams towards their clients, and watches only for what those still send.
+    pub(crate) fn finish(&mut self) {
+        let ids: Vec<ConnId> = self.open.iter().flatten().map(|connection| connection.id).collect();
+        for id in ids {
+            if let Some(connection) = self.get(id) {
+                connection.stream.close();
+                // One that is broken is found when it is read.
+                let _ = rustix::net::shutdown(connection.stream.as_fd(), rustix::net::Shutdown::Write);
+            }
+            self.set_interest(id, true, false);
+        }
+    }
+
+    /// Reads once and forgets it; forgets the connection at its end.
+    pub(crate) fn discard(&mut self, id: ConnId, buffer: &mut [u8], scratch: &mut [u8]) {
+        let Some(connection) = self.get(id) else { return };
+        match connection.stream.read(buffer, scratch) {
+            Ok(Got::Bytes(_) | Got::More(_)) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Ok(Got::End) | Err(_) => self.remove(id, CloseReason::Disconnected),
+        }
     }
 
     /// Watches for what the router wants.
