@@ -140,3 +140,22 @@ def test_a_relay_that_wants_to_know_its_clients_serves_those_of_the_coordinator(
         assert result["overall"]["throughput_mbits"] > 10
     finally:
         made.close()
+
+
+def test_an_authority_of_ones_own_is_trusted_by_the_usual_variable(tmp_path, monkeypatch):
+    made = Deployment(tmp_path)
+    try:
+        announced = start_relay(made, "relay", "--hostname", "127.0.0.1")
+        entry = {key: value for key, value in node("900a", announced).items() if key != "CertName"}
+        region = {"RegionID": 900, "RegionCode": "own", "RegionName": "Our own", "Nodes": [entry]}
+        (tmp_path / "map.json").write_text(json.dumps({"Regions": {"900": region}}))
+        made.start_server("", "--derp-server-enable=false", "--derp-config-path", str(tmp_path / "map.json"))
+        sign_in(made)
+        made.ok("create", "dev", "--output-token-file", str(tmp_path / "token"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "tls" / "relay-cert.pem"))
+        made.start_agent()
+        wait_until("the agent", lambda: made.agent_status() == "connected")
+        result = made.json("--disable-direct-connections", "speedtest", "dev", "-t", "1s")
+        assert result["path"]["kind"] == "relay"
+    finally:
+        made.close()
