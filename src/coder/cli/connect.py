@@ -6,7 +6,7 @@ socket is dialled while the relay map is fetched.
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -135,6 +135,8 @@ class Watch:
         """Set once a relay was chosen."""
         self.forced_websocket: dict[int, str] = {}
         """Regions reached by WebSocket, with the reason."""
+        self.log: Callable[[str], None] = lambda _text: None
+        """Hears all of it, for a session's own log."""
         self._verbose = verbose
 
     def on_event(self, event: object) -> None:
@@ -152,16 +154,20 @@ class Watch:
                 self.problem = f"relay of region {event.region}: {event.text}"
             case CoordinatorError():
                 self.problem = f"coordinator: {event.text}"
-            case PathChanged() if self._verbose:
-                output.note(f"path: {event.path.endpoint or f'relay of region {event.path.region}'}")
+            case PathChanged():
+                self._tell(f"path: {event.path.endpoint or f'relay of region {event.path.region}'}")
                 return
-            case PortMapped() if self._verbose:
-                output.note(f"port mapping: {event.report.external or 'none'} {event.report.via or ''}".rstrip())
+            case PortMapped():
+                self._tell(f"port mapping: {event.report.external or 'none'} {event.report.via or ''}".rstrip())
                 return
             case _:
                 return
+        self._tell(self.problem)
+
+    def _tell(self, text: str) -> None:
+        self.log(text)
         if self._verbose:
-            output.note(self.problem)
+            output.note(text)
 
 
 @asynccontextmanager

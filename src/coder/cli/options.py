@@ -69,6 +69,30 @@ class Duration(click.ParamType[float]):
             self.fail(str(error), param, ctx)
 
 
+_TRUE = frozenset({"1", "t", "true", "TRUE", "True"})
+_FALSE = frozenset({"0", "f", "false", "FALSE", "False"})
+
+
+class AssignedFlags(click.Command):
+    """A command whose flags may be written `--flag=true` and `--flag=false`, as other programs call it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Make plain flags of such words, up to the first that is no option."""
+        options = {name: one for one in self.get_params(ctx) if isinstance(one, click.Option) for name in one.opts}
+        made, rest = [], list(args)
+        while rest and rest[0].startswith("-") and rest[0] not in {"-", "--"}:
+            word = rest.pop(0)
+            name, equals, value = word.partition("=")
+            option = options.get(name)
+            if option is not None and option.is_flag and equals and value in _TRUE | _FALSE:
+                made += [name] if value in _TRUE else []
+                continue
+            made.append(word)
+            if option is not None and not option.is_flag and not equals and rest:
+                made.append(rest.pop(0))
+        return super().parse_args(ctx, made + rest)
+
+
 def output_option(*forms: str) -> Callable[[F], F]:
     """Add `-o, --output`; the first form is the default."""
     return click.option(

@@ -34,16 +34,20 @@ def program() -> str:
     return found
 
 
-def arguments(workspace: str, backwards: Sequence[Forward]) -> list[str]:
-    """Return what the client is called with."""
+def spec(forward: Forward) -> str:
+    """Write a forward as OpenSSH's `-R` takes it."""
+    return f"{join(forward.bind or 'localhost', forward.local)}:127.0.0.1:{forward.remote}"
+
+
+def arguments(workspace: str, specs: Sequence[str]) -> list[str]:
+    """Return what the client is called with, to forward what `-R` of OpenSSH would by these texts."""
     # The name stays out of OpenSSH's hands: it expands and refuses host names by rules of its own.
     words = [sys.executable, "-m", "coder.cli.main", "ssh", "--stdio", "--", workspace]
     proxy = " ".join(shlex.quote(word) for word in words).replace("%", "%%")
-    listening = [f"{join(one.bind or 'localhost', one.local)}:127.0.0.1:{one.remote}" for one in backwards]
     return [
         *("-F", "none", "-N", "-T"),
         *(word for option in (*OPTIONS, f"ProxyCommand={proxy}") for word in ("-o", option)),
-        *(word for spec in listening for word in ("-R", spec)),
+        *(word for text in specs for word in ("-R", text)),
         "workspace",
     ]
 
@@ -63,7 +67,7 @@ def environment(flags: Globals) -> dict[str, str]:
     return {**os.environ, **{key: value for key, value in given.items() if value}}
 
 
-async def keep(flags: Globals, workspace: str, backwards: Sequence[Forward], note: Callable[[str], None]) -> None:
+async def keep(flags: Globals, workspace: str, specs: Sequence[str], note: Callable[[str], None]) -> None:
     """Keep the ports open, trying again when they are lost; for ever.
 
     Raises:
@@ -75,7 +79,7 @@ async def keep(flags: Globals, workspace: str, backwards: Sequence[Forward], not
     client, backoff = program(), Backoff(FIRST_RETRY, LAST_RETRY, random.Random())  # noqa: S311 - no secret
     told = ""
     while True:
-        text = await _once([client, *arguments(workspace, backwards)], environment(flags))
+        text = await _once([client, *arguments(workspace, specs)], environment(flags))
         if text != told:
             note(f"The workspace's ports are not open, trying again: {text or 'the connection ended'}")
         told = text

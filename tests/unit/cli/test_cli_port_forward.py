@@ -229,7 +229,8 @@ def test_a_refusal_says_nothing_about_the_agent_and_is_told_again_only_after_a_s
 
 
 def test_names_cannot_become_flags_or_commands_of_the_ssh_client():
-    made = reverse.arguments("-x 'a;b'%h", forwards.parse("tcp", ["8080:80,[::]:1:2,0.0.0.0:3"]))
+    wanted = forwards.parse("tcp", ["8080:80,[::]:1:2,0.0.0.0:3"])
+    made = reverse.arguments("-x 'a;b'%h", [reverse.spec(forward) for forward in wanted])
     assert made[-1] == "workspace"
     [proxy] = [word for word in made if word.startswith("ProxyCommand=")]
     assert proxy.endswith(""" ssh --stdio -- '-x '"'"'a;b'"'"'%%h'""")

@@ -81,7 +81,7 @@ def command(flags: Globals, /, **given: Any) -> int:
         options = _options(flags, previous, given)
         with flags.api() as api:
             server = sshconfig.server_values(api.call("GET", "/api/v2/deployment/ssh") or {})
-            example = _example(api)
+            example = None if given["dry_run"] else _example(api)
         section = sshconfig.make(
             options,
             server,
@@ -93,7 +93,7 @@ def command(flags: Globals, /, **given: Any) -> int:
     except Malformed as error:
         raise Malformed(str(error), where=error.where or str(path), remedy=error.remedy) from None
     suffix = sshconfig.host_part(server.suffix if options.suffix is None else options.suffix).removeprefix(".")
-    if done == 0 and not given["dry_run"] and example:
+    if done == 0 and example:
         prefix = server.prefix if options.prefix is None else options.prefix
         output.out("You should now be able to ssh into your workspace.")
         output.out(f"For example, try running:\n\n\t$ ssh {f'{example}.{suffix}' if suffix else prefix + example}")

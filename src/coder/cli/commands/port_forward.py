@@ -76,11 +76,11 @@ async def _forward(
     backwards: Sequence[forwards.Forward],
     patience: float,
 ) -> int:
+    from coder.cli import reverse
     from coder.cli.forwarding import Listener
-    from coder.cli.reverse import keep, program
 
     if backwards:
-        program()
+        reverse.program()
     screen = Screen(live=flags.watched)
     tunnel = Tunnel(flags, workspace, patience, screen)
     screen.listeners = [Listener(forward, tunnel.way, tunnel.failed) for forward in wanted]
@@ -97,9 +97,10 @@ async def _forward(
                 _announce(listener.forward)
                 listener.start()
             if backwards:
+                specs = [reverse.spec(forward) for forward in backwards]
                 for forward in backwards:
                     _announce_reverse(forward)
-                work.append(asyncio.ensure_future(keep(flags, workspace, backwards, screen.note)))
+                work.append(asyncio.ensure_future(reverse.keep(flags, workspace, specs, screen.note)))
             output.note("Ready!")
             work.append(asyncio.ensure_future(screen.watch()))
             await _first([*work, stopped])

@@ -1,17 +1,27 @@
 """`coder ssh`."""
 
 import asyncio
+import functools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from coder.cli import output
 from coder.cli.context import Globals
 from coder.cli.errors import line
-from coder.cli.options import Duration
+from coder.cli.options import AssignedFlags, Duration
 from coder.errors import CoderError, Unreachable
+
+if TYPE_CHECKING:
+    import socket
+
+    from coder.cli.connect import Connection
 
 SSH_PORT = 1
 """The agent's SSH server inside the tunnel."""
@@ -23,7 +33,7 @@ TERMINAL = "xterm-256color"
 """What a terminal is taken for that does not say."""
 
 
-@click.command("ssh", context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
+@click.command("ssh", cls=AssignedFlags, context_settings={"allow_interspersed_args": False})
 @click.argument("workspace")
 @click.argument("command", nargs=-1)
 @click.option(
@@ -50,54 +60,54 @@ TERMINAL = "xterm-256color"
 @click.option(
     "-e", "--env", "variables", multiple=True, metavar="K=V", help="Set a variable in the session; repeatable."
 )
+@click.option(
+    "-R", "--remote-forward", envvar="CODER_SSH_REMOTE_FORWARD", multiple=True, metavar="PORT:HOST:PORT",
+    help="Let a port of the workspace lead here; repeatable; needs OpenSSH.",
+)  # fmt: skip
 @click.option("--timeout", type=Duration(), default="60s", show_default=True, help="How long to wait for the agent.")
+@click.option("-l", "--log-dir", envvar="CODER_SSH_LOG_DIR", metavar="DIR", help="Where to write a log of the session.")
+@click.option("--network-info-dir", metavar="DIR", help="Where to write figures of the connection, for editors.")
+@click.option("--network-info-interval", type=Duration(), default="5s", show_default=True, help="How often.")
+@click.option("-G", "--forward-gpg", is_flag=True, envvar="CODER_SSH_FORWARD_GPG", hidden=True)
+@click.option("-c", "--container", hidden=True)
 @click.option("--wait", type=click.Choice(["yes", "no", "auto"]), envvar="CODER_SSH_WAIT", default="auto", hidden=True)
-@click.option("--disable-autostart", is_flag=True, envvar="CODER_SSH_DISABLE_AUTOSTART", hidden=True)
-@click.option("--usage-app", envvar="CODER_SSH_USAGE_APP", default="ssh", hidden=True)
+@click.option("--no-wait", is_flag=True, envvar="CODER_SSH_NO_WAIT", hidden=True)
+@click.option("--workspace-poll-interval", envvar="CODER_WORKSPACE_POLL_INTERVAL", hidden=True)
+@click.option(
+    "--disable-autostart", is_flag=False, flag_value="true", envvar="CODER_SSH_DISABLE_AUTOSTART", hidden=True
+)
+@click.option("--usage-app", envvar="CODER_SSH_USAGE_APP", hidden=True)
+@click.option("--container-user", hidden=True)
+@click.option("--force-new-tunnel", is_flag=True, hidden=True)
 @click.pass_obj
-def command(
-    flags: Globals,
-    *,
-    workspace: str,
-    command: tuple[str, ...],
-    stdio: bool,
-    terminal: str | None,
-    ssh_host_prefix: str | None,
-    hostname_suffix: str | None,
-    forward_agent: bool,
-    identity_agent: str | None,
-    variables: Sequence[str],
-    timeout: float,
-    wait: str,
-    disable_autostart: bool,
-    usage_app: str,
-) -> int:
+def command(flags: Globals, /, workspace: str, command: tuple[str, ...], **given: Any) -> int:
     """Open a shell in a workspace, or run a command there.
 
     At the start of a line `~.` ends the connection. Exits with the remote exit code, and with 255 for failures of the
     connection itself.
     """
-    del (
-        wait,
-        disable_autostart,
-        usage_app,
-    )  # these clients' flags have no meaning for workspaces that bring their machine
-    name = strip_host(workspace, prefix=ssh_host_prefix, suffix=hostname_suffix)
-    if stdio and command:
-        raise click.UsageError("--stdio goes without a command")
-    pairs = [_pair(text) for text in variables]
-    if forward_agent and not identity_agent:
+    # Whether and how a workspace is started is for flags of theirs that mean nothing for one that brings its machine.
+    name = strip_host(workspace, prefix=given["ssh_host_prefix"], suffix=given["hostname_suffix"])
+    stdio, agent = given["stdio"], given["identity_agent"] if given["forward_agent"] else None
+    if stdio and (command or given["remote_forward"]):
+        raise click.UsageError("--stdio goes without a command and without --remote-forward")
+    if given["forward_agent"] and not agent:
         raise click.UsageError("--forward-agent needs a running SSH agent: SSH_AUTH_SOCK is not set")
+    for option in ("forward_gpg", "container"):
+        if given[option]:
+            raise click.UsageError(f"--{option.replace('_', '-')} is not supported")
+    session = Session(
+        command=" ".join(command) or None,
+        terminal=None if stdio else _terminal(given["terminal"], has_command=bool(command)),
+        variables=[_pair(text) for text in given["variables"]],
+        agent=agent,
+        backwards=given["remote_forward"],
+    )
     try:
-        if stdio:
-            return asyncio.run(_stdio(flags, name, timeout))
-        session = Session(
-            command=" ".join(command) or None,
-            terminal=_terminal(terminal, has_command=bool(command)),
-            variables=pairs,
-            agent=identity_agent if forward_agent else None,
-        )
-        return asyncio.run(_session(flags, name, timeout, session))
+        with _log(given["log_dir"], stdio=stdio) as log:
+            figures = _directory(given["network_info_dir"])
+            run = _Run(flags, name, given["timeout"], log, figures, given["network_info_interval"])
+            return asyncio.run(run.stdio() if stdio else run.session(session))
     except CoderError as error:
         output.note(f"error: {line(error)}")
         return EXIT_FAILED
@@ -138,44 +148,137 @@ def _terminal(choice: str | None, *, has_command: bool) -> str | None:
     return os.environ.get("TERM") or TERMINAL if wanted else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
     """What to ask the agent's SSH server for."""
 
-    __slots__ = ("agent", "command", "terminal", "variables")
-
-    def __init__(
-        self, *, command: str | None, terminal: str | None, variables: list[tuple[str, str]], agent: str | None
-    ) -> None:
-        self.command = command
-        self.terminal = terminal
-        self.variables = variables
-        self.agent = agent
-
-
-async def _stdio(flags: Globals, workspace: str, patience: float) -> int:
-    from coder.cli.connect import connect
-    from coder.dataplane.ssh import join_stdio
-
-    async with connect(flags, workspace, patience=patience) as connection:
-        await connection.reach(patience)
-        await join_stdio(await connection.node.connect(connection.address, SSH_PORT))
-    return 0
+    command: str | None
+    terminal: str | None
+    """Its type, to have one there."""
+    variables: Sequence[tuple[str, str]]
+    agent: str | None
+    """The socket of a key agent to forward."""
+    backwards: Sequence[str]
+    """Ports of the workspace that lead here, as OpenSSH writes them."""
 
 
-async def _session(flags: Globals, workspace: str, patience: float, session: Session) -> int:
-    from coder.cli.connect import connect
-    from coder.dataplane.ssh import run_session
+def _directory(path: str | None) -> Path | None:
+    if path is None:
+        return None
+    from coder.cli.pulse import made
 
-    async with connect(flags, workspace, patience=patience) as connection:
-        await connection.reach(patience)
-        stream = await connection.node.connect(connection.address, SSH_PORT)
-        code, how = await run_session(
-            stream,
-            command=session.command,
-            terminal=session.terminal,
-            variables=session.variables,
-            agent=session.agent,
-        )
-    if how == "lost":
-        raise Unreachable(f"the connection to {workspace} was lost")
-    return code
+    try:
+        return made(path)
+    except OSError as error:
+        raise CoderError(f"cannot make the directory {path}: {error.strerror}") from None
+
+
+@contextmanager
+def _log(path: str | None, *, stdio: bool) -> Iterator[Callable[[str], None]]:
+    """Give a function that writes to the session's log, if there is one."""
+    directory = _directory(path)
+    if directory is None:
+        yield lambda _text: None
+        return
+    from coder.cli.pulse import LogFile
+
+    try:
+        file = LogFile(directory, stdio=stdio)
+    except OSError as error:
+        raise CoderError(f"cannot write a log to {directory}: {error.strerror}") from None
+    try:
+        yield file.write
+    except BaseException as error:
+        file.write(f"failed: {error}" if isinstance(error, CoderError) else f"ended: {type(error).__name__}")
+        raise
+    finally:
+        file.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One call: where to, and what to tell of it."""
+
+    flags: Globals
+    workspace: str
+    patience: float
+    log: Callable[[str], None]
+    figures: Path | None
+    """The directory for figures."""
+    interval: float
+
+    async def stdio(self) -> int:
+        """Join standard input and output to the agent's SSH server."""
+        from coder.dataplane.ssh import join_stdio
+
+        async def join(stream: "socket.socket") -> int:
+            await join_stdio(stream)
+            return 0
+
+        return await self._reach(join)
+
+    async def session(self, session: Session) -> int:
+        """Run a session of our own; return its exit code."""
+        from coder.dataplane.ssh import run_session
+
+        async def run(stream: "socket.socket") -> int:
+            code, how = await run_session(
+                stream,
+                command=session.command,
+                terminal=session.terminal,
+                variables=session.variables,
+                agent=session.agent,
+            )
+            if how == "lost":
+                raise Unreachable(f"the connection to {self.workspace} was lost")
+            return code
+
+        def say(text: str) -> None:
+            output.note(f"\r\n{text}\r" if session.terminal else text)
+
+        if not session.backwards:
+            return await self._reach(run, say)
+        from coder.cli import reverse
+
+        reverse.program()
+        return await self._reach(run, say, reverse.keep(self.flags, self.workspace, session.backwards, say))
+
+    async def _reach(
+        self,
+        use: "Callable[[socket.socket], Awaitable[int]]",
+        say: Callable[[str], None] | None = None,
+        *others: Awaitable[None],
+    ) -> int:
+        """Open a stream to the agent's SSH server, and use it; `say` hears when an outage is over."""
+        from coder.cli.connect import connect
+
+        self.log(f"connecting to {self.workspace}")
+        async with connect(self.flags, self.workspace, patience=self.patience) as connection:
+            connection.watch.log = self.log
+            latency = await connection.reach(self.patience)
+            self.log(f"reached {connection.address} in {latency * 1e3:.1f} ms")
+            stream = await connection.node.connect(connection.address, SSH_PORT)
+            code = await self._beside(use(stream), connection, say, *others)
+        self.log(f"ended with {code}")
+        return code
+
+    async def _beside(
+        self,
+        main: Awaitable[int],
+        connection: "Connection",
+        say: Callable[[str], None] | None,
+        *others: Awaitable[None],
+    ) -> int:
+        """Run the session, and what watches over it."""
+        if say is None and self.figures is None:
+            return await main
+        from coder.cli import pulse
+        from coder.clock import SystemClock
+
+        watching = list(others)
+        if say is not None:
+            ping = functools.partial(connection.ping, pulse.PATIENCE)
+            watching.append(pulse.tell_outages(ping, SystemClock(), say))
+        if self.figures is not None:
+            watching.append(pulse.write_figures(connection, self.figures, self.interval, SystemClock()))
+        return await pulse.beside(main, *watching)
