@@ -14,7 +14,7 @@ ANSWER = {"hostname_prefix": "coder.", "hostname_suffix": "coder", "ssh_config_o
 BINARY = "/usr/bin/coder"
 
 
-def section(server=SERVER, *, binary=BINARY, config_dir="/home/u/.config/coderv2", **options):
+def section(server=SERVER, *, binary=BINARY, config_dir="/users/u/.config/coderv2", **options):
     return sshconfig.make(sshconfig.Options(**options), server, binary=binary, config_dir=config_dir)
 
 
@@ -27,7 +27,7 @@ def test_a_plain_section_is_what_other_programs_expect():
     assert section().splitlines()[0] == "# ------------START-CODER-----------"
     assert section().splitlines()[-1] == "# ------------END-CODER------------"
     options = ["\tConnectTimeout=0", "\tStrictHostKeyChecking=no", "\tUserKnownHostsFile=/dev/null", "\tLogLevel ERROR"]
-    proxy = "\tProxyCommand /usr/bin/coder --global-config /home/u/.config/coderv2 ssh --stdio"
+    proxy = "\tProxyCommand /usr/bin/coder --global-config /users/u/.config/coderv2 ssh --stdio"
     assert settings(section()) == [
         "Host coder.*",
         *options,
@@ -64,7 +64,7 @@ def test_options_are_written_down_and_lead_to_flags():
         "# :header-command=print-headers 5% '$HOME'",
     ]
     assert (
-        '\tProxyCommand /usr/bin/coder --global-config /home/u/.config/coderv2 --header "X-A=b c"'
+        '\tProxyCommand /usr/bin/coder --global-config /users/u/.config/coderv2 --header "X-A=b c"'
         " --header-command \"print-headers 5%% '\\$HOME'\" ssh --stdio --wait=yes --disable-autostart=true"
         " --hostname-suffix ws.example %h"
     ) in settings(made)
