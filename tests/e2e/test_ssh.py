@@ -373,3 +373,30 @@ def test_a_session_outlives_the_server(workspace, config, program):
     finally:
         process.kill()
         process.wait(PATIENCE)
+
+
+def test_a_port_of_the_workspace_leads_here_for_as_long_as_a_session(workspace, config):
+    [there] = free_ports()
+    place = f"/dev/tcp/127.0.0.1/{there}"
+    look = f"until (exec 3<>{place}) 2>/dev/null; do :; done; exec 3<>{place}; cat <&3"
+    with service(lambda connection: connection.sendall(b"from here")) as here:
+        done = coder_ssh(workspace, "-R", f"{there}:127.0.0.1:{here}", "dev", f"bash -c '{look}'")
+    assert (done.returncode, done.stdout) == (0, b"from here"), done.stderr
+
+
+def test_an_editor_finds_figures_and_a_log_of_its_connection(workspace, config, tmp_path):
+    places = f"--network-info-dir {tmp_path}/net --network-info-interval 1s --log-dir {tmp_path}/log"
+    proxy = f"ProxyCommand={CODER} ssh --stdio --usage-app=vscode {places} dev"
+    command = ["ssh", "-F", config, "-o", proxy, "dev.coder", "cat"]
+    process = subprocess.Popen(command, env=workspace.environment(), stdin=subprocess.PIPE)
+    try:
+        file = tmp_path / "net" / f"{process.pid}.json"
+        wait_until("the figures", file.exists)
+        found = json.loads(file.read_text())
+        assert found["latency"] > 0
+        assert found["preferred_derp"] == "Coder Embedded Relay"
+    finally:
+        process.communicate(timeout=PATIENCE)
+    [log] = (tmp_path / "log").iterdir()
+    assert log.name.endswith(f"-{process.pid}.log")
+    assert " reached fd7a:" in log.read_text()

@@ -69,3 +69,75 @@ def test_what_goes_wrong_here_is_told_in_the_last_line(coder, network, arguments
     assert run.code == code
     assert words in run.err.splitlines()[-1]
     assert run.out == ""
+
+
+class Native:
+    """The native client: runs no session, and remembers what it was asked for."""
+
+    def __init__(self, monkeypatch, how="status", code=0):
+        self.asked = []
+        self.result = (code, how)
+        monkeypatch.setattr("coder.dataplane.ssh.run_session", self.run)
+        monkeypatch.setattr("coder.dataplane.ssh.join_stdio", self.join)
+
+    async def run(self, stream, **session):
+        stream.close()
+        self.asked.append(session)
+        return self.result
+
+    async def join(self, stream):
+        stream.close()
+        self.asked.append("stdio")
+
+
+def test_a_session_is_asked_for_as_the_flags_say(coder, network, monkeypatch):
+    native = Native(monkeypatch, code=3)
+    run = coder("ssh", "-t", "-e", "A=b=c", "-A", "dev", "ls", "-l", TERM="vt100", SSH_AUTH_SOCK="/keys")
+    assert (run.code, run.out) == (3, "")
+    assert native.asked == [
+        {"command": "ls -l", "terminal": "vt100", "variables": [("A", "b=c")], "agent": "/keys"},
+    ]
+
+
+def test_a_lost_connection_is_our_own_failure(coder, network, monkeypatch):
+    Native(monkeypatch, how="lost")
+    run = coder("ssh", "dev", "true")
+    assert run.code == 255
+    assert run.err.splitlines()[-1].startswith("error: the connection to dev was lost")
+
+
+def test_editors_call_it_with_flags_of_their_own(coder, network, monkeypatch, tmp_path):
+    native = Native(monkeypatch)
+    run = coder(
+        "ssh", "--stdio", "--usage-app=vscode", "--disable-autostart=true", "--wait=no", "--force-new-tunnel",
+        "--network-info-dir", str(tmp_path / "net"), "--network-info-interval", "3s",
+        "--log-dir", str(tmp_path / "log"), "--ssh-host-prefix", "coder-vscode.host--",
+        "coder-vscode.host--me--dev--main",
+    )  # fmt: skip
+    assert (run.code, run.out, native.asked) == (0, "", ["stdio"]), run.err
+    [log] = (tmp_path / "log").iterdir()
+    events = [line.split(" ", 1)[1] for line in log.read_text().splitlines()]
+    assert events[0] == "connecting to me/dev.main"
+    assert events[-1] == "ended with 0"
+    assert (tmp_path / "net").is_dir()
+
+
+def test_a_failure_is_in_the_log_too(coder, network, tmp_path):
+    network.answers["GET /api/v2/users/me/workspace/nowhere"] = (404, {"message": "Resource not found."})
+    assert coder("ssh", "--log-dir", str(tmp_path / "log"), "nowhere", "true").code == 255
+    [log] = (tmp_path / "log").iterdir()
+    assert "failed: there is no workspace 'nowhere'" in log.read_text()
+
+
+@pytest.mark.parametrize("flag", ["--log-dir", "--network-info-dir"])
+def test_a_directory_that_cannot_be_is_one_line(coder, network, tmp_path, flag):
+    (tmp_path / "file").touch()
+    run = coder("ssh", flag, str(tmp_path / "file" / "x"), "dev", "true")
+    assert run.code == 255
+    [line] = run.err.splitlines()
+    assert "file" in line
+
+
+@pytest.mark.parametrize("arguments", [("-G", "dev"), ("-c", "box", "dev"), ("--stdio", "-R", "1:a:2", "dev")])
+def test_what_is_not_there_is_refused(coder, network, arguments):
+    assert coder("ssh", *arguments).code == 2
