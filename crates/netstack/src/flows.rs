@@ -136,6 +136,20 @@ impl Stack {
         }
     }
 
+    /// The stack ends: connections with something that was never sent are cut, so that their peers do not wait for it.
+    /// Those whose last bytes are on their way are left alone.
+    pub fn give_up(&mut self) {
+        for (index, connection) in &mut self.connections {
+            let unsent = connection.tcp.send_queue() as u64 > connection.tcp.stats().in_flight;
+            if unsent {
+                connection.abort();
+                if !std::mem::replace(&mut connection.dirty, true) {
+                    self.dirty.push_back(index as u32);
+                }
+            }
+        }
+    }
+
     /// The path came back: connections that wait for an answer repeat their question at once.
     pub fn kick(&mut self, now: Instant) {
         for (index, connection) in &mut self.connections {

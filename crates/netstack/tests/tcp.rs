@@ -247,3 +247,27 @@ fn thousands_of_connections_carry_their_own_data() {
         connected == 3000 && got == 2999 * 3000 / 2
     });
 }
+
+#[test]
+fn a_stack_that_ends_cuts_what_it_has_not_sent_and_only_that() {
+    let mut net = Net::new(4);
+    let (long, long_end) = net.connect(3);
+    let (short, short_end) = net.connect(4);
+    // The long one fills its window; the short one's only bytes are on their way at once.
+    send(&mut net.a, net.now, long, &pattern(4 << 20));
+    send(&mut net.a, net.now, short, b"all of it");
+    net.pass(Duration::from_millis(1));
+    send(&mut net.a, net.now, long, &pattern(4 << 20));
+    for flow in [long, short] {
+        net.a.close(net.now, flow);
+    }
+    net.a.give_up();
+    let mut seen = Vec::new();
+    net.run(|net| {
+        seen.extend(events(&mut net.b));
+        seen.contains(&Event::Reset(long_end))
+    });
+    net.pass(Duration::from_secs(1));
+    seen.extend(events(&mut net.b));
+    assert!(!seen.contains(&Event::Reset(short_end)));
+}

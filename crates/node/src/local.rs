@@ -297,6 +297,7 @@ impl Node {
             self.answer(request, Answer::Failed(Failure::Closed));
         }
         self.with_streams(now, reactor, Streams::abort);
+        self.stack.give_up();
         self.outlet.begin();
         self.stack.poll(now, &mut Exit::new(now, &mut self.tunnel, &mut self.outlet));
         self.outlet.flush(now, reactor);
