@@ -236,6 +236,25 @@ def test_scp_copies_there_and_back(openssh, tmp_path, flags):
     assert (tmp_path / "back").read_bytes() == MEGABYTES
 
 
+def test_git_clones_and_pushes(workspace, config, tmp_path):
+    if shutil.which("git") is None:
+        pytest.skip("there is no git")
+
+    def git(*words):
+        who = ("-c", "user.name=a", "-c", "user.email=a@example.com")
+        environment = workspace.environment(GIT_SSH_COMMAND=f"ssh -F {config}", GIT_CONFIG_GLOBAL="/dev/null")
+        return subprocess.run(["git", *who, *words], env=environment, check=True, capture_output=True, text=True).stdout
+
+    there, here = tmp_path / "there.git", tmp_path / "here"
+    git("init", "-q", "--bare", str(there))
+    git("clone", "-q", f"dev.coder:{there}", str(here))
+    (here / "file").write_bytes(MEGABYTES[:1_000_000])
+    git("-C", str(here), "add", "file")
+    git("-C", str(here), "commit", "-q", "-m", "one")
+    git("-C", str(here), "push", "-q", "origin", "HEAD")
+    assert git("-C", str(there), "log", "--all", "--format=%s") == "one\n"
+
+
 @contextlib.contextmanager
 def forwarding(workspace, config, *flags, port):
     """Keep OpenSSH forwarding; `port` is one that it, or the workspace, will listen on."""
