@@ -99,8 +99,10 @@ pub(crate) async fn serve(
             continue;
         };
         let Some(seat) = Seat::take(&front.tally, front.max_connections) else { continue };
-        // Without it the connection is only slower.
+        // Without these the connection is only slower. The second is for tunnels over paths that lose packets.
         let _ = stream.set_nodelay(true);
+        #[cfg(target_os = "linux")]
+        let _ = socket2::SockRef::from(&stream).set_tcp_congestion(b"bbr");
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         let (front, stop, alive) = (Arc::clone(&front), stop.clone(), alive.clone());
         let purpose = purpose.clone();
