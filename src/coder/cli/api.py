@@ -140,6 +140,11 @@ class Api:
         """Delete a workspace by id, in the way every server of this API knows."""
         self.call("POST", f"/api/v2/workspaces/{workspace}/builds", {"transition": "delete"})
 
+    def note_usage(self, workspace: str, agent: str, app: str | None) -> None:
+        """Tell that a workspace is in use, so that the server does not stop it; by which app, if that has a name."""
+        body = {"agent_id": agent, "app_name": app} if app is not None else None
+        self.call("POST", f"/api/v2/workspaces/{workspace}/usage", body)
+
     def connection_info(self, agent: str) -> Json:
         """Return the relay map and the rules for connecting to an agent."""
         return self.call("GET", f"/api/v2/workspaceagents/{agent}/connection")

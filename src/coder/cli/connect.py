@@ -47,6 +47,8 @@ class Connection:
         self.node = peering.node
         self.rules = rules
         self.watch = watch
+        self.note_usage: Callable[[str | None], None] = lambda _app: None
+        """Tell the server which app uses the workspace; blocks."""
         self.following: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._since = self._loop.time()
@@ -186,8 +188,10 @@ async def connect(
         from coder.dataplane.engine import Engine
 
         async with Engine() as engine:
-            agent = await _agent(api, await asked, target, patience)
+            workspace = await asked
+            agent = await _agent(api, workspace, target, patience)
             async with introduced(flags, api, engine, agent, target.name, relay_only=relay_only) as connection:
+                connection.note_usage = functools.partial(api.note_usage, workspace["id"], str(agent))
                 yield connection
 
 

@@ -1,7 +1,7 @@
 """What is told of a connection while a session runs: that it is back after an outage, and figures for editors."""
 
-import asyncio
 import contextlib
+import functools
 import json
 import os
 import secrets
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from coder.cli.options import format_duration
 from coder.cli.store import write_private
+from coder.cli.threads import in_thread
 from coder.clock import Clock
 from coder.errors import CoderError
 
@@ -26,8 +27,18 @@ FAST_BEAT = 1.0
 """… and of one that does not."""
 NOTICEABLE = 10.0
 """Seconds of silence that a user wants to hear of."""
+USAGE = 60.0
+"""Seconds between two words to the server that the workspace is in use."""
 PATIENCE = 5.0
 """Seconds each ping may take."""
+
+
+async def tell_usage(note: Callable[[str | None], None], app: str | None, clock: Clock) -> None:
+    """Tell the server each minute that the workspace is in use; what it makes of that is its affair. For ever."""
+    while True:
+        with contextlib.suppress(CoderError):
+            await in_thread(functools.partial(note, app))
+        await clock.sleep(USAGE)
 
 
 async def tell_outages(ping: Callable[[], Awaitable[object]], clock: Clock, say: Callable[[str], None]) -> None:
@@ -120,14 +131,3 @@ class LogFile:
     def close(self) -> None:
         """Close the file; what is written stays."""
         os.close(self._number)
-
-
-async def beside(main: Awaitable[int], *others: Awaitable[None]) -> int:
-    """Run things for as long as the main one lasts; a failure of theirs is no reason to end it."""
-    tasks = [asyncio.ensure_future(other) for other in others]
-    try:
-        return await main
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

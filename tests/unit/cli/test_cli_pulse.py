@@ -120,24 +120,22 @@ async def test_figures_are_kept_fresh_in_a_private_file_named_after_the_parent(t
     task.cancel()
 
 
-async def test_what_watches_a_session_cannot_end_it_and_ends_with_it():
-    ended = asyncio.Event()
+async def test_the_server_hears_each_minute_that_a_workspace_is_in_use_whatever_it_answers(monkeypatch):
+    async def at_once(call):
+        return call()
 
-    async def main():
-        await asyncio.sleep(0)
-        return 7
+    def note(app):
+        heard.append(app)
+        raise TimedOut("no answer")
 
-    async def fails():
-        raise OSError("disk full")
-
-    async def watches():
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.set()
-
-    assert await pulse.beside(main(), fails(), watches()) == 7
-    assert ended.is_set()
+    monkeypatch.setattr(pulse, "in_thread", at_once)
+    clock, heard = FakeClock(), []
+    task = asyncio.ensure_future(pulse.tell_usage(note, "ssh", clock))
+    for minute in range(3):
+        await clock.advance(59.0)
+        assert heard == ["ssh"] * (minute + 1)
+        await clock.advance(1.0)
+    task.cancel()
 
 
 @pytest.mark.parametrize("stdio", [True, False])

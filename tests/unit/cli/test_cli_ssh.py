@@ -1,7 +1,11 @@
+import asyncio
+
 import pytest
+from fakes.server import AGENT_ID, agent, workspace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coder.cli.api import Api
 from coder.cli.commands.ssh import strip_host
 from coder.cli.workspaces import Target
 
@@ -11,6 +15,7 @@ def no_keys(monkeypatch):
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
 
 
+USAGE = f"POST /api/v2/workspaces/{workspace(agent())['id']}/usage"
 NAME = st.from_regex(r"[a-z0-9]+(-[a-z0-9]+)*", fullmatch=True)
 
 
@@ -141,3 +146,33 @@ def test_a_directory_that_cannot_be_is_one_line(coder, network, tmp_path, flag):
 @pytest.mark.parametrize("arguments", [("-G", "dev"), ("-c", "box", "dev"), ("--stdio", "-R", "1:a:2", "dev")])
 def test_what_is_not_there_is_refused(coder, network, arguments):
     assert coder("ssh", *arguments).code == 2
+
+
+@pytest.mark.parametrize("app", ["ssh", "vscode", "disable"])
+def test_the_server_is_told_of_use_by_which_app(coder, network, monkeypatch, app):
+    told = asyncio.Event()
+
+    async def tell(note, name, clock):
+        note(name)
+        told.set()
+
+    async def run(stream, **session):
+        stream.close()
+        if app != "disable":
+            await told.wait()
+        return 0, "status"
+
+    monkeypatch.setattr("coder.cli.commands.ssh.SETTLED", 0.0)
+    monkeypatch.setattr("coder.cli.pulse.tell_usage", tell)
+    monkeypatch.setattr("coder.dataplane.ssh.run_session", run)
+    network.answers[USAGE] = (204, b"")
+    assert coder("ssh", f"--usage-app={app}", "dev", "true").code == 0
+    bodies = [call.body for call in network.calls if f"{call.method} {call.path}" == USAGE]
+    assert bodies == ([] if app == "disable" else [{"agent_id": str(AGENT_ID), "app_name": app}])
+
+
+def test_use_without_an_app_is_told_without_a_body(server):
+    server.answers["POST /api/v2/workspaces/w/usage"] = (204, b"")
+    with Api(server.url) as api:
+        api.note_usage("w", "a", None)
+    assert server.calls[-1].body is None

@@ -183,6 +183,8 @@ class Tunnel:
 
     async def _once(self) -> None:
         from coder.cli.connect import connect
+        from coder.cli.pulse import tell_usage
+        from coder.clock import SystemClock
 
         async with connect(self._flags, self._workspace, patience=self._patience) as connection:
             await connection.reach(self._patience)
@@ -190,9 +192,11 @@ class Tunnel:
             self._reached = True
             self._connection = connection
             self.up.set()
+            usage = asyncio.ensure_future(tell_usage(connection.note_usage, None, SystemClock()))
             try:
                 await _first([*([connection.following] if connection.following else []), self._lost])
             finally:
+                usage.cancel()
                 self.up.clear()
                 self._connection = None
 

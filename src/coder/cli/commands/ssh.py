@@ -29,6 +29,9 @@ SSH_PORT = 1
 EXIT_FAILED = 255
 """Our own failures, as in OpenSSH: every other code is the remote command's."""
 
+SETTLED = 2.0
+"""Seconds until anything is done for a session that it does not need itself: short commands do not pay for it."""
+
 TERMINAL = "xterm-256color"
 """What a terminal is taken for that does not say."""
 
@@ -76,7 +79,7 @@ TERMINAL = "xterm-256color"
 @click.option(
     "--disable-autostart", is_flag=False, flag_value="true", envvar="CODER_SSH_DISABLE_AUTOSTART", hidden=True
 )
-@click.option("--usage-app", envvar="CODER_SSH_USAGE_APP", hidden=True)
+@click.option("--usage-app", envvar="CODER_SSH_USAGE_APP", default="ssh", hidden=True)
 @click.option("--container-user", hidden=True)
 @click.option("--force-new-tunnel", is_flag=True, hidden=True)
 @click.pass_obj
@@ -106,7 +109,7 @@ def command(flags: Globals, /, workspace: str, command: tuple[str, ...], **given
     try:
         with _log(given["log_dir"], stdio=stdio) as log:
             figures = _directory(given["network_info_dir"])
-            run = _Run(flags, name, given["timeout"], log, figures, given["network_info_interval"])
+            run = _Run(flags, name, given["timeout"], log, figures, given["network_info_interval"], given["usage_app"])
             return asyncio.run(run.stdio() if stdio else run.session(session))
     except CoderError as error:
         output.note(f"error: {line(error)}")
@@ -206,6 +209,8 @@ class _Run:
     figures: Path | None
     """The directory for figures."""
     interval: float
+    app: str
+    """What the server is told uses the workspace; `disable`: nothing."""
 
     async def stdio(self) -> int:
         """Join standard input and output to the agent's SSH server."""
@@ -258,27 +263,44 @@ class _Run:
             latency = await connection.reach(self.patience)
             self.log(f"reached {connection.address} in {latency * 1e3:.1f} ms")
             stream = await connection.node.connect(connection.address, SSH_PORT)
-            code = await self._beside(use(stream), connection, say, *others)
+            watching = [*others]
+            if say is not None:
+                watching.append(self._outages(connection, say))
+            if self.app != "disable":
+                watching.append(self._usage(connection))
+            if self.figures is not None:
+                watching.append(self._figures(connection, self.figures))
+            code = await _beside(use(stream), watching)
         self.log(f"ended with {code}")
         return code
 
-    async def _beside(
-        self,
-        main: Awaitable[int],
-        connection: "Connection",
-        say: Callable[[str], None] | None,
-        *others: Awaitable[None],
-    ) -> int:
-        """Run the session, and what watches over it."""
-        if say is None and self.figures is None:
-            return await main
+    async def _outages(self, connection: "Connection", say: Callable[[str], None]) -> None:
+        await asyncio.sleep(SETTLED)
         from coder.cli import pulse
         from coder.clock import SystemClock
 
-        watching = list(others)
-        if say is not None:
-            ping = functools.partial(connection.ping, pulse.PATIENCE)
-            watching.append(pulse.tell_outages(ping, SystemClock(), say))
-        if self.figures is not None:
-            watching.append(pulse.write_figures(connection, self.figures, self.interval, SystemClock()))
-        return await pulse.beside(main, *watching)
+        await pulse.tell_outages(functools.partial(connection.ping, pulse.PATIENCE), SystemClock(), say)
+
+    async def _usage(self, connection: "Connection") -> None:
+        await asyncio.sleep(SETTLED)
+        from coder.cli import pulse
+        from coder.clock import SystemClock
+
+        await pulse.tell_usage(connection.note_usage, self.app, SystemClock())
+
+    async def _figures(self, connection: "Connection", directory: Path) -> None:
+        from coder.cli import pulse
+        from coder.clock import SystemClock
+
+        await pulse.write_figures(connection, directory, self.interval, SystemClock())
+
+
+async def _beside(main: Awaitable[int], others: Sequence[Awaitable[None]]) -> int:
+    """Run things for as long as the main one lasts; a failure of theirs is no reason to end it."""
+    tasks = [asyncio.ensure_future(other) for other in others]
+    try:
+        return await main
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
