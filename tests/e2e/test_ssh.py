@@ -274,7 +274,7 @@ def forwarding(workspace, config, *flags, port):
         wait_until("the port", listening)
         yield
     finally:
-        process.terminate()
+        process.kill()  # a gentler signal is overlooked now and then
         process.wait(PATIENCE)
 
 

@@ -14,6 +14,8 @@ from coder.errors import NotFound
 
 FIRST_RETRY = 1.0
 LAST_RETRY = 30.0
+GRACE = 2.0
+"""Seconds the SSH client has to end when told to; some overlook it."""
 
 OPTIONS = (
     "BatchMode=yes",
@@ -105,6 +107,11 @@ async def _once(command: Sequence[str], variables: dict[str, str]) -> str:
     finally:
         if process.returncode is None:
             process.terminate()
-            await process.wait()
+            try:
+                async with asyncio.timeout(GRACE):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
+                await process.wait()
     lines = said.decode(errors="replace").split("\n")
     return next((text.strip() for text in reversed(lines) if text.strip()), "")
