@@ -29,6 +29,8 @@ impl End {
             force_websockets: false,
             headers: Vec::new(),
             proxies: node::ProxyRules::default(),
+            roots: node::TrustRoots::default(),
+            identity: None,
         };
         let keys = engine.add_node(settings).unwrap();
         // A region nobody serves: the node has a home, and no relay.

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use dial::ProxyRules;
+use dial::{Identity, ProxyRules, TrustRoots};
 use paths::PeerFacts;
 use speedtest::Direction;
 use wire::derpmap::DerpMap;
@@ -47,6 +47,10 @@ pub struct NodeSettings {
     pub headers: Vec<(String, String)>,
     /// Which relays are reached through an HTTP proxy.
     pub proxies: ProxyRules,
+    /// Whose certificates are accepted from relays.
+    pub roots: TrustRoots,
+    /// Our own, for relays that ask for one.
+    pub identity: Option<Identity>,
 }
 
 impl std::fmt::Debug for NodeSettings {

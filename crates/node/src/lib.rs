@@ -21,7 +21,7 @@ mod sleep;
 mod streams;
 mod udp;
 
-pub use dial::{ProxyRules, ProxySettings};
+pub use dial::{Identity, ProxyRules, ProxySettings, TrustRoots};
 
 pub use command::{NodeSettings, Peer, PortUse, Request, Stats};
 pub use engine::{Engine, NodeKeys};

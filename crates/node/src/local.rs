@@ -95,6 +95,8 @@ impl Node {
             force_websocket: settings.force_websockets,
             headers: settings.headers.clone(),
             proxies: settings.proxies.clone(),
+            roots: settings.roots.clone(),
+            identity: settings.identity.clone(),
         };
         let relays = Relays::new(id, private.clone(), mailbox.clone(), how);
         let outlet = Outlet::new(id, Paths::new(config, now), relays, v4, v6);

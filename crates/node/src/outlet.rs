@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use netstack::Sink;
-use paths::{Paths, Route, Socket};
+use paths::{LONG, Paths, Route, Socket};
 use tunnel::{PeerId, Tunnel};
 use wire::keys::NodePublic;
 
@@ -30,6 +30,14 @@ struct Batch {
     count: usize,
 }
 
+/// Where a peer's packets go in this pass of the loop.
+struct Chosen {
+    peer: PeerId,
+    route: Route,
+    /// A long packet is among them.
+    long: bool,
+}
+
 struct Waiting {
     port: Port,
     to: SocketAddr,
@@ -47,7 +55,7 @@ pub(crate) struct Outlet {
     extra: BTreeMap<Socket, Udp>,
     keys: HashMap<PeerId, NodePublic>,
     /// Routes looked up in this pass of the loop.
-    routes: Vec<(PeerId, Route)>,
+    routes: Vec<Chosen>,
     batches: Vec<Batch>,
     spare: Vec<Vec<u8>>,
     waiting: VecDeque<Waiting>,
@@ -113,12 +121,20 @@ impl Outlet {
     }
 
     fn route(&mut self, now: Instant, peer: PeerId) -> Route {
-        if let Some((_, route)) = self.routes.iter().find(|(of, _)| *of == peer) {
-            return *route;
+        if let Some(chosen) = self.routes.iter().find(|chosen| chosen.peer == peer) {
+            return chosen.route;
         }
         let route = self.keys.get(&peer).map(|key| self.paths.route(now, key)).unwrap_or_default();
-        self.routes.push((peer, route));
+        self.routes.push(Chosen { peer, route, long: false });
         route
+    }
+
+    fn note_long(&mut self, now: Instant, peer: PeerId) {
+        let chosen = self.routes.iter_mut().find(|chosen| chosen.peer == peer && !chosen.long);
+        if let (Some(chosen), Some(key)) = (chosen, self.keys.get(&peer)) {
+            chosen.long = true;
+            self.paths.note_long(now, key);
+        }
     }
 
     /// Whether packets for a peer should wait: its socket or its relay connection is full.
@@ -140,6 +156,9 @@ impl Outlet {
             self.relays.send(now, region, key, datagram);
         }
         if let Some(to) = route.udp {
+            if datagram.len() >= LONG {
+                self.note_long(now, peer);
+            }
             self.batch(now, peer, Port::of(route.socket, to), to, datagram);
         }
     }

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dial::{Connected, Deadline, DialError, ProxyRules, Target, TrustRoots};
+use dial::{Connected, Deadline, DialError, Identity, ProxyRules, Target, TrustRoots};
 use relay::{ClientOptions, ClientSession};
 use wire::derpmap::DerpMap;
 use wire::keys::{NodePrivate, NodePublic};
@@ -39,6 +39,8 @@ pub(crate) struct How {
     pub(crate) force_websocket: bool,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) proxies: ProxyRules,
+    pub(crate) roots: TrustRoots,
+    pub(crate) identity: Option<Identity>,
 }
 
 enum Link {
@@ -92,7 +94,8 @@ impl Relays {
             region,
             headers: self.how.headers.clone(),
             force_websocket,
-            roots: TrustRoots::System,
+            roots: self.how.roots.clone(),
+            identity: self.how.identity.clone(),
             proxies: self.how.proxies.clone(),
             prefer_v6: false,
         })

@@ -88,7 +88,9 @@ impl Paths {
             self.move_home(now, chosen);
         }
         report.preferred_derp = self.relays.home();
-        self.voice.out.push_back(Output::Event(Event::Report(report)));
+        if self.netcheck.has_anyone_to_ask() {
+            self.voice.out.push_back(Output::Event(Event::Report(report)));
+        }
     }
 
     /// A home is needed before there is a report: one relay needs no choosing, several are given a moment.

@@ -75,6 +75,10 @@ pub const SILENCE: Duration = Duration::from_secs(1);
 pub const SUSPECT_SPACING: Duration = Duration::from_millis(300);
 /// Pings a suspect path may miss before it is no longer trusted.
 pub const SUSPECT_PINGS: u8 = 3;
+/// The same while packets of the peer still arrive.
+pub const STUCK_PINGS: u8 = 5;
+/// Bytes from which on a datagram may be too long for a path that carries shorter ones: IPv6's least MTU without headers.
+pub const LONG: usize = 1232;
 /// The longest a slow path is waited for after the last of these pings.
 pub const SUSPECT_PATIENCE: Duration = Duration::from_secs(1);
 

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::config::{HISTORY, HOME_MARGIN};
 
+/// Factors up to this one are a wish for that region and no weight.
+const PIN: f64 = 1e-6;
+
 /// Latency by region, of one check.
 pub type Latencies = BTreeMap<u16, Duration>;
 
@@ -34,7 +37,11 @@ impl History {
         let fastest = report.keys().map(|&region| (self.best(region, scores), region)).min();
         let Some((best, region)) = fastest else { return 0 };
         match report.get(&present) {
-            Some(&latency) if region != present && !worth_moving(latency, best) => present,
+            Some(&latency)
+                if region != present && !pinned(region, scores) && !worth_moving(latency, best) =>
+            {
+                present
+            }
             _ => region,
         }
     }
@@ -54,6 +61,11 @@ impl History {
             _ => seen,
         }
     }
+}
+
+/// Whether the factor of a region says: this one, if it can be reached at all. Then no margin is asked for.
+fn pinned(region: u16, scores: &BTreeMap<u16, f64>) -> bool {
+    scores.get(&region).is_some_and(|&score| score > 0.0 && score <= PIN)
 }
 
 fn worth_moving(present: Duration, best: Duration) -> bool {

@@ -51,7 +51,7 @@ use wire::derpmap::DerpMap;
 use wire::keys::{DiscoPublic, NodePublic};
 use wire::{disco, stun};
 
-pub use config::{Config, Local, PeerRecord};
+pub use config::{Config, LONG, Local, PeerRecord};
 pub use facts::{EndpointFacts, PeerFacts, Why};
 pub use output::{Class, Event, Output, Path, Refusals, Report, Route, Socket};
 pub use sockets::OWN as OWN_SOCKET;
@@ -338,6 +338,16 @@ impl Paths {
             self.keep_checking(now);
         }
         route
+    }
+
+    /// Something of at least [`LONG`] bytes is sent to a peer by UDP. Call at most once per batch.
+    #[inline]
+    pub fn note_long(&mut self, now: Instant, peer: &NodePublic) {
+        if let Some(known) = self.peers.get_mut(peer)
+            && known.suspicion.note_long(now)
+        {
+            self.settle(now, peer);
+        }
     }
 
     /// A datagram to `to` could not be sent: that path is forgotten.

@@ -130,6 +130,11 @@ impl Netcheck {
         self.servers.is_empty() || self.last_stun.is_some_and(|at| now < at + ENDPOINTS_FRESH)
     }
 
+    /// Whether the map names a server or a relay. Without one a check finds nothing, which is no finding.
+    pub(crate) fn has_anyone_to_ask(&self) -> bool {
+        !self.servers.is_empty() || !self.relays.is_empty()
+    }
+
     /// Relays of the running check that have not been measured yet.
     pub(crate) fn is_measuring(&self) -> bool {
         self.running.as_ref().is_some_and(|check| !check.measuring.is_empty())

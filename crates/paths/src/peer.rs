@@ -325,7 +325,7 @@ impl Peer {
             }
             self.best = Some(candidate);
             self.trust_until = Some(now + TRUST);
-            self.suspicion.note_heard();
+            self.suspicion.note_pong();
         }
     }
 

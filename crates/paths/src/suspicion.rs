@@ -5,14 +5,19 @@
 //! it is pinged three times at 300 ms, and packets go by relay as well. If that too stays unanswered, trust ends at once, at most
 //! 3 s after the last sign of life. A call-me-maybe raises the suspicion at once: the peer looks for a path, so ours may be none.
 //!
-//! Signs of life are pongs, and WireGuard packets that authenticated ([`Paths::note_received`](crate::Paths::note_received)).
+//! A path may also cease to carry long packets only. So while such leave, a padded ping asks every second whether they
+//! arrive, and nothing but its pong will do: what short packets of the session arrive says nothing. Packets go by relay
+//! as well only when the first of these pings is lost, and more of them must be before trust ends, as a loaded path may
+//! lose some.
+//!
+//! Other signs of life are pongs, and WireGuard packets that authenticated ([`Paths::note_received`](crate::Paths::note_received)).
 //! They only call off the suspicion. They do not prolong trust: that a peer's packets arrive does not prove that ours do,
 //! so the pong's 6.5 s stay the upper bound for a path that died in our direction only. Pings from the peer are no sign
 //! of life: a peer that hears us no more pings just then.
 
 use std::time::{Duration, Instant};
 
-use crate::config::{SILENCE, SUSPECT_PATIENCE, SUSPECT_PINGS, SUSPECT_SPACING};
+use crate::config::{SILENCE, STUCK_PINGS, SUSPECT_PATIENCE, SUSPECT_PINGS, SUSPECT_SPACING};
 use crate::facts::Why;
 use crate::output::Path;
 use crate::peer::{Around, Peer, Purpose};
@@ -24,8 +29,14 @@ pub(crate) struct Suspicion {
     unanswered: Option<(Instant, Instant)>,
     /// A heartbeat since the last sign of life.
     heartbeat: Option<Instant>,
+    /// First long packet sent since the last pong.
+    long: Option<Instant>,
     /// When the above is looked at next.
     check_at: Option<Instant>,
+    /// Suspected because nothing came: any sign of life calls that off.
+    silent: bool,
+    /// Suspected because long packets may be lost: only a pong calls that off.
+    stuck: bool,
     /// Pings sent in suspicion.
     pings: u8,
     /// When the next of these, or the verdict, is due.
@@ -59,11 +70,30 @@ impl Suspicion {
         self.watch(now);
     }
 
+    /// A long packet leaves. Returns whether a deadline was set.
+    #[inline]
+    pub(crate) fn note_long(&mut self, now: Instant) -> bool {
+        self.long.get_or_insert(now);
+        self.watch(now)
+    }
+
     /// A sign of life. A deadline that is set stays; it will find nothing to do. Returns whether a suspicion ended.
     #[inline]
     pub(crate) fn note_heard(&mut self) -> bool {
         self.unanswered = None;
         self.heartbeat = None;
+        self.silent = false;
+        !self.stuck && self.call_off()
+    }
+
+    /// A pong: the path carries everything.
+    pub(crate) fn note_pong(&mut self) {
+        self.long = None;
+        self.stuck = false;
+        self.note_heard();
+    }
+
+    fn call_off(&mut self) -> bool {
         self.pings = 0;
         self.ping_at.take().is_some()
     }
@@ -74,11 +104,13 @@ impl Suspicion {
             self.pings = 0;
             self.ping_at = Some(now);
         }
+        self.silent = true;
     }
 
+    /// Whether packets had better go by relay as well.
     #[inline]
     pub(crate) fn is_raised(&self) -> bool {
-        self.ping_at.is_some()
+        self.ping_at.is_some() && (self.silent || self.pings > 1)
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
@@ -98,12 +130,13 @@ impl Suspicion {
         if self.ping_at.is_none_or(|at| now < at) {
             return Due::Nothing;
         }
-        if self.pings >= SUSPECT_PINGS {
+        let pings = if self.silent { SUSPECT_PINGS } else { STUCK_PINGS };
+        if self.pings >= pings {
             return Due::Verdict;
         }
         self.pings += 1;
-        let last = self.pings == SUSPECT_PINGS;
-        let wait = if last { latency.saturating_mul(2).min(SUSPECT_PATIENCE) } else { Duration::ZERO };
+        let decides = self.pings == pings || (self.pings == 1 && !self.silent);
+        let wait = if decides { latency.saturating_mul(2).min(SUSPECT_PATIENCE) } else { Duration::ZERO };
         self.ping_at = Some(now + wait.max(SUSPECT_SPACING));
         Due::Ping
     }
@@ -112,9 +145,12 @@ impl Suspicion {
     fn look(&mut self, now: Instant, patience: Duration) {
         // A single packet may deserve no answer (a keepalive); going on sending without one is what counts.
         let sending = self.unanswered.filter(|(first, last)| last > first).map(|(first, _)| first + patience);
-        let suspect_at = sending.into_iter().chain(self.heartbeat.map(|at| at + patience)).min();
-        self.check_at = suspect_at.filter(|at| now < *at);
-        if suspect_at.is_some_and(|at| now >= at) {
+        let silent_at = sending.into_iter().chain(self.heartbeat.map(|at| at + patience)).min();
+        let stuck_at = self.long.map(|at| at + patience);
+        self.check_at = [silent_at, stuck_at].into_iter().flatten().filter(|at| now < *at).min();
+        self.silent |= silent_at.is_some_and(|at| now >= at);
+        self.stuck |= stuck_at.is_some_and(|at| now >= at);
+        if self.silent || self.stuck {
             self.ping_at.get_or_insert(now);
         }
     }

@@ -197,6 +197,42 @@ fn a_sign_of_life_calls_the_suspicion_off() {
     assert_eq!(send(&mut alone, &peer).relay, None);
 }
 
+/// Half a minute of long packets over a path on which short ones always come back; `longs_pass` says whether pongs do.
+/// Answers when packets went by relay as well, and when that became the path.
+fn long_packets(longs_pass: bool) -> (Option<Duration>, Option<Duration>) {
+    let (mut alone, peer) = proved();
+    let started = alone.now - alone.start;
+    let (mut both, mut fell) = (None, None);
+    for _ in 0..300 {
+        let route = send(&mut alone, &peer);
+        if route.relay.is_some() {
+            both.get_or_insert(alone.now - alone.start - started);
+        }
+        alone.paths.note_long(alone.now, &peer.node);
+        alone.paths.note_received(alone.now, &peer.node, addr(NEAR));
+        for (at, output) in alone.pass(ms(100)) {
+            let ping = peer.pings(std::slice::from_ref(&output)).first().copied();
+            if let (true, Some((_, tx))) = (longs_pass, ping) {
+                udp(&mut alone, NEAR, &peer.pong(tx));
+            }
+            if changes(&[output]) == [Path::Relay(9)] {
+                fell.get_or_insert(at - started);
+            }
+        }
+    }
+    (both, fell)
+}
+
+#[test]
+fn a_path_that_no_longer_carries_long_packets_is_given_up_though_short_ones_arrive() {
+    assert_eq!(long_packets(false), (Some(ms(1300)), Some(ms(2500))));
+}
+
+#[test]
+fn a_path_that_carries_long_packets_is_asked_and_kept() {
+    assert_eq!(long_packets(true), (None, None));
+}
+
 #[test]
 fn a_lost_ping_clears_an_unproved_best() {
     let (mut alone, peer) = proved();
