@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from coder.cli.connect import Connection
     from coder.dataplane.engine import NodeStats, Pong
 
-BEAT = 10.0
+BEAT = 5.0
 """Seconds between two pings of a connection that answers …"""
 FAST_BEAT = 1.0
 """… and of one that does not."""
-NOTICEABLE = 10.0
+NOTICEABLE = 8.0
 """Seconds of silence that a user wants to hear of."""
 USAGE = 60.0
 """Seconds between two words to the server that the workspace is in use."""

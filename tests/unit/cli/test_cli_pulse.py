@@ -54,7 +54,7 @@ async def test_an_outage_is_told_once_when_it_is_over():
 async def test_a_connection_that_answers_is_asked_seldom_and_told_nothing_of():
     said, asked = await watched((True, 100))
     assert said == []
-    assert asked == 11
+    assert asked == 21
 
 
 async def test_one_lost_ping_is_no_outage():
