@@ -40,6 +40,7 @@ class Introductions:
                 wake.clear()
         finally:
             connection.lost()
+            connection.take()  # nobody will any more; a peer that did not read left up to 512 nodes
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
 
