@@ -250,6 +250,31 @@ async def test_pings_of_the_server_keep_an_agent_connected(live: Server, monkeyp
     assert after["status"] == "connected"
 
 
+async def test_a_second_connection_that_comes_and_goes_leaves_the_agent_connected(
+    live: Server, monkeypatch: pytest.MonkeyPatch
+):
+    answered, noted = Monitor.answered, asyncio.Event()
+
+    async def noting(monitor: Monitor, round_trip: float) -> None:
+        await answered(monitor, round_trip)
+        noted.set()
+
+    monkeypatch.setattr(Monitor, "answered", noting)
+    workspace = await live.workspace()
+    async with live.agent(workspace) as agent:
+        await ask(agent, "GetManifest", pb.GetManifestRequest(), pb.Manifest)
+        with live.deployment.changes.watch(UUID(workspace.id)) as changed:
+            async with live.agent(workspace) as second:
+                await ask(second, "GetManifest", pb.GetManifestRequest(), pb.Manifest)
+                changed.clear()
+            await changed.wait()
+        assert (await state(live, workspace))["status"] == "disconnected"
+        noted.clear()
+        await live.clock.advance(15)
+        await noted.wait()
+        assert (await state(live, workspace))["status"] == "connected"
+
+
 async def test_deleting_the_workspace_ends_the_agents_socket(live: Server):
     workspace = await live.workspace()
     async with live.agent(workspace) as agent:

@@ -68,10 +68,15 @@ class Monitor:
         log.info("agent.connected")
 
     async def answered(self, _round_trip: float) -> None:
-        """Note that the agent answered a ping."""
-        if self._deployment.presence.get(self._agent_id) is self:
-            async with self._deployment.store.write() as session:
-                await agents.alive(session, self._agent_id, self._deployment.clock.now())
+        """Note that the agent answered a ping. Takes the record back if a newer connection has come and gone."""
+        presence = self._deployment.presence
+        taken_back = self._agent_id not in presence
+        if presence.setdefault(self._agent_id, self) is not self:
+            return
+        async with self._deployment.store.write() as session:
+            await agents.alive(session, self._agent_id, self._deployment.clock.now())
+        if taken_back:
+            self._deployment.changes.announce(self._workspace_id)
 
     async def ended(self) -> None:
         """Note the connection's end, unless the agent has come back on another one meanwhile."""
