@@ -98,6 +98,8 @@ async def test_a_suspended_user_is_out_at_once(server: Server):
     login = await bob.call("POST", "/users/login", json={"email": "bob@example.com", "password": PASSWORD})
     assert login.status_code == 401
     await server.call("PUT", "/users/bob/status/activate")
+    assert (await bob.call("GET", "/users/me")).status_code == 401
+    await bob.sign_in("bob@example.com")
     assert (await bob.get("/users/me"))["status"] == "active"
     assert (await server.call("PUT", "/users/me/status/suspend")).status_code == 400
 

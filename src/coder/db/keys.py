@@ -84,3 +84,17 @@ async def record_use(session: AsyncSession, key_id: str, use: Use) -> None:
 async def delete(session: AsyncSession, key_id: str) -> None:
     """Forget a key."""
     await session.execute(delete_from(ApiKey).where(ApiKey.id == key_id))
+
+
+async def end(
+    session: AsyncSession, user_id: UUID, *, but: str | None = None, sessions_only: bool = False
+) -> Sequence[str]:
+    """Forget the keys of a user, except one: tokens too, or sessions only. Returns the ids of those that ended."""
+    conditions = [ApiKey.user_id == user_id]
+    if but is not None:
+        conditions.append(ApiKey.id != but)
+    if sessions_only:
+        conditions.append(ApiKey.login_type != TOKEN)
+    ended = (await session.scalars(select(ApiKey.id).where(*conditions))).all()
+    await session.execute(delete_from(ApiKey).where(*conditions))
+    return ended

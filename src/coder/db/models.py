@@ -79,7 +79,7 @@ class Organization(Base):
 
 
 class User(Base):
-    """A person. Names and addresses are unique whatever their case."""
+    """A person. Names and addresses are unique whatever their case. Deleted users stay for history and free theirs."""
 
     __tablename__ = "users"
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -88,16 +88,28 @@ class User(Base):
     email: Mapped[str] = mapped_column(String(254))
     name: Mapped[str]
     password_hash: Mapped[str]
-    role: Mapped[str] = mapped_column(String(16))
+    roles: Mapped[str] = mapped_column(String(128))
+    """Names joined by commas, in order; empty for a plain member."""
     status: Mapped[str] = mapped_column(String(16))
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     last_seen_at: Mapped[datetime]
 
-    __table_args__ = (
-        Index("uq_users_username_lower", text("lower(username)"), unique=True),
-        Index("uq_users_email_lower", text("lower(email)"), unique=True),
+    __table_args__ = tuple(
+        Index(
+            f"uq_users_{column}_lower",
+            text(f"lower({column})"),
+            unique=True,
+            sqlite_where=text("status <> 'deleted'"),
+            postgresql_where=text("status <> 'deleted'"),
+        )
+        for column in ("username", "email")
     )
+
+    @property
+    def role_names(self) -> frozenset[str]:
+        """What the user may do beyond a member's own things."""
+        return frozenset(filter(None, self.roles.split(",")))
 
 
 class ApiKey(Base):

@@ -1,15 +1,18 @@
-"""Users."""
+"""Users. Those that were deleted stay as rows, for history, and are found by their id alone."""
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from coder.access import roles as names_of
 from coder.db.models import User
 
-OWNER, MEMBER = "owner", "member"
-ACTIVE, SUSPENDED = "active", "suspended"
+ACTIVE, SUSPENDED, DELETED = "active", "suspended", "deleted"
 
 
 async def any_exist(session: AsyncSession) -> bool:
@@ -24,12 +27,38 @@ async def get(session: AsyncSession, user_id: UUID) -> User | None:
 
 async def by_name(session: AsyncSession, username: str) -> User | None:
     """Return a user by name, whatever its case."""
-    return await session.scalar(select(User).where(func.lower(User.username) == username.lower()))
+    query = select(User).where(func.lower(User.username) == username.lower(), User.status != DELETED)
+    return await session.scalar(query)
 
 
 async def by_email(session: AsyncSession, email: str) -> User | None:
     """Return a user by address, whatever its case."""
-    return await session.scalar(select(User).where(func.lower(User.email) == email.lower()))
+    return await session.scalar(select(User).where(func.lower(User.email) == email.lower(), User.status != DELETED))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """Conditions a listed user meets. None: any."""
+
+    text: str | None = None
+    """Part of the name or the address."""
+    status: str | None = None
+    role: str | None = None
+
+
+async def search(session: AsyncSession, wanted: Search) -> Sequence[User]:
+    """Return the users that a search finds, by name."""
+    query = select(User).where(User.status != DELETED).order_by(func.lower(User.username))
+    if wanted.text:
+        text = wanted.text.lower()
+        parts = (User.username, User.name, User.email)
+        query = query.where(or_(*(func.lower(part).contains(text, autoescape=True) for part in parts)))
+    if wanted.status:
+        query = query.where(User.status == wanted.status)
+    found = (await session.scalars(query)).all()
+    if wanted.role in {None, names_of.MEMBER}:
+        return found
+    return [user for user in found if wanted.role in user.role_names]
 
 
 async def create(
@@ -40,7 +69,7 @@ async def create(
     email: str,
     name: str,
     password_hash: str,
-    role: str,
+    roles: Iterable[str],
     now: datetime,
 ) -> User:
     """Add a user. Raises IntegrityError when name or address is taken."""
@@ -51,7 +80,7 @@ async def create(
         email=email,
         name=name,
         password_hash=password_hash,
-        role=role,
+        roles=_joined(roles),
         status=ACTIVE,
         created_at=now,
         updated_at=now,
@@ -62,9 +91,29 @@ async def create(
     return user
 
 
+def _joined(roles: Iterable[str]) -> str:
+    return ",".join(sorted(set(roles) - {names_of.MEMBER}))
+
+
+async def set_roles(session: AsyncSession, user_id: UUID, roles: Iterable[str], now: datetime) -> None:
+    """Give a user exactly these roles."""
+    await change(session, user_id, now, roles=_joined(roles))
+
+
+async def change(session: AsyncSession, user_id: UUID, now: datetime, **values: Any) -> None:
+    """Store new values. Raises IntegrityError when a name or an address is taken."""
+    await session.execute(update(User).where(User.id == user_id).values(**values, updated_at=now))
+
+
+async def has_active_owner(session: AsyncSession) -> bool:
+    """Say whether anybody is left who may do everything."""
+    active = (await session.scalars(select(User.roles).where(User.status == ACTIVE))).all()
+    return any(names_of.OWNER in roles.split(",") for roles in active)
+
+
 async def set_status(session: AsyncSession, user_id: UUID, status: str, now: datetime) -> None:
-    """Suspend a user or make them active again."""
-    await session.execute(update(User).where(User.id == user_id).values(status=status, updated_at=now))
+    """Suspend or delete a user, or make them active again."""
+    await change(session, user_id, now, status=status)
 
 
 async def seen(session: AsyncSession, user_id: UUID, now: datetime) -> None:

@@ -10,7 +10,7 @@ from coder.server import problems
 from coder.server.deployment import Deployment
 from coder.server.envelope import Envelope
 from coder.server.problems import Json
-from coder.server.routes import agent_self, agents, builds, docs, keys, site, tailnet, users, workspaces
+from coder.server.routes import accounts, agent_self, agents, builds, docs, keys, site, tailnet, users, workspaces
 
 API = "/api/v2"
 
@@ -32,7 +32,7 @@ def create_app(deployment: Deployment) -> ASGIApp:
     app.include_router(site.root)
     app.include_router(docs.router)
     # Routes of agents come first: `me` and `connection` would otherwise be read as the id of an agent.
-    for part in (site, users, keys, workspaces, builds, agent_self, agents, tailnet):
+    for part in (site, users, accounts, keys, workspaces, builds, agent_self, agents, tailnet):
         app.include_router(part.router, prefix=API)
     return Envelope(app)  # outside of everything, so that answers to our own bugs carry it too
 

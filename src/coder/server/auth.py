@@ -7,7 +7,8 @@ from uuid import UUID
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from coder.access import limits, sessions, tokens
+from coder.access import limits, roles, sessions, tokens
+from coder.access.roles import Action, Decision, Resource
 from coder.db import agents, keys, users
 from coder.db.models import ApiKey, User
 from coder.server.deployment import Deployed, Deployment
@@ -36,10 +37,19 @@ class Caller:
     user: User
     key: ApiKey
 
-    @property
-    def is_owner(self) -> bool:
-        """Whether the user may see and do everything in the deployment."""
-        return self.user.role == users.OWNER
+    def may(self, action: Action, resource: Resource, owner: UUID | None = None) -> bool:
+        """Say whether the user may do that with a thing of this owner; without one, with everybody's."""
+        return roles.allowed(self.user.role_names, action, resource, own=owner == self.user.id)
+
+    def require(self, action: Action, resource: Resource, owner: UUID | None = None) -> None:
+        """Raise Problem unless the user may do that: 403, or 404 when they may not even know that it is there."""
+        match roles.decide(self.user.role_names, action, resource, own=owner == self.user.id):
+            case Decision.FORBIDDEN:
+                raise forbidden("Your roles do not allow this; ask an owner of the deployment.")
+            case Decision.HIDDEN:
+                raise not_found()
+            case Decision.ALLOWED:
+                pass
 
 
 def presented(connection: HTTPConnection) -> Presented | None:
@@ -95,7 +105,7 @@ async def caller(connection: HTTPConnection, deployment: Deployed) -> Caller:
     except Problem:
         await anyone(connection, deployment)
         raise
-    if not (who.is_owner and connection.headers.get(BYPASS) == "true"):
+    if not (who.may(Action.UPDATE, Resource.DEPLOYMENT) and connection.headers.get(BYPASS) == "true"):
         _pace(deployment, str(who.user.id))
     return who
 
@@ -199,13 +209,12 @@ async def user_named(deployment: Deployment, who: Caller, name: str) -> User:
     """Find the user of a route: `me`, a name or an id. Raises Problem (404), also for users the caller may not see."""
     if name == "me" or name.lower() in {who.user.username.lower(), str(who.user.id)}:
         return who.user
-    if not who.is_owner:
-        raise not_found()
+    who.require(Action.READ, Resource.USER)
     async with deployment.store.read() as session:
         try:
             found = await users.get(session, UUID(name))
         except ValueError:
             found = await users.by_name(session, name)
-    if found is None:
+    if found is None or found.status == users.DELETED:
         raise not_found()
     return found

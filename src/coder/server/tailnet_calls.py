@@ -6,6 +6,8 @@ from uuid import UUID
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from coder.access import roles
+from coder.access.roles import Action, Resource
 from coder.db import agents, users, workspaces
 from coder.errors import Forbidden
 from coder.ids import uuid_from_bytes
@@ -51,7 +53,8 @@ class TailnetCalls:
                 user = await users.get(session, who.user.id)
             if found is None or user is None or user.status != users.ACTIVE:
                 return False
-            return found.owner.id == user.id or user.role == users.OWNER
+            own = found.owner.id == user.id
+            return roles.allowed(user.role_names, Action.CONNECT, Resource.WORKSPACE, own=own)
 
         return cls(deployment, peer, UserAuthorization(may_reach), resumes=True, user=who)
 
@@ -78,7 +81,7 @@ class TailnetCalls:
     async def _workspaces(self, _context: Context, request: pb.WorkspaceUpdatesRequest, send: Send) -> None:
         owner = uuid_from_bytes(request.workspace_owner_id, where="workspace_owner_id")
         assert self._user is not None
-        if owner != self._user.user.id and not self._user.is_owner:
+        if not self._user.may(Action.READ, Resource.WORKSPACE, owner):
             raise Forbidden("these are not your workspaces")
         told = None
         with self._deployment.changes.watch((workspaces.OF_OWNER, owner)) as changed:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from coder.access import roles
 from coder.db.models import ApiKey, Organization, TemplateVersion, User, Workspace, WorkspaceAgent, WorkspaceBuild
 from coder.server import agent_status
 
@@ -13,7 +14,6 @@ Json = dict[str, Any]
 
 NIL = "00000000-0000-0000-0000-000000000000"
 _NOBODY = {"count": 0, "available": 0, "most_recently_seen": None}
-_ROLES = {"owner": [{"name": "owner", "display_name": "Owner"}]}
 
 
 def when(moment: datetime) -> str:
@@ -34,7 +34,7 @@ def user(row: User) -> Json:
         "status": row.status,
         "login_type": "password",
         "organization_ids": [str(row.organization_id)],
-        "roles": _ROLES.get(row.role, []),
+        "roles": [{"name": name, "display_name": roles.DISPLAY.get(name, name)} for name in sorted(row.role_names)],
     }
 
 

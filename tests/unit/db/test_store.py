@@ -13,6 +13,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, select
 
+from coder.access.roles import OWNER
 from coder.db import site, users
 from coder.db.models import Base, Organization
 from coder.db.store import SqliteStore, StateDirectoryError, migration_config
@@ -37,7 +38,7 @@ async def add_user(store: SqliteStore, name: str = "alice") -> None:
             email=f"{name}@example.com",
             name="",
             password_hash="",
-            role=users.OWNER,
+            roles=[OWNER],
             now=NOW,
         )
 
@@ -145,7 +146,7 @@ async def test_of_fifty_first_users_at_once_exactly_one_wins(store: SqliteStore)
                 email=f"{number}@example.com",
                 name="",
                 password_hash="",
-                role=users.OWNER,
+                roles=[OWNER],
                 now=NOW,
             )
             return True

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Request, WebSocket
 
+from coder.access.roles import Action, Resource
 from coder.db import agents
 from coder.db.models import AgentLog
 from coder.server import agent_status, feeds, views
@@ -19,12 +20,13 @@ from coder.server.surroundings import of_agents
 router = APIRouter(tags=["agents"])
 
 
-async def visible(deployment: Deployment, who: Caller, agent_id: UUID) -> agents.Identity:
-    """Return an agent that the caller may see. Raises Problem (404)."""
+async def visible(deployment: Deployment, who: Caller, agent_id: UUID, action: Action = Action.READ) -> agents.Identity:
+    """Return an agent with which the caller may do that. Raises Problem (403, 404)."""
     async with deployment.store.read() as session:
         found = await agents.get(session, agent_id)
-    if found is None or (found.owner.id != who.user.id and not who.is_owner):
+    if found is None:
         raise not_found()
+    who.require(action, Resource.WORKSPACE, found.owner.id)
     return found
 
 

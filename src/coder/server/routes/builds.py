@@ -4,6 +4,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Request, WebSocket
 
+from coder.access.roles import Action, Resource
 from coder.db import workspaces
 from coder.server import views
 from coder.server.auth import Caller, SignedIn
@@ -47,7 +48,7 @@ async def follow_logs(websocket: WebSocket, build: UUID, who: SignedIn, deployme
 async def _view(build_id: UUID, who: Caller, deployment: Deployment) -> views.Json:
     async with deployment.store.read() as session:
         workspace = await workspaces.get_build(session, build_id)
-    if workspace is None or (workspace.owner_id != who.user.id and not who.is_owner):
+    if workspace is None or not who.may(Action.READ, Resource.WORKSPACE, workspace.owner_id):
         raise not_found()
     row = next(each for each in workspace.builds if each.id == build_id)
     return views.build(row, workspace, of_agents(deployment, (agent.id for agent in row.agents)))

@@ -7,8 +7,9 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import IntegrityError
 
 from coder.access import names, tokens
+from coder.access.roles import Action, Resource
 from coder.db import keys
-from coder.db.models import ApiKey, User
+from coder.db.models import ApiKey
 from coder.server import views
 from coder.server.auth import Caller, SignedIn, user_named
 from coder.server.deployment import Deployed, Deployment
@@ -35,7 +36,7 @@ class NewToken(BaseModel):
 async def create_key(user: str, who: SignedIn, deployment: Deployed) -> dict[str, str]:
     """Start another session of the caller, for another program of theirs."""
     found = await user_named(deployment, who, user)
-    if found.id != who.user.id:
+    if not who.may(Action.CREATE, Resource.SESSION, found.id):
         raise forbidden("A session is started by its own user.")
     token = tokens.new_session_token()
     async with deployment.store.write() as session:
@@ -61,6 +62,7 @@ async def token_config(user: str, who: SignedIn, deployment: Deployed) -> dict[s
 async def create_token(user: str, wanted: NewToken, who: SignedIn, deployment: Deployed) -> dict[str, str]:
     """Make a token. It is shown this once."""
     found = await user_named(deployment, who, user)
+    who.require(Action.CREATE, Resource.TOKEN, found.id)
     lifetime = _lifetime(wanted, deployment)
     if wanted.scope not in {"", "all", "application_connect"}:
         raise invalid(("scope", "Expected all or application_connect."))
@@ -99,7 +101,8 @@ def _lifetime(wanted: NewToken, deployment: Deployment) -> timedelta:
 async def list_tokens(user: str, who: SignedIn, deployment: Deployed, include_all: bool = False) -> list[views.Json]:
     """List the tokens of a user; owners may ask for everybody's."""
     found = await user_named(deployment, who, user)
-    everybody = include_all and who.is_owner
+    who.require(Action.READ, Resource.TOKEN, found.id)
+    everybody = include_all and who.may(Action.READ, Resource.TOKEN)
     async with deployment.store.read() as session:
         return [views.api_key(key) for key in await keys.tokens(session, None if everybody else found.id)]
 
@@ -110,32 +113,34 @@ async def show_token(user: str, name: str, who: SignedIn, deployment: Deployed) 
     found = await user_named(deployment, who, user)
     async with deployment.store.read() as session:
         key = await keys.by_name(session, found.id, name)
-    return views.api_key(_visible(key, found, who))
+    return views.api_key(_visible(key, who, Action.READ))
 
 
 @router.get("/users/{user}/keys/{key_id}")
 async def show_key(user: str, key_id: str, who: SignedIn, deployment: Deployed) -> views.Json:
     """Show a session or token by its id."""
-    return views.api_key(await _key(user, key_id, who, deployment))
+    return views.api_key(await _key(user, key_id, who, deployment, Action.READ))
 
 
 @router.delete("/users/{user}/keys/{key_id}", status_code=204)
 async def delete_key(user: str, key_id: str, who: SignedIn, deployment: Deployed) -> Response:
     """End a session or token, and the connections made with it."""
-    key = await _key(user, key_id, who, deployment)
+    key = await _key(user, key_id, who, deployment, Action.DELETE)
     async with deployment.store.write() as session:
         await keys.delete(session, key.id)
     deployment.sockets.end(key.id, "token deleted")
     return Response(status_code=204)
 
 
-async def _key(user: str, key_id: str, who: Caller, deployment: Deployment) -> ApiKey:
-    found = await user_named(deployment, who, user)
+async def _key(user: str, key_id: str, who: Caller, deployment: Deployment, action: Action) -> ApiKey:
+    await user_named(deployment, who, user)
     async with deployment.store.read() as session:
-        return _visible(await keys.get(session, key_id), found, who)
+        return _visible(await keys.get(session, key_id), who, action)
 
 
-def _visible(key: ApiKey | None, owner: User, who: Caller) -> ApiKey:
-    if key is None or (key.user_id != owner.id and not who.is_owner):
+def _visible(key: ApiKey | None, who: Caller, action: Action) -> ApiKey:
+    # An id alone names a key, so that `me` in the path serves for the keys of others too.
+    if key is None:
         raise not_found()
+    who.require(action, Resource.TOKEN if key.login_type == keys.TOKEN else Resource.SESSION, key.user_id)
     return key

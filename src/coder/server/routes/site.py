@@ -7,8 +7,9 @@ from pydantic import BaseModel
 from starlette.responses import PlainTextResponse
 
 from coder import BUILD_VERSION
+from coder.access.roles import Action, Resource
 from coder.server import version, views
-from coder.server.auth import ANYONE, SignedIn
+from coder.server.auth import ANYONE, Caller, SignedIn
 from coder.server.deployment import Deployed
 from coder.server.problems import Problem, not_found
 
@@ -22,6 +23,10 @@ _ANY_SITE = {
     "Access-Control-Allow-Methods": "*",
     "Access-Control-Allow-Credentials": "false",
 }
+
+
+_ACTIONS = {"application_connect": "connect", "ssh": "connect", "view": "read"}
+"""Words of clients for actions of ours."""
 
 
 class Check(BaseModel):
@@ -139,9 +144,20 @@ async def applications_host(_who: SignedIn) -> dict[str, str]:
 
 @router.post("/authcheck")
 async def auth_check(wanted: Checks, who: SignedIn) -> dict[str, bool]:
-    """Answer whether the caller may do things: an owner everything, a member what is their own."""
-    mine = {"me", str(who.user.id)}
-    return {name: who.is_owner or check.object.get("owner_id") in mine for name, check in wanted.checks.items()}
+    """Answer whether the caller may do things. What this server has no word for only its owners may do."""
+    return {name: _may(who, check) for name, check in wanted.checks.items()}
+
+
+def _may(who: Caller, check: Check) -> bool:
+    mine = check.object.get("owner_id") in {"me", str(who.user.id)}
+    try:
+        resource, action = (
+            Resource(str(check.object.get("resource_type"))),
+            Action(_ACTIONS.get(check.action, check.action)),
+        )
+    except ValueError:
+        return who.may(Action.UPDATE, Resource.DEPLOYMENT)
+    return who.may(action, resource, who.user.id if mine else None)
 
 
 @router.get("/templateversions/{version_id}")

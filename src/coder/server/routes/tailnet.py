@@ -7,6 +7,7 @@ import structlog
 from fastapi import APIRouter, WebSocket
 from sqlalchemy.exc import SQLAlchemyError
 
+from coder.access.roles import Action
 from coder.rpc import server as rpc
 from coder.server import api_version, feeds
 from coder.server.auth import Caller, SignedIn, caller
@@ -27,7 +28,7 @@ log = structlog.get_logger(__name__)
 async def coordinate(websocket: WebSocket, agent: UUID, who: SignedIn, deployment: Deployed) -> None:
     """Introduce a client to this agent: the Tailnet service, with a tunnel to this agent only."""
     await _require_database(deployment)
-    found = await visible(deployment, who, agent)
+    found = await visible(deployment, who, agent, Action.CONNECT)
     version = api_version.accept(websocket.query_params.get("version") or "1.0")
     peer = _resumed(deployment, websocket.query_params.get(RESUME_FIELD))
     calls = TailnetCalls.of_client(deployment, peer, agent)

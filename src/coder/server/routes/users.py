@@ -1,17 +1,16 @@
-"""Users: the first one, login and logout, and who somebody is."""
+"""The first user, login and logout."""
 
 import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
-from sqlalchemy.exc import IntegrityError
 
 from coder.access import names, passwords, tokens
+from coder.access.roles import OWNER
 from coder.db import keys, users
 from coder.db.models import User
-from coder.server import views
-from coder.server.auth import ANYONE, COOKIE, SignedIn, address, user_named
+from coder.server.auth import ANYONE, COOKIE, SignedIn, address
 from coder.server.deployment import Deployed, Deployment
 from coder.server.problems import Problem, invalid, too_many
 
@@ -48,7 +47,7 @@ async def first_user_exists(deployment: Deployed) -> dict[str, str]:
 @router.post("/users/first", status_code=201, dependencies=[ANYONE])
 async def create_first_user(wanted: FirstUser, deployment: Deployed) -> dict[str, str]:
     """Create the first user; they own the deployment."""
-    _check(wanted)
+    check(wanted)
     hashed = await asyncio.to_thread(passwords.hash_password, wanted.password)
     async with deployment.store.write() as session:
         if await users.any_exist(session):
@@ -60,13 +59,14 @@ async def create_first_user(wanted: FirstUser, deployment: Deployed) -> dict[str
             email=wanted.email,
             name=wanted.name,
             password_hash=hashed,
-            role=users.OWNER,
+            roles=[OWNER],
             now=deployment.clock.now(),
         )
     return {"user_id": str(user.id), "organization_id": str(user.organization_id)}
 
 
-def _check(wanted: FirstUser) -> None:
+def check(wanted: FirstUser) -> None:
+    """Raise Problem naming what nobody can be called, or sign in with."""
     found = {
         "email": names.email_problem(wanted.email),
         "username": names.username_problem(wanted.username),
@@ -80,7 +80,7 @@ def _check(wanted: FirstUser) -> None:
 @router.post("/users/login", status_code=201, dependencies=[ANYONE])
 async def login(wanted: Login, request: Request, response: Response, deployment: Deployed) -> dict[str, str]:
     """Sign in with a password: a session token, also as the cookie of a browser."""
-    _limit(request, wanted, deployment)
+    limit_logins(request, wanted.email, deployment)
     async with deployment.store.read() as session:
         user = await users.by_email(session, wanted.email)
     stored = user.password_hash if user else None
@@ -88,23 +88,27 @@ async def login(wanted: Login, request: Request, response: Response, deployment:
         raise Problem(401, _WRONG)
     if user.status != users.ACTIVE:
         raise Problem(401, f"The account is {user.status}.", detail="Ask an owner of the deployment.")
-    if deployment.settings.sessions.disable_password_auth and user.role != users.OWNER:
+    if deployment.settings.sessions.disable_password_auth and OWNER not in user.role_names:
         raise Problem(403, "Logins with a password are turned off.")
     token = await new_session(deployment, user)
     _set_cookie(response, deployment, token.text)
     return {"session_token": token.text}
 
 
-def _limit(request: Request, wanted: Login, deployment: Deployment) -> None:
-    seconds = deployment.login_limits.hit(address(request), wanted.email, deployment.clock.monotonic())
+def limit_logins(request: Request, account: str, deployment: Deployment) -> None:
+    """Count one try of a password. Raises Problem (429)."""
+    seconds = deployment.login_limits.hit(address(request), account, deployment.clock.monotonic())
     if seconds:
         raise too_many("Too many logins were tried.", seconds)
 
 
 async def new_session(deployment: Deployment, user: User) -> tokens.SessionToken:
-    """Start a session of a user."""
+    """Start a session of a user as they were when their password was compared. Raises Problem (401)."""
     token, now = tokens.new_session_token(), deployment.clock.now()
     async with deployment.store.write() as session:
+        current = await users.get(session, user.id)
+        if current is None or (current.status, current.password_hash) != (users.ACTIVE, user.password_hash):
+            raise Problem(401, _WRONG)  # changed since it was compared
         lifetime = deployment.settings.sessions.duration
         await keys.create(session, token, user_id=user.id, login_type=keys.PASSWORD, lifetime=lifetime, now=now)
         await users.seen(session, user.id, now)
@@ -140,57 +144,3 @@ async def auth_methods(deployment: Deployed) -> dict[str, Any]:
         "github": {"enabled": False, "default_provider_configured": False},
         "oidc": {"enabled": False, "signInText": "", "iconUrl": ""},
     }
-
-
-@router.get("/users/me/organizations")
-async def own_organizations(_who: SignedIn, deployment: Deployed) -> list[views.Json]:
-    """List the organizations of the caller."""
-    return [views.organization(deployment.site.organization)]
-
-
-@router.get("/users/{user}")
-async def show_user(user: str, who: SignedIn, deployment: Deployed) -> views.Json:
-    """Show a user: `me`, a name or an id."""
-    return views.user(await user_named(deployment, who, user))
-
-
-@router.put("/users/{user}/status/{status}")
-async def set_status(user: str, status: str, who: SignedIn, deployment: Deployed) -> views.Json:
-    """Suspend a user, which ends their connections, or make them active again. For owners."""
-    wanted = {"suspend": users.SUSPENDED, "activate": users.ACTIVE}.get(status)
-    if wanted is None or not who.is_owner:
-        raise Problem(404, "Route not found.")
-    found = await user_named(deployment, who, user)
-    if found.id == who.user.id:
-        raise Problem(400, "You cannot change your own status.")
-    async with deployment.store.write() as session:
-        await users.set_status(session, found.id, wanted, deployment.clock.now())
-        changed = await users.get(session, found.id)
-    if wanted == users.SUSPENDED:
-        deployment.sockets.end(found.id, "user suspended")
-    assert changed is not None
-    return views.user(changed)
-
-
-@router.post("/users", status_code=201)
-async def create_user(wanted: FirstUser, who: SignedIn, deployment: Deployed) -> views.Json:
-    """Create a further user, a member. For owners."""
-    if not who.is_owner:
-        raise Problem(403, "Forbidden.", detail="Only owners create users.")
-    _check(wanted)
-    hashed = await asyncio.to_thread(passwords.hash_password, wanted.password)
-    try:
-        async with deployment.store.write() as session:
-            user = await users.create(
-                session,
-                organization_id=deployment.site.organization.id,
-                username=wanted.username,
-                email=wanted.email,
-                name=wanted.name,
-                password_hash=hashed,
-                role=users.MEMBER,
-                now=deployment.clock.now(),
-            )
-    except IntegrityError:
-        raise Problem(409, "A user with this name or e-mail address exists already.") from None
-    return views.user(user)

@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from starlette.responses import StreamingResponse
 
 from coder.access import names, tokens
+from coder.access.roles import Action, Resource
 from coder.db import agents, users, workspaces
 from coder.db.models import User, Workspace
 from coder.server import agent_status, events, search, views
@@ -25,6 +26,8 @@ router = APIRouter(tags=["workspaces"])
 AGENT_NAME = "main"
 CONNECTION_TIMEOUT = 120
 """Seconds after which an agent that never connected is shown as late."""
+
+_ACTION_OF = {"start": Action.UPDATE, "stop": Action.UPDATE, "delete": Action.DELETE}
 
 
 class NewWorkspace(BaseModel):
@@ -58,15 +61,18 @@ class Usage(BaseModel):
     app_name: Literal["", "vscode", "jetbrains", "reconnecting-pty", "ssh"] = ""
 
 
-async def visible(deployment: Deployment, who: Caller, workspace_id: UUID, *, living: bool = False) -> Workspace:
-    """Return a workspace that the caller may see. Raises Problem (404)."""
+async def visible(
+    deployment: Deployment, who: Caller, workspace_id: UUID, action: Action = Action.READ, *, living: bool = False
+) -> Workspace:
+    """Return a workspace with which the caller may do that. Raises Problem (403, 404)."""
     async with deployment.store.read() as session:
-        return _seen(await workspaces.get(session, workspace_id), who, living=living)
+        return _seen(await workspaces.get(session, workspace_id), who, action, living=living)
 
 
-def _seen(row: Workspace | None, who: Caller, *, living: bool = False) -> Workspace:
-    if row is None or (row.owner_id != who.user.id and not who.is_owner) or (living and row.deleted_at):
+def _seen(row: Workspace | None, who: Caller, action: Action = Action.READ, *, living: bool = False) -> Workspace:
+    if row is None or (living and row.deleted_at):
         raise not_found()
+    who.require(action, Resource.WORKSPACE, row.owner_id)
     return row
 
 
@@ -93,7 +99,7 @@ async def list_workspaces(
 
 
 def _matches(deployment: Deployment, who: Caller, query: search.Query, row: Workspace) -> bool:
-    if row.owner_id != who.user.id and not who.is_owner:
+    if not who.may(Action.READ, Resource.WORKSPACE, row.owner_id):
         return False
     if query.status not in {None, "running"} or query.outdated or query.dormant:
         return False
@@ -127,6 +133,7 @@ async def create(user: str, wanted: NewWorkspace, request: Request, who: SignedI
     if wanted.template_id not in known or wanted.template_version_id not in known:
         raise invalid(("template_id", f"The only template is {site.template.name}."))
     owner = await user_named(deployment, who, user)
+    who.require(Action.CREATE, Resource.WORKSPACE, owner.id)
     token = tokens.new_agent_token()
     row = await _create(deployment, owner, wanted, tokens.hash_agent_token(token))
     _announce(deployment, row)
@@ -166,7 +173,7 @@ async def show(workspace: UUID, who: SignedIn, deployment: Deployed) -> views.Js
 @router.patch("/workspaces/{workspace}", status_code=204)
 async def rename(workspace: UUID, wanted: Rename, who: SignedIn, deployment: Deployed) -> Response:
     """Give a workspace another name."""
-    row = await visible(deployment, who, workspace, living=True)
+    row = await visible(deployment, who, workspace, Action.UPDATE, living=True)
     if fault := names.name_problem(wanted.name):
         raise invalid(("name", fault))
     try:
@@ -181,7 +188,7 @@ async def rename(workspace: UUID, wanted: Rename, who: SignedIn, deployment: Dep
 @router.post("/workspaces/{workspace}/usage", status_code=204)
 async def use(workspace: UUID, who: SignedIn, deployment: Deployed, usage: Usage | None = None) -> Response:
     """Note that a workspace is in use."""
-    row = await visible(deployment, who, workspace, living=True)
+    row = await visible(deployment, who, workspace, Action.UPDATE, living=True)
     if usage and (usage.agent_id is None) != (not usage.app_name):
         raise invalid(("app_name", "Give both agent_id and app_name, or neither."))
     async with deployment.store.write() as session:
@@ -192,7 +199,7 @@ async def use(workspace: UUID, who: SignedIn, deployment: Deployed, usage: Usage
 @router.post("/workspaces/{workspace}/builds", status_code=201)
 async def build(workspace: UUID, wanted: NewBuild, who: SignedIn, deployment: Deployed) -> views.Json:
     """Delete a workspace. Its machine belongs to the user, so nothing here can start or stop it."""
-    row = await visible(deployment, who, workspace)
+    row = await visible(deployment, who, workspace, _ACTION_OF[wanted.transition])
     if row.deleted_at:
         raise Problem(409, "The workspace is deleted already.")
     if wanted.transition != workspaces.DELETE:
@@ -208,7 +215,7 @@ async def build(workspace: UUID, wanted: NewBuild, who: SignedIn, deployment: De
 @router.delete("/workspaces/{workspace}", status_code=204)
 async def delete(workspace: UUID, who: SignedIn, deployment: Deployed) -> Response:
     """Delete a workspace."""
-    await delete_workspace(deployment, await visible(deployment, who, workspace, living=True), who.user)
+    await delete_workspace(deployment, await visible(deployment, who, workspace, Action.DELETE, living=True), who.user)
     return Response(status_code=204)
 
 
