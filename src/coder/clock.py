@@ -46,7 +46,7 @@ class SystemClock:
 class FakeClock:
     """A clock that stands still until `advance` moves it."""
 
-    _TURNS = 20  # turns of the loop after each wake-up: enough for what a woken task sets off to settle
+    _TURNS = 40  # turns of the loop after each wake-up: enough for what a woken task sets off to settle
 
     def __init__(self, start: datetime = datetime(2030, 1, 1, tzinfo=UTC)) -> None:
         self._start = start

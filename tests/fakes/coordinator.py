@@ -15,12 +15,13 @@ SERVICE = "/coder.tailnet.v2.Tailnet/"
 
 
 class MemoryChannel:
-    """One end of a pair; what one sends the other receives."""
+    """One end of a pair; what one sends the other receives, unless it gets `lost`."""
 
     def __init__(self) -> None:
         self.inbox: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.other: MemoryChannel
         self.closed = False
+        self.lost = False
 
     async def recv(self) -> bytes | None:
         return await self.inbox.get()
@@ -28,7 +29,8 @@ class MemoryChannel:
     async def send(self, data: bytes) -> None:
         if self.closed or self.other.closed:
             raise Closed("the channel has ended")
-        self.other.inbox.put_nowait(data)
+        if not self.lost:
+            self.other.inbox.put_nowait(data)
 
     async def close(self) -> None:
         self.closed = True

@@ -28,8 +28,8 @@ pub struct Edge {
 impl Edge {
     #[new]
     #[pyo3(signature = (
-        *, listen, listen_tls, listen_metrics, certificate, upstream, derp, stun, trusted_proxies, mesh_key, mesh,
-        mesh_roots, mesh_name, rate_limit, require_announced
+        *, listen, listen_tls, listen_metrics, certificate, upstream, derp, stun, trusted_proxies, mesh_key,
+        mesh, mesh_roots, mesh_name, rate_limit, require_announced, tls_13_only=false
     ))]
     // One argument for each setting; the other side has them as fields.
     #[allow(clippy::too_many_arguments)]
@@ -49,11 +49,13 @@ impl Edge {
         mesh_name: Option<String>,
         rate_limit: Option<(u64, u64)>,
         require_announced: bool,
+        tls_13_only: bool,
     ) -> PyResult<Self> {
         let mut config = Config::new(all(&listen, "address and port")?, upstream);
         config.listen_tls = all(&listen_tls, "address and port")?;
         config.listen_metrics = all(&listen_metrics, "address and port")?;
         config.tls = certificate.map(|(certificates, key)| TlsFiles { certificates, key });
+        config.tls_13_only = tls_13_only;
         config.derp = derp;
         config.stun = all(&stun, "address and port")?;
         config.trusted_proxies = all(&trusted_proxies, "network")?;

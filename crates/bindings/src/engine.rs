@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use ::node::{NodeId, NodeSettings, PortUse, ProxyRules, ProxySettings, Request};
+use ::node::{Identity, NodeId, NodeSettings, PortUse, ProxyRules, ProxySettings, Request, TrustRoots};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use wire::derpmap::DerpMap;
@@ -66,7 +67,10 @@ impl Engine {
 
     /// Makes a node; answers `(id, node key, disco key)`.
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python side")]
-    #[pyo3(signature = (*, addresses, ports, default, listen_port, block_direct, force_websockets, headers, proxies, direct))]
+    #[pyo3(signature = (
+        *, addresses, ports, default, listen_port, block_direct, force_websockets, headers, proxies, direct,
+        ca_file=None, identity=None
+    ))]
     fn add_node(
         &self,
         py: Python<'_>,
@@ -79,6 +83,8 @@ impl Engine {
         headers: Vec<(String, String)>,
         proxies: Vec<Proxy>,
         direct: Vec<String>,
+        ca_file: Option<PathBuf>,
+        identity: Option<(PathBuf, PathBuf)>,
     ) -> PyResult<(NodeId, String, String)> {
         let settings = NodeSettings {
             addresses: addresses.iter().map(|text| parse(text, "address")).collect::<PyResult<_>>()?,
@@ -89,6 +95,8 @@ impl Engine {
             force_websockets,
             headers,
             proxies: proxy_rules(proxies, direct),
+            roots: ca_file.map_or(TrustRoots::System, TrustRoots::SystemAnd),
+            identity: identity.map(|(certificates, key)| Identity { certificates, key }),
         };
         let keys = py.detach(|| self.engine.add_node(settings)).map_err(os_error)?;
         Ok((keys.id, keys.node.to_text(), keys.disco.to_text()))

@@ -56,6 +56,12 @@ pub struct ForcedWebsocket {
     reason: String,
 }
 
+/// The machine moved to another network, or slept.
+#[pyclass(frozen, get_all)]
+pub struct NetworkChanged {
+    node: NodeId,
+}
+
 /// A check of the network ended; its report is JSON.
 #[pyclass(frozen, get_all)]
 pub struct Report {
@@ -113,6 +119,7 @@ pub fn to_python(py: Python<'_>, node: NodeId, event: Event) -> PyResult<Py<PyAn
         Event::ForcedWebsocket { region, reason } => {
             Py::new(py, ForcedWebsocket { node, region, reason })?.into_any()
         }
+        Event::NetworkChanged => Py::new(py, NetworkChanged { node })?.into_any(),
         Event::Report(report) => {
             Py::new(py, Report { node, json: facts::report(&report).to_string() })?.into_any()
         }

@@ -21,6 +21,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<events::Incoming>()?;
     module.add_class::<events::RelayProblem>()?;
     module.add_class::<events::ForcedWebsocket>()?;
+    module.add_class::<events::NetworkChanged>()?;
     module.add_class::<events::Report>()?;
     module.add_class::<events::Done>()?;
     module.add_class::<events::Progress>()?;

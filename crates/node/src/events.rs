@@ -62,6 +62,8 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// The machine moved to another network, or slept: connections made before may be dead.
+    NetworkChanged,
     /// A check of the network ended.
     Report(Box<Report>),
     /// A request is done.
@@ -199,7 +201,9 @@ impl AsFd for Events {
 
 fn supersedes(new: &Event, old: &Event) -> bool {
     match (new, old) {
-        (Event::SelfChanged { .. }, Event::SelfChanged { .. }) | (Event::Report(_), Event::Report(_)) => true,
+        (Event::SelfChanged { .. }, Event::SelfChanged { .. })
+        | (Event::NetworkChanged, Event::NetworkChanged)
+        | (Event::Report(_), Event::Report(_)) => true,
         (Event::PathChanged { peer: new, .. }, Event::PathChanged { peer: old, .. }) => new == old,
         (Event::RelayProblem { region: new, .. }, Event::RelayProblem { region: old, .. }) => new == old,
         (Event::ForcedWebsocket { region: new, .. }, Event::ForcedWebsocket { region: old, .. }) => {

@@ -162,6 +162,7 @@ impl Node {
             self.relay_lost(now, region, text);
         }
         self.stack.kick(now);
+        self.tell(Event::NetworkChanged);
     }
 
     /// Something about the network changed that we cannot see.

@@ -114,11 +114,12 @@ class Agent:
                     pause = self._pleas
             else:
                 self._tell("the server ended the connection", None)
-            await self._clock.sleep(pause.delay())
+            await (self._clock.sleep if self._peering is None else self._peering.moves.pause)(pause.delay())
 
     async def _session(self) -> None:
         """Hold one connection to the server, from dialling to its end."""
-        async with RpcClient(await self._dial(None), clock=self._clock) as rpc:
+        dialling = self._dial(None) if self._peering is None else self._peering.moves.dial(self._dial, None)
+        async with RpcClient(await dialling, clock=self._clock) as rpc:
             manifest = await calls.manifest(rpc)
             peering = self._prepare(manifest)
             await calls.startup(rpc, self._settings.version, _directory(manifest))

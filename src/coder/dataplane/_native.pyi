@@ -11,6 +11,7 @@ __all__ = [
     "Failed",
     "ForcedWebsocket",
     "Incoming",
+    "NetworkChanged",
     "PathChanged",
     "Peer",
     "Progress",
@@ -78,6 +79,11 @@ class ForcedWebsocket:
     def reason(self) -> str: ...
 
 @final
+class NetworkChanged:
+    @property
+    def node(self) -> int: ...
+
+@final
 class Report:
     @property
     def node(self) -> int: ...
@@ -143,7 +149,16 @@ class Engine:
     def events(
         self,
     ) -> list[
-        SelfChanged | PathChanged | Incoming | RelayProblem | ForcedWebsocket | Report | Done | Progress | Failed
+        SelfChanged
+        | PathChanged
+        | Incoming
+        | RelayProblem
+        | ForcedWebsocket
+        | NetworkChanged
+        | Report
+        | Done
+        | Progress
+        | Failed
     ]: ...
     def add_node(
         self,
@@ -157,6 +172,8 @@ class Engine:
         headers: Sequence[tuple[str, str]],
         proxies: Sequence[tuple[str, str, int, tuple[str, str] | None]],
         direct: Sequence[str],
+        ca_file: str | None = None,
+        identity: tuple[str, str] | None = None,
     ) -> tuple[int, str, str]: ...
     def remove_node(self, node: int) -> None: ...
     def set_map(self, node: int, json: str) -> None: ...
@@ -234,6 +251,7 @@ class Edge:
         mesh_name: str | None,
         rate_limit: tuple[int, int] | None,
         require_announced: bool,
+        tls_13_only: bool = False,
     ) -> Edge: ...
     @property
     def addresses(self) -> list[str]: ...

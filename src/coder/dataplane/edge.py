@@ -19,6 +19,8 @@ class EdgeSettings:
     """`ip:port` to serve `/healthz` and `/metrics` on, for nobody but the operator."""
     certificate: tuple[str, str] | None = None
     """Paths of the certificate chain and its private key, PEM; read again when they change."""
+    tls_13_only: bool = False
+    """Refuse TLS below 1.3."""
     upstream: str | None
     """Path of the application's Unix socket; None is a relay and nothing else."""
     derp: bool = True
@@ -68,6 +70,7 @@ class Edge:
                 mesh_name=settings.mesh_name,
                 rate_limit=settings.rate_limit,
                 require_announced=settings.require_announced,
+                tls_13_only=settings.tls_13_only,
             )
         except OSError as error:
             raise Unreachable(str(error), remedy="") from error  # the text names the remedy

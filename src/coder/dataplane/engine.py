@@ -17,6 +17,7 @@ from coder.dataplane.values import (
     EndpointFacts,
     Incoming,
     Interval,
+    NetworkChanged,
     NetworkReport,
     NodeEvent,
     NodeSettings,
@@ -27,12 +28,12 @@ from coder.dataplane.values import (
     PeerPaths,
     Pong,
     PortUse,
-    Proxy,
     RelayProblem,
     SelfChanged,
     SpeedtestResult,
 )
 from coder.errors import Closed, CoderError, Misuse, NotFound, PeerMisbehaved, StreamReset, TimedOut, Unreachable
+from coder.outbound import Proxy
 
 if TYPE_CHECKING:
     from coder.dataplane import _native
@@ -42,6 +43,7 @@ __all__ = [
     "Engine",
     "Incoming",
     "Interval",
+    "NetworkChanged",
     "NetworkReport",
     "Node",
     "NodeEvent",
@@ -106,6 +108,7 @@ class Engine:
 
         """
         self._check()
+        outbound = settings.outbound
         number, key, disco = self._native.add_node(
             addresses=settings.addresses,
             ports=dict(settings.ports),
@@ -114,8 +117,10 @@ class Engine:
             block_direct=settings.block_direct,
             force_websockets=settings.force_websockets,
             headers=list(settings.headers.items()),
-            proxies=[_proxy(scheme, proxy) for scheme, proxy in settings.proxies.by_scheme.items()],
-            direct=settings.proxies.direct,
+            proxies=[_proxy(scheme, proxy) for scheme, proxy in outbound.proxies.by_scheme.items()],
+            direct=outbound.proxies.direct,
+            ca_file=outbound.ca_file,
+            identity=outbound.identity,
         )
         node = self._nodes[number] = Node(self, number, key, disco, on_event)
         return node
@@ -180,6 +185,7 @@ class Engine:
             | native.Incoming
             | native.RelayProblem
             | native.ForcedWebsocket
+            | native.NetworkChanged
             | native.Report,
         ):
             node = self._nodes.get(event.node)
@@ -389,7 +395,7 @@ class Node:
     def _take(
         self,
         event: "_native.SelfChanged | _native.PathChanged | _native.Incoming | _native.RelayProblem"
-        " | _native.ForcedWebsocket | _native.Report",
+        " | _native.ForcedWebsocket | _native.NetworkChanged | _native.Report",
     ) -> None:
         from coder.dataplane import _native as native  # noqa: PLC0415 - loaded by now
 
@@ -408,6 +414,8 @@ class Node:
             self._on_event(Incoming(port=event.port, stream=_socket(event.fd), source=event.source))
         elif isinstance(event, native.RelayProblem):
             self._on_event(RelayProblem(region=event.region, text=event.text))
+        elif isinstance(event, native.NetworkChanged):
+            self._on_event(NetworkChanged())
         elif isinstance(event, native.Report):
             self.report = _report(event.json)
             self._on_event(self.report)

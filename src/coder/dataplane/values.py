@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from coder.ids import Secret
+from coder.outbound import Outbound
 
 PortUse = Literal["python", "speedtest", "splice", "refuse"]
 """What answers a TCP port: a descriptor for Python, the speed test, the same port of 127.0.0.1, or nothing."""
@@ -81,45 +81,6 @@ class NodeStats:
     """Open streams."""
 
 
-@dataclass(frozen=True, slots=True)
-class Proxy:
-    """An HTTP proxy that understands CONNECT."""
-
-    host: str
-    port: int
-    user: str | None = None
-    password: Secret | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proxies:
-    """Which relays are reached through a proxy."""
-
-    by_scheme: Mapping[str, Proxy] = field(default_factory=dict)
-    """For `https` and `http`, the relays with and without TLS."""
-    direct: tuple[str, ...] = ()
-    """Hosts that are reached directly: a name stands for all below it too, `*` for all."""
-
-    @classmethod
-    def of_system(cls) -> "Proxies":
-        """Return what environment (HTTPS_PROXY, HTTP_PROXY, NO_PROXY) or system say, as for all other requests."""
-        from urllib.request import getproxies  # noqa: PLC0415 - start-up time
-
-        found = getproxies()
-        by_scheme = {scheme: _proxy(found[scheme]) for scheme in ("https", "http") if found.get(scheme)}
-        direct = tuple(entry.strip() for entry in found.get("no", "").split(",") if entry.strip())
-        return cls(by_scheme=by_scheme, direct=direct)
-
-
-def _proxy(address: str) -> Proxy:
-    from urllib.parse import unquote, urlsplit  # noqa: PLC0415 - start-up time
-
-    parts = urlsplit(address if "://" in address else f"http://{address}")
-    password = Secret(unquote(parts.password)) if parts.password is not None else None
-    user = unquote(parts.username) if parts.username is not None else None
-    return Proxy(parts.hostname or "", parts.port or 80, user, password)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSettings:
     """Everything a node is made with."""
@@ -138,8 +99,10 @@ class NodeSettings:
     """Reach relays by WebSocket without trying the plain upgrade."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Sent with requests to relays; may hold secrets."""
-    proxies: Proxies = field(default_factory=Proxies.of_system)
-    """How relays are reached where a proxy is in the way."""
+    outbound: Outbound = field(default_factory=Outbound)
+    """Proxies, authorities and our own certificate, for relays too."""
+    prefer_region: str | None = None
+    """Id, code or name of the region that is to be home whenever it can be; the map given to the node says it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,4 +227,9 @@ class PeerPaths:
     """Direct paths are switched off on this side."""
 
 
-NodeEvent = SelfChanged | PathChanged | Incoming | RelayProblem | NetworkReport
+@dataclass(frozen=True, slots=True)
+class NetworkChanged:
+    """The machine moved to another network, or slept: connections made before may be dead."""
+
+
+NodeEvent = SelfChanged | PathChanged | Incoming | RelayProblem | NetworkChanged | NetworkReport

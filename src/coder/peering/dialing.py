@@ -3,12 +3,12 @@
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from ssl import PROTOCOL_TLS_CLIENT, SSLContext
 from typing import Any
 from urllib.parse import urlencode
 
 from coder.errors import CoderError, UpgradeRefused
 from coder.ids import Secret
+from coder.outbound import Outbound
 from coder.rpc.channel import Channel
 from coder.rpc.websocket import connect
 
@@ -28,6 +28,7 @@ class WebSocketDial:
     """Version of the calls we are going to make; the server refuses what is newer than itself."""
     token: Secret
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    outbound: Outbound = field(default_factory=Outbound)
 
     async def __call__(self, resume: str | None) -> Channel:
         """Open the channel. Raises what `rpc.websocket.connect` does."""
@@ -35,15 +36,8 @@ class WebSocketDial:
         return await connect(
             f"{self.url}{self.path}?{urlencode(query)}",
             {**self.headers, TOKEN_HEADER: self.token.reveal()},
-            ssl=_trust() if self.url.startswith("https:") else None,
+            outbound=self.outbound,
         )
-
-
-def _trust() -> SSLContext:
-    """Return a context that trusts what the system trusts."""
-    import truststore  # noqa: PLC0415 - a plain HTTP server needs none of it
-
-    return truststore.SSLContext(PROTOCOL_TLS_CLIENT)
 
 
 FINAL = frozenset({400, 401, 403, 404, 409, 500})

@@ -1,6 +1,5 @@
 """What a node knows of its network, in the words of its peers: for whoever asks why a connection is what it is."""
 
-import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,18 +13,13 @@ if TYPE_CHECKING:
 
 
 async def checked(node: "Node", patience: float) -> "NetworkReport | None":
-    """Return the node's report on the network, waiting for one if there is none yet; None if none came.
-
-    A report without a home is the one a node makes before it has a relay map, unless the next says the same.
-    """
-    if node.report is not None and node.report.preferred_derp:
+    """Return the node's report on the network, waiting for one if there is none yet; None if none came."""
+    if node.report is not None:
         return node.report
     try:
-        async with asyncio.timeout(patience):
-            report = await node.netcheck(patience)
-            return report if report.preferred_derp else await node.netcheck(patience)
-    except (TimeoutError, CoderError):
-        return node.report
+        return await node.netcheck(patience)
+    except CoderError:
+        return None
 
 
 def net_info(report: "NetworkReport | None", state: "State") -> NetInfo:

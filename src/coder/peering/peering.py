@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, assert_never
 from uuid import UUID
 
 from coder.clock import Clock, SystemClock
-from coder.dataplane.engine import NodeSettings, Peer, SelfChanged
+from coder.dataplane.engine import NetworkChanged, NodeSettings, Peer, SelfChanged
 from coder.errors import CoderError
 from coder.ids import DiscoKey, NodeKey
 from coder.peering.backoff import Backoff
 from coder.peering.dialing import Dial, is_permanent, refuses_resume_token
+from coder.peering.moves import Moves
 from coder.peering.resume import ResumeToken
 from coder.peering.tasks import until_one_ends
 from coder.rpc.client import RpcClient, RpcStream
@@ -120,6 +121,8 @@ class Peering:
         self._mapper: asyncio.Task[None] | None = None
         self._mapping: PortMapping | None = None
         self._ending: set[asyncio.Task[None]] = set()
+        self.moves = Moves(self._clock)
+        """What a caller that dials itself does so with."""
         self.introduced = asyncio.Event()
         """Set once there was a peer to talk to."""
         self.node: Node = engine.node(settings, self._event)
@@ -214,7 +217,7 @@ class Peering:
         while True:
             self._heard = False
             try:
-                channel = await dial(self._resume.get())
+                channel = await self.moves.dial(dial, self._resume.get())
                 reached = True
                 async with RpcClient(channel, clock=self._clock) as rpc:
                     await until_one_ends(self.introduce(rpc), self._keep_token_fresh(rpc), _ended(rpc))
@@ -226,7 +229,7 @@ class Peering:
                     raise
             if self._heard:
                 backoff.reset()
-            await self._clock.sleep(backoff.delay())
+            await self.moves.pause(backoff.delay())
 
     async def introduce(self, rpc: RpcClient) -> None:
         """Hold one coordination session, until it ends. Raises CoderError when it ends badly.
@@ -245,7 +248,9 @@ class Peering:
                 rpc.stream(SERVICE + "Coordinate", None, pb.CoordinateResponse) as call,
                 rpc.stream(SERVICE + "StreamDERPMaps", pb.StreamDERPMapsRequest(), pb.DERPMap) as maps,
             ):
-                await until_one_ends(self._write(call, outbox), self._read(call), self._follow_maps(maps))
+                await until_one_ends(
+                    self._write(call, outbox), self._read(call), self._follow_maps(maps), self.moves.watch(rpc)
+                )
         finally:
             self._outbox = None
             self._over.set()
@@ -295,7 +300,9 @@ class Peering:
     # What the node and the decisions say
 
     def _event(self, event: object) -> None:
-        if isinstance(event, SelfChanged):
+        if isinstance(event, NetworkChanged):
+            self.moves.note()
+        elif isinstance(event, SelfChanged):
             self._self = event
             self._announce()
             if event.home:

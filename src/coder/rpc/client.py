@@ -53,6 +53,13 @@ class RpcClient:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    async def check(self, patience: float) -> None:
+        """Ask the other end for a sign of life: without one within `patience` seconds the channel ends.
+
+        Raises `TimedOut` then, and `Closed` when it has ended already.
+        """
+        await self._mux.check(patience)
+
     async def wait_closed(self) -> CoderError | None:
         """Wait until the channel has ended, and return the fault that ended it, None for an ordinary end."""
         if self._task is None:

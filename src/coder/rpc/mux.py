@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from coder.clock import Clock
-from coder.errors import Closed, CoderError, PeerMisbehaved, StreamReset
+from coder.errors import Closed, CoderError, PeerMisbehaved, StreamReset, TimedOut
 from coder.rpc.channel import Channel
 from coder.wire import yamux
 
@@ -129,6 +129,7 @@ class Mux:
         self._room = asyncio.Event()
         self._room.set()
         self._ponged = asyncio.Event()
+        self._answered = asyncio.Event()
         self._rtt = 0.0
         self._fault: CoderError | None = None
         self._ended: CoderError | None = None
@@ -172,6 +173,23 @@ class Mux:
         """End the session because of a fault."""
         self._fault = self._fault or fault
         self._wake.set()
+
+    async def check(self, patience: float) -> None:
+        """Ping; without a pong within `patience` seconds the session ends. Raises `TimedOut` then, or `Closed`."""
+        self.require_open()
+        self._answered.clear()
+        self._session.ping(self._clock.monotonic())
+        self._wake.set()
+        pong, over = asyncio.ensure_future(self._answered.wait()), asyncio.ensure_future(self._clock.sleep(patience))
+        try:
+            await asyncio.wait({pong, over}, return_when=asyncio.FIRST_COMPLETED)
+            if not pong.done():
+                fault = TimedOut("the other end did not answer a ping")
+                self.fail(fault)
+                raise fault
+        finally:
+            pong.cancel()
+            over.cancel()
 
     async def room(self) -> None:
         """Wait until the carrier has taken most of what is queued."""
@@ -274,6 +292,7 @@ class Mux:
             case yamux.Ponged(rtt):
                 self._rtt = rtt
                 self._ponged.set()
+                self._answered.set()
             case yamux.GoneAway(code) if code != yamux.GoAwayCode.NORMAL:
                 self.fail(PeerMisbehaved(f"the other end gave the session up with code {code}"))
 

@@ -2,21 +2,30 @@
 
 import logging
 from collections.abc import Mapping
-from ssl import SSLContext
+from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidProxyStatus,
+    InvalidStatus,
+    InvalidURI,
+    ProxyError,
+)
 from websockets.typing import Origin
 
 from coder.errors import Closed, Malformed, TimedOut, Unreachable, UpgradeRefused
+from coder.outbound import Outbound, Proxy, proxy_refused, tls_failure
 
 MAX_MESSAGE = (4 << 20) + 64 * 1024
 """Bytes of one WebSocket message: the largest call message (4 MiB) and its framing."""
 _STAGGER = 0.15
 """Seconds an address of the server has to itself before the next one is tried beside it (RFC 8305)."""
 _UNSUPPORTED_DATA = 1003
-_CLOSE_TIMEOUT = 1.0
+_CLOSE_TIMEOUT = 0.3
+"""Seconds the server has to answer that we close; the connection may be dead, and another is waited for."""
 _BODY = 64 * 1024
 _SCHEMES = {"http://": "ws://", "https://": "wss://", "ws://": "ws://", "wss://": "wss://"}
 
@@ -58,18 +67,24 @@ async def connect(
     url: str,
     headers: Mapping[str, str] | None = None,
     *,
-    ssl: SSLContext | None = None,
+    outbound: Outbound | None = None,
     origin: str | None = None,
     timeout: float = 30.0,  # noqa: ASYNC109 - the library's own deadline for the whole opening
 ) -> WebSocketChannel:
     """Open a WebSocket to an `http(s)` or `ws(s)` URL.
 
     `timeout` is in seconds and covers everything up to the server's answer. Raises `UpgradeRefused` when the server
-    answers otherwise, `TimedOut`, `Unreachable`, and `Malformed` for a URL that is none.
+    answers otherwise, `TimedOut`, `Unreachable`, `Malformed` for a URL that is none, and `CoderError` for files of
+    `outbound` that cannot be used.
     """
     scheme, separator, rest = url.partition("://")
     if (target := _SCHEMES.get(f"{scheme.lower()}{separator}")) is None:
         raise Malformed("expected a URL that starts with http:// or https://", where="url")
+    outbound = outbound or Outbound()
+    secure = target == "wss://"
+    proxy = _proxy(outbound, target + rest, secure=secure)
+    context = outbound.context() if secure else None
+    server = _origin(url)
     try:
         connection = await open_websocket(
             target + rest,
@@ -80,7 +95,8 @@ async def connect(
             close_timeout=_CLOSE_TIMEOUT,
             ping_interval=None,  # the session above keeps itself alive
             origin=None if origin is None else Origin(origin),
-            ssl=ssl,
+            ssl=context,
+            proxy=None if proxy is None else proxy.url(),
             user_agent_header="coder",
             logger=_quiet,
             happy_eyeballs_delay=_STAGGER,
@@ -91,8 +107,36 @@ async def connect(
         raise UpgradeRefused(refused.response.status_code, bytes(refused.response.body or b"")[:_BODY]) from None
     except TimeoutError:
         raise TimedOut("the server did not answer the request for a connection") from None
+    except InvalidProxyStatus as refused:
+        raise proxy_refused(proxy, str(refused.response.status_code)) from None
+    except ProxyError as error:
+        raise proxy_refused(proxy, str(error)) from None
     except InvalidHandshake as error:
-        raise Unreachable(f"the server does not speak WebSocket: {error}") from None
+        raise tls_failure(server, error) or Unreachable(f"the server does not speak WebSocket: {error}") from None
     except OSError as error:
-        raise Unreachable(f"the server cannot be reached: {error.strerror or error}") from None
+        raise tls_failure(server, error) or _unreachable(proxy, error) from None
     return WebSocketChannel(connection)
+
+
+def _proxy(outbound: Outbound, url: str, *, secure: bool) -> Proxy | None:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise Malformed("this is no URL", where="url") from None
+    return outbound.proxies.of("https" if secure else "http", host or "", port or (443 if secure else 80))
+
+
+def _origin(url: str) -> str:
+    """Return the URL's beginning: what follows may hold tokens."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.partition('/')[0].rpartition('@')[2]}"
+
+
+def _unreachable(proxy: Proxy | None, error: OSError) -> Unreachable:
+    reason = error.strerror or str(error)
+    if proxy is not None:
+        return Unreachable(
+            f"the proxy {proxy.address} cannot be reached: {reason}", remedy="Check HTTPS_PROXY and HTTP_PROXY."
+        )
+    return Unreachable(f"the server cannot be reached: {reason}")

@@ -9,7 +9,7 @@ from fakes.engine import FakeEngine
 from fakes.server import AGENT_ID, map_message, node_message
 
 from coder.clock import FakeClock
-from coder.dataplane.engine import NodeSettings
+from coder.dataplane.engine import NetworkChanged, NodeSettings
 from coder.errors import Unreachable, UpgradeRefused
 from coder.peering import Client, Host, Peering
 from coder.rpc.client import RpcClient
@@ -49,6 +49,7 @@ class Lab:
         self.node = self.engine.nodes[0]
         self.refusals = []
         self.coordinators = []
+        self.channels = []
         self.tokens = []
 
     @property
@@ -61,6 +62,7 @@ class Lab:
             raise self.refusals.pop(0)
         ours, theirs = memory_channels()
         self.coordinators.append(Coordinator(theirs, self.clock))
+        self.channels.append(ours)
         return ours
 
     async def turn(self):
@@ -135,6 +137,54 @@ async def test_an_agent_configures_a_client_before_it_says_ready():
         [ready] = lab.coordinator.requests[1].ready_for_handshake
         assert ready.id == CLIENT_ID.bytes
         assert len(lab.node.peers[0]) == 1
+
+
+async def test_a_session_that_lives_outlasts_a_move():
+    async with following() as (lab, _):
+        lab.node.on_event(NetworkChanged())
+        await lab.clock.advance(5)
+        assert len(lab.coordinators) == 1
+
+
+async def test_a_session_that_is_dead_after_a_move_is_replaced_within_two_seconds():
+    async with following() as (lab, _):
+        lab.channels[0].lost = True
+        await lab.clock.advance(5)
+        assert len(lab.coordinators) == 1
+        lab.node.on_event(NetworkChanged())
+        await lab.clock.advance(2)
+        assert len(lab.coordinators) == 2
+
+
+async def test_a_move_ends_the_wait_for_the_next_dial():
+    async with following() as (lab, _):
+        lab.refusals = [Unreachable("no network")] * 12
+        lab.coordinator.cancel()
+        await lab.clock.advance(20)
+        left = len(lab.refusals)
+        lab.node.on_event(NetworkChanged())
+        await lab.turn()
+        assert len(lab.refusals) == left - 1
+
+
+async def test_a_dial_that_hangs_is_begun_again_after_a_move():
+    lab = Lab(Client(AGENT_ID))
+    dials = []
+
+    async def dial(_token):
+        dials.append(None)
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(5):
+        task = asyncio.ensure_future(lab.peering.follow(dial))
+        await lab.clock.advance(20)
+        assert len(dials) == 1
+        lab.node.on_event(NetworkChanged())
+        await lab.turn()
+        assert len(dials) == 2
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    lab.close()
 
 
 async def test_an_agents_number_comes_from_its_id():

@@ -332,6 +332,24 @@ async def test_pings_are_reported_and_missing_answers_end_the_channel():
         await rpc.wait_closed()
 
 
+async def test_a_channel_that_is_asked_for_a_sign_of_life_ends_without_one():
+    clock = FakeClock()
+    ours, theirs = pipe()
+    async with running(serve(theirs, {}, clock=clock)), RpcClient(ours, clock=clock) as rpc:
+        await rpc.check(1.0)
+        ours.hold()
+        asked = asyncio.ensure_future(rpc.check(1.0))
+        await clock.advance(0.9)
+        assert not asked.done()
+        await clock.advance(0.2)
+        with pytest.raises(TimedOut):
+            await asked
+        ours.flowing.set()
+        assert isinstance(await rpc.wait_closed(), TimedOut)
+        with pytest.raises(Closed):
+            await rpc.check(1.0)
+
+
 async def test_what_on_ping_raises_ends_the_channel():
     clock = FakeClock()
     ours, theirs = pipe()

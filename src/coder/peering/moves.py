@@ -1,0 +1,61 @@
+"""What a session does when the machine moves to another network: whatever was begun before may wait for ever."""
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+from coder.rpc.client import RpcClient
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from coder.clock import Clock
+    from coder.peering.dialing import Dial
+    from coder.rpc.channel import Channel
+
+PATIENCE = 1.0
+"""Seconds the server has to answer after a move. A connection that is slower is merely made anew."""
+
+T = TypeVar("T")
+
+
+class Moves:
+    """Changes of the network, as one node tells of them, for the one session that is dialled, held or waited for."""
+
+    def __init__(self, clock: "Clock") -> None:
+        self._clock = clock
+        self._moved = asyncio.Event()
+
+    def note(self) -> None:
+        """Say that the network is another one, or may be."""
+        self._moved.set()
+
+    async def dial(self, dial: "Dial", resume: str | None) -> "Channel":
+        """Dial, and begin again with every move. Raises what dialling does."""
+        while True:
+            attempt = await self._unless_moved(dial(resume))
+            if attempt is not None:
+                return attempt
+
+    async def pause(self, seconds: float) -> None:
+        """Sleep for so long, or until the next move."""
+        await self._unless_moved(self._clock.sleep(seconds))
+
+    async def watch(self, rpc: RpcClient) -> None:
+        """See after each move whether the session lives. Raises TimedOut once it does not."""
+        self._moved.clear()
+        while True:
+            await self._moved.wait()
+            self._moved.clear()
+            await rpc.check(PATIENCE)
+
+    async def _unless_moved(self, job: "Awaitable[T]") -> T | None:
+        """Return what the job does, None if there is a move first; it is cancelled then."""
+        self._moved.clear()
+        doing, moving = asyncio.ensure_future(job), asyncio.ensure_future(self._moved.wait())
+        try:
+            await asyncio.wait({doing, moving}, return_when=asyncio.FIRST_COMPLETED)
+            return doing.result() if doing.done() else None
+        finally:
+            moving.cancel()
+            doing.cancel()
+            await asyncio.gather(doing, return_exceptions=True)
