@@ -196,7 +196,7 @@ class Peers:
 
 
 def _read_node(peer: UUID, node: Node, *, keepalive: bool) -> PeerConfig:
-    if node.preferred_derp <= 0:
+    if not 0 < node.preferred_derp < 2**16:
         raise Malformed("a node without a home cannot be reached", where="preferred_derp")
     addresses = tuple(host_prefix(parse_host_prefix(text)) for text in node.addresses)
     return PeerConfig(

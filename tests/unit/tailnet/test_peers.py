@@ -187,6 +187,7 @@ def test_updates_about_unknown_peers_do_nothing(agent, kind):
         PeerUpdate(id=CLIENT.bytes, kind=PeerUpdate.NODE),
         brought(CLIENT, home=0),
         brought(CLIENT, home=-4),
+        brought(CLIENT, home=2**16),
     ],
 )
 def test_updates_that_make_no_sense_are_counted_and_skipped(agent, update):
