@@ -48,6 +48,9 @@ pub enum Failure {
     /// The trusted certificates, or the certificate name of the map, are unusable.
     #[error("cannot verify any certificate: {0}")]
     Trust(String),
+    /// The file of further authorities, or of the client certificate, is unusable.
+    #[error("cannot use the TLS file {0}")]
+    Files(String),
     /// The deadline passed.
     #[error("no answer in time ({0})")]
     TimedOut(Stage),
@@ -96,7 +99,12 @@ impl Failure {
     /// The step at which the attempt stopped; `None` if it never began.
     pub fn stage(&self) -> Option<Stage> {
         match self {
-            Self::NoNodes | Self::OnlyStun | Self::NoFamily | Self::Header(_) | Self::Trust(_) => None,
+            Self::NoNodes
+            | Self::OnlyStun
+            | Self::NoFamily
+            | Self::Header(_)
+            | Self::Trust(_)
+            | Self::Files(_) => None,
             Self::TimedOut(stage) | Self::Lost { stage, .. } => Some(*stage),
             Self::Dns { .. } => Some(Stage::Dns),
             Self::Tcp(_) => Some(Stage::Tcp),
@@ -110,9 +118,21 @@ impl Failure {
     pub(crate) fn io(stage: Stage) -> impl Fn(io::Error) -> Self {
         move |source| match source.kind() {
             io::ErrorKind::TimedOut => Self::TimedOut(stage),
+            _ if wants_certificate(&source) => Self::Tls(NO_IDENTITY.to_owned()),
             _ => Self::Lost { stage, source },
         }
     }
+}
+
+/// What is said where the server refuses us for our certificate, or for having none. In TLS 1.3 it does so after the
+/// handshake.
+const NO_IDENTITY: &str = "the relay lets nobody in without a certificate it trusts; --client-tls-cert-file and \
+                           --client-tls-key-file name ours";
+
+fn wants_certificate(error: &io::Error) -> bool {
+    use rustls::AlertDescription::{BadCertificate, CertificateRequired, UnknownCA};
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::AlertReceived(CertificateRequired | BadCertificate | UnknownCA)))
 }
 
 /// A region could not be reached. Prints as one line.

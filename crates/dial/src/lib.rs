@@ -24,7 +24,7 @@ use wire::derpmap::RelayNode;
 pub use deadline::Deadline;
 pub use error::{DialError, Failure, Stage};
 pub use stream::Stream;
-pub use target::{ProxyRules, ProxySettings, Target, TrustRoots};
+pub use target::{Identity, ProxyRules, ProxySettings, Target, TrustRoots};
 
 use connect::Destination;
 use http::{Answer, Received};
@@ -214,7 +214,7 @@ impl Attempt<'_> {
         if self.node.force_http {
             return Ok((Transport::Plain(socket), peer));
         }
-        let tls = tls::open(socket, self.node, &self.target.roots, alpn, self.deadline)?;
+        let tls = tls::open(socket, self.node, self.target, alpn, self.deadline)?;
         Ok((Transport::Tls(Box::new(tls)), peer))
     }
 

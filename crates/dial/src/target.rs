@@ -1,6 +1,7 @@
 //! What to dial, and how.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use wire::derpmap::{Region, RelayNode};
 
@@ -17,6 +18,8 @@ pub struct Target {
     pub force_websocket: bool,
     /// Whose certificates to trust.
     pub roots: TrustRoots,
+    /// Who we are, for servers that ask for a certificate.
+    pub identity: Option<Identity>,
     /// Which relays are reached through an HTTP proxy.
     pub proxies: ProxyRules,
     /// IPv6 is known to work: give it a head start.
@@ -32,6 +35,7 @@ impl fmt::Debug for Target {
             .field("headers", &names)
             .field("force_websocket", &self.force_websocket)
             .field("roots", &self.roots)
+            .field("identity", &self.identity)
             .field("proxies", &self.proxies)
             .field("prefer_v6", &self.prefer_v6)
             .finish()
@@ -46,6 +50,7 @@ impl Target {
             headers: Vec::new(),
             force_websocket: false,
             roots: TrustRoots::System,
+            identity: None,
             proxies: ProxyRules::default(),
             prefer_v6: false,
         }
@@ -72,10 +77,13 @@ impl Target {
 }
 
 /// Which certificate authorities are trusted.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub enum TrustRoots {
     /// The operating system's. Read once per process, when first needed.
+    #[default]
     System,
+    /// Those, and the certificates of a PEM file, which is read at each attempt.
+    SystemAnd(PathBuf),
     /// Only these: PEM text with at least one certificate.
     Pem(Vec<u8>),
 }
@@ -84,9 +92,19 @@ impl fmt::Debug for TrustRoots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::System => f.write_str("System"),
+            Self::SystemAnd(path) => f.debug_tuple("SystemAnd").field(path).finish(),
             Self::Pem(pem) => write!(f, "Pem({} bytes)", pem.len()),
         }
     }
+}
+
+/// A client certificate: PEM files, read at each attempt, so that a renewed one is used at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate, then the others of its chain.
+    pub certificates: PathBuf,
+    /// Its private key. May be the same file.
+    pub key: PathBuf,
 }
 
 /// An HTTP proxy that understands CONNECT.

@@ -1,5 +1,6 @@
 //! TLS towards a relay: whom to trust, and for which name.
 
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -7,7 +8,7 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs as aws, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct,
     PeerMisbehaved, RootCertStore, SignatureScheme,
@@ -17,7 +18,7 @@ use wire::derpmap::RelayNode;
 
 use crate::deadline::Deadline;
 use crate::error::{Failure, Stage};
-use crate::target::TrustRoots;
+use crate::target::{Identity, Target, TrustRoots};
 use crate::transport::Tls;
 
 /// In front of a certificate name: the SHA-256 of the server's own certificate (DER), in hex, is to match.
@@ -27,18 +28,24 @@ const PIN_PREFIX: &str = "sha256-raw:";
 pub(crate) fn open(
     socket: Socket,
     node: &RelayNode,
-    roots: &TrustRoots,
+    target: &Target,
     alpn: bool,
     deadline: Deadline,
 ) -> Result<Tls, Failure> {
     let provider = Arc::new(aws::default_provider());
-    let verifier = Verifier { trust: Trust::of(node, roots, &provider)?, provider: provider.clone() };
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let verifier = Verifier { trust: Trust::of(node, &target.roots, &provider)?, provider: provider.clone() };
+    let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| Failure::Tls(error.to_string()))?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match &target.identity {
+        None => config.with_no_client_auth(),
+        Some(identity) => {
+            let (chain, key) = load(identity)?;
+            config.with_client_auth_cert(chain, key).map_err(|error| unusable(&identity.key, &error))?
+        }
+    };
     if alpn {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
     }
@@ -49,9 +56,39 @@ pub(crate) fn open(
     Ok(tls)
 }
 
+/// Reads a client certificate and its key.
+fn load(identity: &Identity) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Failure> {
+    let chain = certificates(&identity.certificates)?;
+    let key = PrivateKeyDer::from_pem_file(&identity.key).map_err(|error| unusable(&identity.key, &error))?;
+    Ok((chain, key))
+}
+
+/// Reads the certificates of a PEM file, at least one.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
+    let found: Vec<_> = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect)
+        .map_err(|error| unusable(path, &error))?;
+    if found.is_empty() { Err(unusable(path, &"it has no certificate")) } else { Ok(found) }
+}
+
+fn unusable(path: &Path, reason: &dyn std::fmt::Display) -> Failure {
+    Failure::Files(format!("{}: {reason}", path.display()))
+}
+
 fn server_name(name: &str) -> Result<ServerName<'static>, Failure> {
     ServerName::try_from(name.to_owned())
         .map_err(|_| Failure::Trust(format!("{name:?} is no name a certificate can have")))
+}
+
+/// What is said of a certificate that no known authority vouches for, with what to do about it.
+const UNKNOWN_AUTHORITY: &str =
+    "nobody we know vouches for its certificate; --ca-file (CODER_CA_FILE) names further authorities";
+
+fn is_stranger(reason: &CertificateError) -> bool {
+    // A certificate that vouches for itself is checked as an authority's, and is none.
+    let other = |error: &rustls::OtherError| error.to_string().contains("CaUsedAsEndEntity");
+    matches!(reason, CertificateError::UnknownIssuer | CertificateError::BadSignature)
+        || matches!(reason, CertificateError::Other(error) if other(error))
 }
 
 fn failure(error: std::io::Error) -> Failure {
@@ -61,6 +98,9 @@ fn failure(error: std::io::Error) -> Failure {
             Misbehaved(PeerMisbehaved::SelectedUnofferedApplicationProtocol)
             | AlertReceived(AlertDescription::NoApplicationProtocol),
         ) => Failure::WantsHttp2,
+        Some(rustls::Error::InvalidCertificate(reason)) if is_stranger(reason) => {
+            Failure::Tls(format!("{UNKNOWN_AUTHORITY} ({reason})"))
+        }
         Some(inner) => Failure::Tls(inner.to_string()),
         None => Failure::io(Stage::Tls)(error),
     }
@@ -91,9 +131,18 @@ impl Trust {
         let name = if node.cert_name.is_empty() { None } else { Some(server_name(&node.cert_name)?) };
         let authorities = match roots {
             TrustRoots::System => system_authorities(provider)?,
+            TrustRoots::SystemAnd(path) => {
+                let mut roots = system_roots().clone();
+                roots.add_parsable_certificates(certificates(path)?);
+                authorities(roots, provider)?
+            }
             TrustRoots::Pem(pem) => {
                 let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-                authorities(certificates.map_err(|error| Failure::Trust(error.to_string()))?, provider)?
+                let mut roots = RootCertStore::empty();
+                roots.add_parsable_certificates(
+                    certificates.map_err(|error| Failure::Trust(error.to_string()))?,
+                );
+                authorities(roots, provider)?
             }
         };
         Ok(Self::Authority(authorities, name))
@@ -101,21 +150,29 @@ impl Trust {
 }
 
 /// The system's authorities, kept for the life of the process once they were read.
+fn system_roots() -> &'static RootCertStore {
+    static SYSTEM: OnceLock<RootCertStore> = OnceLock::new();
+    SYSTEM.get_or_init(|| {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        roots
+    })
+}
+
+/// What checks with them, kept likewise.
 fn system_authorities(provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, Failure> {
     static SYSTEM: OnceLock<Arc<WebPkiServerVerifier>> = OnceLock::new();
     if let Some(verifier) = SYSTEM.get() {
         return Ok(verifier.clone());
     }
-    let verifier = authorities(rustls_native_certs::load_native_certs().certs, provider)?;
+    let verifier = authorities(system_roots().clone(), provider)?;
     Ok(SYSTEM.get_or_init(|| verifier).clone())
 }
 
 fn authorities(
-    certificates: Vec<CertificateDer<'static>>,
+    roots: RootCertStore,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<WebPkiServerVerifier>, Failure> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(certificates);
     WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .build()
         .map_err(|error| Failure::Trust(error.to_string()))

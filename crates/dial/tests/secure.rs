@@ -163,6 +163,64 @@ fn a_pinned_certificate_needs_no_authority() {
 }
 
 #[test]
+fn authorities_of_a_file_come_on_top_of_the_systems() {
+    let authority = Authority::new();
+    let (ca_file, _) = authority.files("more");
+    let (port, server) = serve(vec![echo(authority.config(&["http/1.1"])), attempt(authority.config(&[]))]);
+    let mut target = target(vec![secure(port)]);
+    target.roots = TrustRoots::SystemAnd(ca_file);
+    assert!(relay(&target, later()).is_ok());
+    target.roots = TrustRoots::SystemAnd(Authority::new().files("strange").0);
+    let error = relay(&target, later()).unwrap_err().to_string();
+    assert!(error.contains("--ca-file") && !error.contains('\n'), "{error}");
+    server.join().unwrap();
+}
+
+#[test]
+fn a_server_that_asks_who_we_are() {
+    let authority = Authority::new();
+    let (_, identity) = authority.files("asked");
+    let asking = authority.asking(&["http/1.1"]);
+    let refused = asking.clone();
+    let (port, server) = serve(vec![
+        echo(asking),
+        Box::new(move |stream| {
+            let mut stream = tls(&refused, stream);
+            assert!(stream.read(&mut [0; 1]).is_err());
+            let _ = stream.flush();
+            drain(&mut stream.sock);
+        }),
+    ]);
+    let mut target = Target { identity: Some(identity), ..trusting(&authority, secure(port)) };
+    assert!(relay(&target, later()).is_ok());
+    target.identity = None;
+    let error = relay(&target, later()).unwrap_err().to_string();
+    assert!(error.contains("--client-tls-cert-file"), "{error}");
+    server.join().unwrap();
+}
+
+#[test]
+fn files_that_cannot_be_used_are_named() {
+    let authority = Authority::new();
+    let (ca_file, identity) = authority.files("unusable");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let node = secure(listener.local_addr().unwrap().port());
+    let nowhere = std::path::PathBuf::from("/nowhere/key.pem");
+    let mut no_authority = trusting(&authority, node.clone());
+    no_authority.roots = TrustRoots::SystemAnd(nowhere.clone());
+    let without = |certificates, key| Target {
+        identity: Some(dial::Identity { certificates, key }),
+        ..trusting(&authority, node.clone())
+    };
+    let wrong = [no_authority, without(identity.certificates, nowhere), without(ca_file.clone(), ca_file)];
+    for (target, named) in wrong.iter().zip(["/nowhere/key.pem", "/nowhere/key.pem", "ca.pem"]) {
+        let error = relay(target, later()).unwrap_err();
+        assert!(matches!(error.failure, Failure::Files(_)), "{error}");
+        assert!(error.to_string().contains(named), "{error}");
+    }
+}
+
+#[test]
 fn trust_that_makes_no_sense() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

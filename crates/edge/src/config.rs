@@ -19,6 +19,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Addresses for HTTPS; needs [`Config::tls`].
     pub listen_tls: Vec<SocketAddr>,
+    /// Refuse TLS below 1.3.
+    pub tls_13_only: bool,
     /// Addresses for health and metrics over HTTP, which nobody else should reach.
     pub listen_metrics: Vec<SocketAddr>,
     /// The certificate.
@@ -59,6 +61,7 @@ impl Config {
             listen_tls: Vec::new(),
             listen_metrics: Vec::new(),
             tls: None,
+            tls_13_only: false,
             upstream,
             derp: true,
             relay_key: None,

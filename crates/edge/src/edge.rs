@@ -177,7 +177,7 @@ async fn bind(config: &Config) -> Result<Sockets, EdgeError> {
     let plain = config.listen.iter().map(|address| (*address, Purpose::Plain));
     let mut wanted: Vec<_> = plain.collect();
     if let Some(certificate) = &sockets.certificate {
-        let acceptor = TlsAcceptor::from(certificate.config()?);
+        let acceptor = TlsAcceptor::from(certificate.config(config.tls_13_only)?);
         wanted.extend(config.listen_tls.iter().map(|address| (*address, Purpose::Tls(acceptor.clone()))));
     }
     wanted.extend(config.listen_metrics.iter().map(|address| (*address, Purpose::Metrics)));

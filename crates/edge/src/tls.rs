@@ -74,10 +74,11 @@ impl Certificate {
         Ok(Arc::new(Self { files, current }))
     }
 
-    /// What TLS servers need: TLS 1.2 and up, HTTP/1.1.
-    pub(crate) fn config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, EdgeError> {
+    /// What TLS servers need: TLS 1.2 and up, or only 1.3; HTTP/1.1.
+    pub(crate) fn config(self: &Arc<Self>, only_13: bool) -> Result<Arc<ServerConfig>, EdgeError> {
+        let versions = if only_13 { &[&rustls::version::TLS13][..] } else { rustls::DEFAULT_VERSIONS };
         let mut config = ServerConfig::builder_with_provider(Arc::new(provider::default_provider()))
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .map_err(|error| fault(&self.files.certificates, error.to_string()))?
             .with_no_client_auth()
             .with_cert_resolver(Arc::<Self>::clone(self));

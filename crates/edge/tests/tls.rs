@@ -6,10 +6,14 @@ mod common;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use common::dialled::{Dialled, target};
 use common::{PATIENCE, config, wait_until};
 use edge::{Config, Edge, EdgeError, TlsFiles};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, SignatureScheme};
 use wire::keys::NodePrivate;
 
 /// A certificate of its own in a directory of its own, and its pin.
@@ -97,6 +101,82 @@ fn a_replaced_certificate_is_taken_into_use_and_a_broken_one_is_not() {
     let mut late = Dialled::connect(&target(address, Some(&fresh)), &NodePrivate::generate());
     late.send(&key.public(), b"hello");
     assert_eq!(steady.next_packet().1, b"hello");
+}
+
+/// Takes any certificate: these tests are about versions and headers.
+#[derive(Debug)]
+struct Anyone;
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// The first answer to a request over TLS of these versions; nothing if there is no common one.
+fn ask(edge: &Edge, versions: &[&'static rustls::SupportedProtocolVersion]) -> Option<String> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anyone))
+        .with_no_client_auth();
+    let name = "relay.example".try_into().unwrap();
+    let session = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut stream = rustls::StreamOwned::new(session, TcpStream::connect(edge.addresses()[0]).unwrap());
+    stream.sock.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: http\r\n\r\n").ok()?;
+    let mut answer = [0; 1000];
+    let count = stream.read(&mut answer).ok()?;
+    Some(String::from_utf8_lossy(&answer[..count]).into_owned())
+}
+
+#[test]
+fn the_application_is_told_that_a_request_came_over_tls() {
+    let (files, _) = certificate("told");
+    let mut config = secure(&files);
+    config.tls_13_only = true;
+    config.upstream = Some(common::socket_path());
+    common::application(config.upstream.as_ref().unwrap(), |mut stream| {
+        let head = String::from_utf8(common::read_head(&mut stream)).unwrap().to_lowercase();
+        let told = if head.contains("x-forwarded-proto: https") { "encrypted" } else { "plain" };
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Told: {told}\r\n\r\n").unwrap();
+    });
+    let edge = Edge::start(config).unwrap();
+    let answer = ask(&edge, &[&rustls::version::TLS13]).unwrap();
+    assert!(answer.to_lowercase().contains("x-told: encrypted"), "{answer}");
+    assert_eq!(ask(&edge, &[&rustls::version::TLS12]), None);
 }
 
 #[test]

@@ -72,3 +72,21 @@ fn worth_moving(present: Duration, best: Duration) -> bool {
     let by_margin = present.saturating_sub(best) >= HOME_MARGIN;
     by_margin && best.as_nanos() <= present.as_nanos() / 3 * 2
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_needs_no_margin_but_an_answer() {
+        let mut history = History::default();
+        let (now, relays) = (Instant::now(), BTreeSet::from([1, 2]));
+        let ms = Duration::from_millis;
+        let both = Latencies::from([(1, ms(2)), (2, ms(9))]);
+        let pin = BTreeMap::from([(2, PIN)]);
+        assert_eq!(history.choose(now, both.clone(), 1, &relays, &BTreeMap::new()), 1);
+        assert_eq!(history.choose(now, both.clone(), 1, &relays, &pin), 2);
+        assert_eq!(history.choose(now, Latencies::from([(1, ms(2))]), 2, &relays, &pin), 1);
+        assert_eq!(history.choose(now, both, 1, &relays, &BTreeMap::from([(2, 0.2)])), 1);
+    }
+}

@@ -30,4 +30,6 @@ def node_settings(settings: AgentSettings, manifest: pb.Manifest, identity: UUID
         block_direct=settings.block_direct or manifest.disable_direct_connections,
         force_websockets=manifest.derp_force_websockets,
         headers=dict(settings.headers),
+        outbound=settings.outbound,
+        prefer_region=settings.prefer_region,
     )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from coder.ids import Secret
+from coder.outbound import Outbound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +17,9 @@ class AgentSettings:
     """Who this agent is."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Added to every request to the server and its relay; may hold credentials."""
+    outbound: Outbound = field(default_factory=Outbound)
+    prefer_region: str | None = None
+    """Id, code or name of the relay region that is to be home whenever it answers."""
     listen_port: int = 0
     """UDP port of the tunnel; 0 takes any free one."""
     block_direct: bool = False

@@ -5,22 +5,20 @@ felt at every call, and here the usual one took 14 ms to import and 30 to 60 ms 
 `Api` is for one thread at a time; `asyncio` callers run it in a worker thread.
 """
 
-import base64
 import http.client
 import json
-import os
 import socket
 import ssl
-import sys
 from collections.abc import Callable, Mapping
 from email.message import Message
 from typing import Any, Self
-from urllib.parse import quote, unquote, urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from coder import __version__
 from coder.cli import errors, racing
 from coder.cli.errors import ApiError
 from coder.ids import Secret
+from coder.outbound import Outbound, Proxy, proxy_refused, tls_failure
 
 MAX_BODY = 32 << 20
 """Bytes of an answer we are willing to hold."""
@@ -48,6 +46,7 @@ class Api:
         token: Secret | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float = 30.0,
+        outbound: Outbound | None = None,
         on_build: "OnBuild | None" = None,
     ) -> None:
         self.url = url
@@ -55,6 +54,7 @@ class Api:
         self._token = token
         self._headers = dict(headers or {})
         self._timeout = timeout
+        self._outbound = outbound or Outbound()
         self._on_build = on_build
         self._connection: http.client.HTTPConnection | None = None
 
@@ -75,11 +75,11 @@ class Api:
 
     def signed_in(self, token: Secret) -> "Api":
         """Return a client of the same server with this token."""
-        return Api(self.url, token=token, headers=self._headers, timeout=self._timeout)
+        return Api(self.url, token=token, headers=self._headers, timeout=self._timeout, outbound=self._outbound)
 
     def build_info(self) -> Json:
         """Ask, as nobody, which build the server is."""
-        with Api(self.url, headers=self._headers, timeout=self._timeout) as nobody:
+        with Api(self.url, headers=self._headers, timeout=self._timeout, outbound=self._outbound) as nobody:
             return nobody.call("GET", "/api/v2/buildinfo")
 
     # Users and sessions
@@ -184,12 +184,12 @@ class Api:
             return self._exchange(method, path, body)
         except BaseException as error:
             self.close()
-            _raise_unreachable(self.url, error)
+            _raise_unreachable(self.url, self._proxy, error)
             raise
 
     def _once(self, method: str, path: str, body: Json) -> tuple[int, Message, bytes]:
         if self._connection is None:
-            self._connection = _connect(self._parts.scheme, self._parts.hostname or "", self._parts.port, self._timeout)
+            self._connection = self._connect()
         headers = {"Accept": "application/json", "User-Agent": f"coder/{__version__}", **self._headers}
         if self._token is not None:
             headers[TOKEN_HEADER] = self._token.reveal()
@@ -204,6 +204,29 @@ class Api:
             raise errors.bad_answer(self.url)
         self._heard(response.headers.get(BUILD_HEADER))
         return response.status, response.headers, data
+
+    @property
+    def _proxy(self) -> Proxy | None:
+        parts = self._parts
+        port = parts.port or (http.client.HTTPS_PORT if parts.scheme == "https" else http.client.HTTP_PORT)
+        return self._outbound.proxies.of(parts.scheme, parts.hostname or "", port)
+
+    def _connect(self) -> http.client.HTTPConnection:
+        """Prepare a connection, tunnelled through the proxy if there is one."""
+        host, port, proxy = self._parts.hostname or "", self._parts.port, self._proxy
+        at, at_port = (host, port) if proxy is None else (proxy.host, proxy.port)
+        connection: http.client.HTTPConnection
+        if self._parts.scheme == "http":
+            connection = http.client.HTTPConnection(at, at_port, timeout=self._timeout)
+        else:
+            context = self._outbound.context()
+            connection = http.client.HTTPSConnection(at, at_port, timeout=self._timeout, context=context)
+        connection._create_connection = racing.create_connection  # type: ignore[attr-defined]  # noqa: SLF001 - its hook
+        if proxy is not None:
+            login = proxy.authorization()
+            headers = {} if login is None else {"Proxy-Authorization": login}
+            connection.set_tunnel(_bracketed(host), port or connection.default_port, headers=headers)
+        return connection
 
     def _heard(self, build: str | None) -> None:
         if build and self._on_build is not None:
@@ -233,52 +256,37 @@ class Api:
         raise ApiError.from_answer(self.url, status, value if isinstance(value, dict) else {})
 
 
-def _connect(scheme: str, host: str, port: int | None, timeout: float) -> http.client.HTTPConnection:
-    """Prepare a connection, tunnelled through a proxy when environment or system name one."""
-    at, at_port, proxy = _proxy(scheme, host) or (host, port, None)
-    if scheme == "http":
-        connection = http.client.HTTPConnection(at, at_port, timeout=timeout)
-    else:
-        import truststore
-
-        context = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        connection = http.client.HTTPSConnection(at, at_port, timeout=timeout, context=context)
-    connection._create_connection = racing.create_connection  # type: ignore[attr-defined]  # noqa: SLF001 - its hook
-    if proxy is not None:
-        connection.set_tunnel(host, port or connection.default_port, headers=proxy)
-    return connection
+def _bracketed(host: str) -> str:
+    """Return a host as it stands in front of a port: the standard library writes it as it is."""
+    return f"[{host}]" if ":" in host else host
 
 
-def _proxy(scheme: str, host: str) -> tuple[str, int, dict[str, str]] | None:
-    """Return host, port and headers of the proxy to use, if any."""
-    if sys.platform == "linux" and not any(name.lower().endswith("_proxy") for name in os.environ):
-        return None  # spares the import below
-    from urllib.request import getproxies, proxy_bypass
-
-    address = getproxies().get(scheme)
-    if not address or proxy_bypass(host):
-        return None
-    parts = urlsplit(address if "://" in address else f"http://{address}")
-    headers = {}
-    if parts.username is not None:
-        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
-        headers["Proxy-Authorization"] = f"Basic {base64.b64encode(login).decode()}"
-    return parts.hostname or "", parts.port or http.client.HTTP_PORT, headers
-
-
-def _raise_unreachable(url: str, error: BaseException) -> None:
+def _raise_unreachable(url: str, proxy: Proxy | None, error: BaseException) -> None:
     """Say in our words what kept us from the server; return for anything that is no such thing."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        raise errors.certificate_refused(url, error.verify_message) from error
-    if isinstance(error, ssl.SSLError):
-        raise errors.unreachable(url, "it does not speak TLS on that port") from error
-    if isinstance(error, socket.gaierror):
-        raise errors.no_such_host(url) from error
-    if isinstance(error, TimeoutError):
-        raise errors.unreachable(url, "it did not answer in time") from error
-    if isinstance(error, ConnectionRefusedError):
-        raise errors.unreachable(url, "nothing listens there") from error
+    if isinstance(error, ssl.SSLError) and (failure := tls_failure(url, error)) is not None:
+        raise failure from error
     if isinstance(error, http.client.HTTPException):
         raise errors.bad_answer(url) from error
-    if isinstance(error, OSError):
-        raise errors.unreachable(url, (error.strerror or str(error)).lower()) from error
+    if not isinstance(error, OSError):
+        return
+    tunnel, _, status = str(error).partition(_NO_TUNNEL)
+    if proxy is not None and not tunnel:
+        raise proxy_refused(proxy, status.strip()) from error
+    why = _why(error)
+    if proxy is not None and isinstance(error, (socket.gaierror, ConnectionRefusedError)):
+        raise errors.no_proxy(proxy.address, why) from error
+    if isinstance(error, socket.gaierror):
+        raise errors.no_such_host(url) from error
+    raise errors.unreachable(url, why) from error
+
+
+_NO_TUNNEL = "Tunnel connection failed:"
+"""How the standard library begins what a proxy said."""
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return "it did not answer in time"
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listens there"
+    return (error.strerror or str(error)).lower()

@@ -82,14 +82,14 @@ async def _server(flags: Globals, exam: Examination, patience: float) -> Api:
         if flags.url is None:
             raise errors.not_signed_in(None)
         url = normal_url(flags.url)
-        with Api(url, headers=flags.headers(url), timeout=patience) as nobody:
+        with Api(url, headers=flags.headers(url), outbound=flags.outbound, timeout=patience) as nobody:
             info = await in_thread(nobody.build_info)
         if not isinstance(info, dict):
             raise errors.bad_answer(url)
         return Told((url, info), url)
 
     async def sign_in() -> Told[Api]:
-        api = Api(url, token=flags.session(), headers=flags.headers(url), timeout=patience)
+        api = Api(url, token=flags.session(), headers=flags.headers(url), outbound=flags.outbound, timeout=patience)
         try:
             user = await in_thread(api.me)
         except CoderError:
@@ -137,7 +137,7 @@ async def _workspace(
             region = state.derp_map.regions.get(state.home)
             if region is None:
                 return Told(made, f"region {state.home}, which the server has just withdrawn", warn=True)
-            rules = relaycheck.Rules(headers=flags.headers(api.url), force_websockets=made.rules.force_websockets)
+            rules = relaycheck.Rules.of(flags, api.url, force_websockets=made.rules.force_websockets)
             exchanged = await relaycheck.exchange(engine, state.derp_map, region, rules, patience)
             broken = exchanged.round_trip is None
             return Told(made, _relay_result(region, exchanged), warn=broken, remedy=LET_THROUGH if broken else "")
@@ -267,7 +267,7 @@ async def _relays(exam: Examination, flags: Globals, api: Api, patience: float) 
             info = await in_thread(api.any_connection_info)
             relays = derpmap.rewrite_embedded(relay_map(api.url, info), api.url)
             forced = bool(info.get("derp_force_websockets"))
-            rules = relaycheck.Rules(headers=flags.headers(api.url), force_websockets=forced)
+            rules = relaycheck.Rules.of(flags, api.url, force_websockets=forced)
             engine = await stack.enter_async_context(Engine())
             regions = [one for one in relays.regions.values() if not all(node.stun_only for node in one.nodes)]
             report, found = await asyncio.gather(

@@ -234,7 +234,12 @@ async def introduced(
 
     path = f"/api/v2/workspaceagents/{agent}/coordinate"
     dial = WebSocketDial(
-        url=api.url, path=path, version=API_VERSION, token=flags.session(), headers=flags.headers(api.url)
+        url=api.url,
+        path=path,
+        version=API_VERSION,
+        token=flags.session(),
+        headers=flags.headers(api.url),
+        outbound=flags.outbound,
     )
     first = asyncio.ensure_future(dial(None))
     try:
@@ -255,6 +260,8 @@ async def introduced(
         block_direct=relay_only or not rules.direct_allowed,
         force_websockets=rules.force_websockets,
         headers=flags.headers(api.url),
+        outbound=flags.outbound,
+        prefer_region=flags.prefer_region,
     )
     watch = Watch(verbose=flags.verbose)
     peering = Peering(engine, settings, Client(agent), url=api.url, on_event=watch.on_event, map_ports=flags.map_ports)

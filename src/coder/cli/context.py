@@ -13,6 +13,7 @@ from coder.cli import errors
 from coder.cli.store import ConfigDir, default_dir
 from coder.errors import CoderError
 from coder.ids import Secret
+from coder.outbound import Outbound
 
 if TYPE_CHECKING:
     from coder.cli.api import Api
@@ -52,6 +53,8 @@ class Globals:
     version_warning: bool
     disable_direct: bool
     map_ports: bool
+    outbound: Outbound
+    prefer_region: str | None
     verbose: bool
     force_tty: bool
     no_color: bool
@@ -74,6 +77,8 @@ class Globals:
             version_warning=not flags["no_version_warning"],
             disable_direct=flags["disable_direct_connections"],
             map_ports=not flags["disable_port_mapping"],
+            outbound=Outbound.of(flags["ca_file"], flags["client_tls_cert_file"], flags["client_tls_key_file"]),
+            prefer_region=flags["prefer_region"] or None,
             verbose=flags["verbose"],
             force_tty=flags["force_tty"],
             no_color=flags["no_color"] or bool(os.environ.get("NO_COLOR")),
@@ -106,7 +111,7 @@ class Globals:
         if self.url is None:
             raise errors.not_signed_in(None)
         url, token = normal_url(self.url), self.session()
-        return Api(url, token=token, headers=self.headers(url), on_build=self.hear_build)
+        return Api(url, token=token, headers=self.headers(url), outbound=self.outbound, on_build=self.hear_build)
 
     def headers(self, url: str) -> dict[str, str]:
         """Return what is added to each request to that server; the header command runs once a server.

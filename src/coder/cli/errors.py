@@ -60,11 +60,15 @@ def no_such_host(url: str) -> Unreachable:
     )
 
 
-def certificate_refused(url: str, why: str) -> Unreachable:
-    """The server's certificate proves nothing to us."""
-    return Unreachable(
-        f"the certificate of {url} cannot be trusted: {why}",
-        remedy="Use the name the certificate was made for, or add its authority to the system's trust store.",
+def no_proxy(address: str, why: str) -> Unreachable:
+    """The proxy in between is not there."""
+    return Unreachable(f"cannot reach the proxy {address}: {why}", remedy="Check HTTPS_PROXY and HTTP_PROXY.")
+
+
+def no_such_region(wanted: str, regions: Sequence[str]) -> NotFound:
+    """The region that is to be home is not in the map."""
+    return NotFound(
+        f"there is no relay region {wanted!r}", remedy=f"For --prefer-region there are: {', '.join(regions)}."
     )
 
 

@@ -132,6 +132,22 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     "--disable-port-mapping", envvar="CODER_DISABLE_PORT_MAPPING", is_flag=True,
     help="Do not ask the router (by PCP, NAT-PMP or UPnP) to forward a port. [env: CODER_DISABLE_PORT_MAPPING]",
 )  # fmt: skip
+@click.option(
+    "--ca-file", envvar="CODER_CA_FILE", metavar="FILE",
+    help="Certificate authorities to trust beside the system's, PEM; for server and relays. [env: CODER_CA_FILE]",
+)  # fmt: skip
+@click.option(
+    "--client-tls-cert-file", envvar="CODER_CLIENT_TLS_CERT_FILE", metavar="FILE",
+    help="Certificate for servers and relays that ask who we are, PEM. [env: CODER_CLIENT_TLS_CERT_FILE]",
+)  # fmt: skip
+@click.option(
+    "--client-tls-key-file", envvar="CODER_CLIENT_TLS_KEY_FILE", metavar="FILE",
+    help="Its private key, if that is not in the same file. [env: CODER_CLIENT_TLS_KEY_FILE]",
+)  # fmt: skip
+@click.option(
+    "--prefer-region", envvar="CODER_PREFER_REGION", metavar="REGION",
+    help="Relay region (id, code or name) to be reached at, however far, while it answers. [env: CODER_PREFER_REGION]",
+)  # fmt: skip
 @click.option("-v", "--verbose", envvar="CODER_VERBOSE", is_flag=True, help="Say more on stderr. [env: CODER_VERBOSE]")
 @click.option(
     "--force-tty", envvar="CODER_FORCE_TTY", is_flag=True, help="Behave as on a terminal. [env: CODER_FORCE_TTY]"

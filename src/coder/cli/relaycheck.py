@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from coder.dataplane.engine import NodeSettings, Peer, RelayProblem, SelfChanged
 from coder.errors import CoderError
+from coder.outbound import Outbound
 from coder.peering import network
 from coder.wire import derpmap_json
 from coder.wire.derpmap import DerpMap, Region
 
 if TYPE_CHECKING:
+    from coder.cli.context import Globals
     from coder.dataplane.engine import Engine, NetworkReport, Node, Pong
 
 ADDRESSES = ("fd7a:115c:a1e0::1", "fd7a:115c:a1e0::2")
@@ -30,6 +32,12 @@ class Rules:
 
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     force_websockets: bool = False
+    outbound: Outbound = field(default_factory=Outbound)
+
+    @classmethod
+    def of(cls, flags: "Globals", url: str, *, force_websockets: bool) -> "Rules":
+        """Join what the flags say with what the server does."""
+        return cls(headers=flags.headers(url), force_websockets=force_websockets, outbound=flags.outbound)
 
 
 @dataclass(slots=True)
@@ -93,6 +101,7 @@ def _node(
         block_direct=block_direct,
         force_websockets=rules.force_websockets,
         headers=rules.headers,
+        outbound=rules.outbound,
     )
     return engine.node(settings, on_event)
 

@@ -6,9 +6,12 @@ import random
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from coder.cli.context import Globals
+import click
+from click.core import ParameterSource
+
 from coder.cli.forwards import Forward, join
 from coder.errors import NotFound
 
@@ -54,23 +57,25 @@ def arguments(workspace: str, specs: Sequence[str]) -> list[str]:
     ]
 
 
-def environment(flags: Globals) -> dict[str, str]:
+def environment(context: click.Context) -> dict[str, str]:
     """Return this process's environment with the global flags in it, which keeps secrets out of argument lists."""
-    given = {
-        "CODER_CONFIG_DIR": os.path.abspath(flags.config.path),  # noqa: PTH100 - a link in it may be meant
-        "CODER_URL": flags.url,
-        "CODER_SESSION_TOKEN": flags.session().reveal(),
-        "CODER_HEADER": ",".join(f"{key}={value}" for key, value in flags.given_headers.items()),
-        "CODER_HEADER_COMMAND": flags.header_command,
-        "CODER_DISABLE_DIRECT_CONNECTIONS": "1" if flags.disable_direct else None,
-        "CODER_DISABLE_PORT_MAPPING": None if flags.map_ports else "1",
-        "CODER_NO_VERSION_WARNING": "1",
-    }
-    return {**os.environ, **{key: value for key, value in given.items() if value}}
+    root, made = context.find_root(), dict(os.environ)
+    for param in root.command.params:
+        given = root.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE
+        if given and isinstance(param.envvar, str):
+            made[param.envvar] = _text(root.params[param.name or ""])
+    return made
 
 
-async def keep(flags: Globals, workspace: str, specs: Sequence[str], note: Callable[[str], None]) -> None:
-    """Keep the ports open, trying again when they are lost; for ever.
+def _text(value: Any) -> str:
+    """Write a flag's value as its variable holds it."""
+    if isinstance(value, tuple):
+        return ",".join("=".join(one) if isinstance(one, tuple) else str(one) for one in value)
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+async def keep(variables: Mapping[str, str], workspace: str, specs: Sequence[str], note: Callable[[str], None]) -> None:
+    """Keep the ports open, trying again when they are lost; for ever. `variables` are of `environment`.
 
     Raises:
         NotFound: there is no SSH client.
@@ -81,14 +86,14 @@ async def keep(flags: Globals, workspace: str, specs: Sequence[str], note: Calla
     client, backoff = program(), Backoff(FIRST_RETRY, LAST_RETRY, random.Random())  # noqa: S311 - no secret
     told = ""
     while True:
-        text = await _once([client, *arguments(workspace, specs)], environment(flags))
+        text = await _once([client, *arguments(workspace, specs)], variables)
         if text != told:
             note(f"The workspace's ports are not open, trying again: {text or 'the connection ended'}")
         told = text
         await asyncio.sleep(backoff.delay())
 
 
-async def _once(command: Sequence[str], variables: dict[str, str]) -> str:
+async def _once(command: Sequence[str], variables: Mapping[str, str]) -> str:
     """Run the client until it ends; return the last line it said."""
     process = await asyncio.create_subprocess_exec(
         *command,

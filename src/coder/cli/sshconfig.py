@@ -44,6 +44,10 @@ _RUNNERS = frozenset(
 """They make OpenSSH run, load or open something on this machine: the user may say so, a server may not."""
 
 
+FILES = ("ca-file", "client-tls-cert-file", "client-tls-key-file")
+"""Global flags that name files for TLS."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """What a section was asked to be, as its `# :key=value` lines say it. None and empty: the default."""
@@ -55,6 +59,8 @@ class Options:
     ssh_options: tuple[str, ...] = ()
     headers: tuple[str, ...] = field(default=(), repr=False)
     header_command: str | None = field(default=None, repr=False)
+    files: tuple[tuple[str, str], ...] = ()
+    """Of `FILES`, those that were given, with their absolute paths."""
 
     def pairs(self) -> list[tuple[str, str]]:
         """List what differs from the defaults, in the order of the section."""
@@ -69,6 +75,7 @@ class Options:
             *(("ssh-option", value) for value in self.ssh_options),
             *(("header", value) for value in self.headers),
             *([("header-command", self.header_command)] if self.header_command else []),
+            *self.files,
         ]
 
 
@@ -169,6 +176,7 @@ def read(section: str) -> Options:
         ssh_options=tuple(lists["ssh-option"]),
         headers=tuple(lists["header"]),
         header_command=single.get("header-command"),
+        files=tuple((key, single[key]) for key in FILES if key in single),
     )
 
 
@@ -249,6 +257,7 @@ def _head(options: Options) -> list[str]:
 
 def _root_flags(options: Options) -> list[str]:
     flags = [f"--header {_quoted(value)}" for value in options.headers]
+    flags += [f"--{key} {_quoted(value)}" for key, value in options.files]
     return [*flags, f"--header-command {_quoted(options.header_command)}"] if options.header_command else flags
 
 

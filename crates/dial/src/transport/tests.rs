@@ -11,10 +11,10 @@ use proptest::prelude::*;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection};
-use wire::derpmap::RelayNode;
+use wire::derpmap::{Region, RelayNode};
 
 use super::*;
-use crate::target::TrustRoots;
+use crate::target::Target;
 use crate::tls;
 
 const WOULD_BLOCK: io::ErrorKind = io::ErrorKind::WouldBlock;
@@ -41,7 +41,7 @@ fn pair() -> (Tls, ServerConnection, UnixStream) {
     let node = RelayNode { host: "relay.test".into(), insecure: true, ..RelayNode::default() };
     let socket = Socket::from(OwnedFd::from(ours));
     let deadline = Deadline::after(Duration::from_secs(30));
-    let tls = tls::open(socket, &node, &TrustRoots::System, true, deadline).unwrap();
+    let tls = tls::open(socket, &node, &Target::new(Region::default()), true, deadline).unwrap();
     let (session, theirs) = server.join().unwrap();
     (tls, session, theirs)
 }

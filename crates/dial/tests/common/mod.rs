@@ -3,14 +3,17 @@
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use dial::{Deadline, Stream, Target, TrustRoots};
+use dial::{Deadline, Identity, Stream, Target, TrustRoots};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
 use wire::derpmap::{Region, RelayNode};
 
@@ -145,6 +148,7 @@ fn wait(stream: &Stream) {
 pub struct Authority {
     pub pem: String,
     pub certificate: CertificateDer<'static>,
+    certificate_pem: String,
     key: KeyPair,
 }
 
@@ -157,12 +161,41 @@ impl Authority {
         let issuer = Issuer::new(params, authority_key);
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec!["relay.test".to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &issuer).unwrap().der().clone();
-        Self { pem, certificate, key }
+        let signed = params.signed_by(&key, &issuer).unwrap();
+        Self { pem, certificate: signed.der().clone(), certificate_pem: signed.pem(), key }
     }
 
     pub fn roots(&self) -> TrustRoots {
         TrustRoots::Pem(self.pem.clone().into_bytes())
+    }
+
+    /// A server that wants a certificate of this authority.
+    pub fn asking(&self, alpn: &[&str]) -> Arc<ServerConfig> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add_parsable_certificates(
+            CertificateDer::pem_slice_iter(self.pem.as_bytes()).map(Result::unwrap),
+        );
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let asking = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+        let key = PrivateKeyDer::try_from(self.key.serialize_der()).unwrap();
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(asking.build().unwrap())
+            .with_single_cert(vec![self.certificate.clone()], key)
+            .unwrap();
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Arc::new(config)
+    }
+
+    /// Files with the authority, and with a certificate of it and its key.
+    pub fn files(&self, name: &str) -> (PathBuf, Identity) {
+        let directory = std::env::temp_dir().join(format!("dial-tls-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let (authority, both) = (directory.join("ca.pem"), directory.join("own.pem"));
+        std::fs::write(&authority, &self.pem).unwrap();
+        std::fs::write(&both, format!("{}{}", self.certificate_pem, self.key.serialize_pem())).unwrap();
+        (authority, Identity { certificates: both.clone(), key: both })
     }
 
     pub fn config(&self, alpn: &[&str]) -> Arc<ServerConfig> {

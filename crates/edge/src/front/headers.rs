@@ -52,7 +52,7 @@ pub(super) fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
 }
 
 /// Tells the application who asks and how. What the client says about that counts only if it is a trusted proxy.
-pub(super) fn set_forwarded(headers: &mut HeaderMap, client: IpAddr, trusted: bool) {
+pub(super) fn set_forwarded(headers: &mut HeaderMap, client: IpAddr, trusted: bool, secure: bool) {
     if !trusted {
         let forged: Vec<HeaderName> =
             headers.keys().filter(|name| is_forwarding(name.as_str())).cloned().collect();
@@ -71,7 +71,7 @@ pub(super) fn set_forwarded(headers: &mut HeaderMap, client: IpAddr, trusted: bo
         headers.insert(FORWARDED_FOR, chain);
     }
     if !headers.contains_key(FORWARDED_PROTO) {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(if secure { "https" } else { "http" }));
     }
     if !headers.contains_key(FORWARDED_HOST)
         && let Some(host) = headers.get(HOST).cloned()
@@ -137,7 +137,7 @@ mod tests {
             ("forwarded", "for=1.2.3.4"),
             ("x-real-ip", "1.2.3.4"),
         ]);
-        set_forwarded(&mut map, "192.0.2.1".parse().unwrap(), false);
+        set_forwarded(&mut map, "192.0.2.1".parse().unwrap(), false, false);
         let expected = headers(&[
             ("host", "example.com"),
             ("x-forwarded-for", "192.0.2.1"),
@@ -155,7 +155,7 @@ mod tests {
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "example.com"),
         ]);
-        set_forwarded(&mut map, "10.0.0.1".parse().unwrap(), true);
+        set_forwarded(&mut map, "10.0.0.1".parse().unwrap(), true, false);
         assert_eq!(map["x-forwarded-for"], "203.0.113.5, 10.0.0.1");
         assert_eq!(map["x-forwarded-proto"], "https");
         assert_eq!(map["x-forwarded-host"], "example.com");

@@ -77,6 +77,8 @@ struct Peer {
     address: SocketAddr,
     seat: Arc<Seat>,
     takeover: Takeover,
+    /// It speaks TLS with us.
+    secure: bool,
     /// Health and metrics only.
     metrics: bool,
 }
@@ -109,7 +111,8 @@ pub(crate) async fn serve(
         tokio::spawn(async move {
             let takeover = Takeover::default();
             let metrics = matches!(purpose, Purpose::Metrics);
-            let peer = Peer { address, seat, takeover, metrics };
+            let encrypted = matches!(purpose, Purpose::Tls(_));
+            let peer = Peer { address, seat, takeover, secure: encrypted, metrics };
             if let Some(socket) = secure(&front, stream, purpose).await {
                 connection(front, socket, peer, stop, alive).await;
             }

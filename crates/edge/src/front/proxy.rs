@@ -61,7 +61,7 @@ fn rewrite(
     let client = peer.address.ip();
     let trusted = front.trusted_proxies.iter().any(|network| network.contains(client));
     headers::strip_hop_by_hop(&mut parts.headers);
-    headers::set_forwarded(&mut parts.headers, client, trusted);
+    headers::set_forwarded(&mut parts.headers, client, trusted, peer.secure);
     if let Some(protocol) = upgrade {
         headers::set_upgrade(&mut parts.headers, protocol);
     }

@@ -77,6 +77,8 @@ def command(
         url=url,
         token=_token(token_file),
         headers={**flags.headers(url), **dict(headers), **printed},
+        outbound=flags.outbound,
+        prefer_region=flags.prefer_region,
         listen_port=port,
         block_direct=flags.disable_direct,
         map_ports=flags.map_ports,
@@ -122,6 +124,7 @@ async def _run(settings: "AgentSettings") -> None:
         version=VERSION,
         token=settings.token,
         headers=settings.headers,
+        outbound=settings.outbound,
     )
     async with Engine() as engine:
         agent = Agent(settings, engine, dial)

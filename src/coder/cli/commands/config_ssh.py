@@ -13,6 +13,7 @@ import click
 
 from coder.cli import output, sshconfig
 from coder.cli.context import Globals
+from coder.cli.options import AssignedFlags
 from coder.errors import CoderError, Malformed
 
 
@@ -26,7 +27,7 @@ class Listed(click.ParamType[str]):
         return [part.strip() for part in rv.split(",") if part.strip()]
 
 
-@click.command("config-ssh")
+@click.command("config-ssh", cls=AssignedFlags)
 @click.option(
     "--ssh-config-file", envvar="CODER_SSH_CONFIG_FILE", default="~/.ssh/config", show_default=True, metavar="PATH",
     help="The file to change.",
@@ -100,6 +101,13 @@ def command(flags: Globals, /, **given: Any) -> int:
     return done
 
 
+def _files(flags: Globals) -> tuple[tuple[str, str], ...]:
+    """Return the files for TLS that were given, as ssh finds them from any directory."""
+    cert, key = flags.outbound.identity or (None, None)
+    given = zip(sshconfig.FILES, (flags.outbound.ca_file, cert, key), strict=True)
+    return tuple((name, str(Path(file).absolute())) for name, file in given if file)
+
+
 def _options(flags: Globals, previous: sshconfig.Options | None, given: Any) -> sshconfig.Options:
     """Resolve this call's options against those of the last time."""
     if given["use_previous_options"] and previous is not None:
@@ -112,6 +120,7 @@ def _options(flags: Globals, previous: sshconfig.Options | None, given: Any) -> 
         ssh_options=tuple(given["ssh_options"]),
         headers=tuple(f"{key}={value}" for key, value in flags.given_headers.items()),
         header_command=flags.header_command,
+        files=_files(flags),
     )
     for option in options.ssh_options:
         sshconfig.split_option(option)

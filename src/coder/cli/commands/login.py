@@ -54,7 +54,7 @@ def command(
         raise errors.no_server_named()
     address = normal_url(given)
     output.note(f"Attempting to authenticate with {'argument' if url else flags.url_source} URL: '{address}'")
-    with Api(address, headers=flags.headers(address), on_build=flags.hear_build) as api:
+    with Api(address, headers=flags.headers(address), outbound=flags.outbound, on_build=flags.hear_build) as api:
         if not api.has_first_user():
             session = _first_user(flags, api, email=email, username=username, name=name, password=password, trial=trial)
         elif (token := flags.fresh_token) is not None:

@@ -36,7 +36,7 @@ async def _report(flags: Globals) -> dict[str, Any]:
     with flags.api() as api:
         info = await in_thread(api.any_connection_info)
         relays = derpmap.rewrite_embedded(relay_map(api.url, info), api.url)
-        rules = Rules(headers=flags.headers(api.url), force_websockets=bool(info.get("derp_force_websockets")))
+        rules = Rules.of(flags, api.url, force_websockets=bool(info.get("derp_force_websockets")))
     async with Engine() as engine:
         derp = await health.derp_report(engine, relays, rules, PATIENCE)
     return {"derp": derp, "interfaces": interface_report(await asyncio.to_thread(interfaces))}
