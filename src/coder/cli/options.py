@@ -77,10 +77,15 @@ class AssignedFlags(click.Command):
     """A command whose flags may be written `--flag=true` and `--flag=false`, as other programs call it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Make plain flags of such words, up to the first that is no option."""
+        """Make plain flags of such words, as far as options may stand."""
         options = {name: one for one in self.get_params(ctx) if isinstance(one, click.Option) for name in one.opts}
         made, rest = [], list(args)
-        while rest and rest[0].startswith("-") and rest[0] not in {"-", "--"}:
+        while rest and rest[0] != "--":
+            if not rest[0].startswith("-") or rest[0] == "-":
+                if not ctx.allow_interspersed_args:
+                    break
+                made.append(rest.pop(0))
+                continue
             word = rest.pop(0)
             name, equals, value = word.partition("=")
             option = options.get(name)

@@ -175,5 +175,14 @@ def test_flags_may_be_assigned_before_the_first_word(arguments, expected):
     assert done.output == expected + "\n"
 
 
+def test_flags_may_be_assigned_behind_words_where_options_may_stand():
+    mixed = AssignedFlags("mixed", params=sample.params, callback=sample.callback)
+    for arguments, expected in (
+        (["a", "--quiet=true", "b"], "True  a b"),
+        (["a", "-n", "--quiet=true", "--", "--quiet=true"], "False --quiet=true a --quiet=true"),
+    ):
+        assert CliRunner().invoke(mixed, arguments).output == expected + "\n"
+
+
 def test_a_flag_takes_no_other_value():
     assert CliRunner().invoke(sample, ["--quiet=perhaps"]).exit_code == 2

@@ -13,7 +13,7 @@ import click
 from coder.cli import forwards, output
 from coder.cli.context import Globals
 from coder.cli.errors import line
-from coder.cli.options import Duration
+from coder.cli.options import AssignedFlags, Duration
 from coder.cli.threads import in_thread
 from coder.errors import CoderError, NotFound, PeerUnsupported, TimedOut
 
@@ -30,7 +30,7 @@ LAST_RETRY = 30.0
 COLUMNS = ("local", "workspace", "open", "total", "failed", "sent", "received")
 
 
-@click.command("port-forward")
+@click.command("port-forward", cls=AssignedFlags)
 @click.argument("workspace")
 @click.option(
     "-p", "--tcp", "tcp", envvar="CODER_PORT_FORWARD_TCP", multiple=True, metavar="PORTS",
@@ -81,6 +81,7 @@ async def _forward(
 
     if backwards:
         reverse.program()
+    variables = reverse.environment(click.get_current_context())
     screen = Screen(live=flags.watched)
     tunnel = Tunnel(flags, workspace, patience, screen)
     screen.listeners = [Listener(forward, tunnel.way, tunnel.failed) for forward in wanted]
@@ -100,7 +101,7 @@ async def _forward(
                 specs = [reverse.spec(forward) for forward in backwards]
                 for forward in backwards:
                     _announce_reverse(forward)
-                work.append(asyncio.ensure_future(reverse.keep(flags, workspace, specs, screen.note)))
+                work.append(asyncio.ensure_future(reverse.keep(variables, workspace, specs, screen.note)))
             output.note("Ready!")
             work.append(asyncio.ensure_future(screen.watch()))
             await _first([*work, stopped])

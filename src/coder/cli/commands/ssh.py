@@ -246,7 +246,8 @@ class _Run:
         from coder.cli import reverse
 
         reverse.program()
-        return await self._reach(run, say, reverse.keep(self.flags, self.workspace, session.backwards, say))
+        variables = reverse.environment(click.get_current_context())
+        return await self._reach(run, say, reverse.keep(variables, self.workspace, session.backwards, say))
 
     async def _reach(
         self,
