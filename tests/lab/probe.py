@@ -1,10 +1,10 @@
 """`coder` with one more command, `probe WORKSPACE PORT`: an echo stream to a service in the workspace, watched closely.
 
 Runs as a process of its own; the connection is the one every command makes. Events leave as lines of JSON, each with
-`at`, seconds on the monotonic clock all processes share: `introduced`, `path` with its `kind`, `first_byte`, `stall`
-with its `seconds`, `over` with what was sent and came back. Of the lines on standard input, `mark` is answered by
-`marked` when something sent after it has come back, and `end` ends the stream: after a last `BULK` bytes in one go,
-everything sent must have come back.
+`at`, seconds on the monotonic clock all processes share: `peer` with the agent's `endpoints`, `introduced`, `path` with
+its `kind`, `first_byte`, `stall` with its `seconds`, `over` with what was sent and came back. Of the lines on standard
+input, `mark` is answered by `marked` when something sent after it has come back, and `end` ends the stream: after a
+last `BULK` bytes in one go, everything sent must have come back.
 """
 
 import asyncio
@@ -32,6 +32,17 @@ BULK = 1 << 20
 def tell(what: str, **facts: object) -> None:
     sys.stdout.write(json.dumps({"at": time.monotonic(), "what": what} | facts) + "\n")
     sys.stdout.flush()
+
+
+def tell_peers(node) -> None:
+    """Tell what the coordinator says of the agent, whenever it says something."""
+    take = node.set_peers
+
+    def told(peers) -> None:
+        tell("peer", endpoints=[endpoint for peer in peers for endpoint in peer.endpoints])
+        take(peers)
+
+    node.set_peers = told
 
 
 class Watch(connecting.Watch):
@@ -94,6 +105,7 @@ async def run(flags: Globals, workspace: str, port: int) -> None:
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     async with connecting.connect(flags, workspace, patience=20) as connection:
+        tell_peers(connection.node)
         await connection.peering.introduced.wait()
         tell("introduced")
         with await connection.node.connect(connection.address, port) as stream:

@@ -9,15 +9,15 @@ import time
 import pytest
 
 from lab.deployment import NAMES, Lab, Probe
-from lab.figures import DIRECT, FIRST_BYTE, HANG
+from lab.figures import DIRECT, FIRST_BYTE, HANG, Fault
 from lab.topology import BLOCKED, EASY, HARD, ROUTED, Host, Internet, Router
 
 pytestmark = pytest.mark.lab
 
 FALLBACK = 3.0
 """From a direct path going dark to the stream going on over the relay."""
-TRUST = 7.0
-"""The same for a path that still carries short packets: what a pong proves holds for 6.5 s."""
+TOLD = 3.0
+"""From a move to the peer knowing the new endpoints, through the coordinator."""
 UPGRADE = 0.5
 """The stall a stream may feel when its path becomes direct."""
 RETURN = 5.0
@@ -62,6 +62,17 @@ def start(probe: Probe, path: str) -> None:
 def goes_on(probe: Probe, since: float, bound: float) -> float:
     """Wait until what is sent now comes back; seconds since a moment of the monotonic clock."""
     return round(probe.passes(bound * HANG) - since, 3)
+
+
+def knows(probe: Probe, since: float, address: str, fault: Fault) -> None:
+    """Wait until the coordinator has told the client that the agent is to be found at an address."""
+    starts = (f"{address}:", f"[{address}]:")
+    news = probe.when(
+        lambda event: event["what"] == "peer" and any(one.startswith(starts) for one in event["endpoints"]),
+        TOLD * HANG,
+        f"an endpoint at {address}",
+    )
+    fault.seconds = round(news["at"] - since, 3)
 
 
 class Pair:
@@ -147,7 +158,9 @@ def test_five_seconds_without_a_network(net, lab, figures, path, side):
 def test_another_address(net, lab, figures, family, side, path):  # noqa: PLR0917 - pytest calls it by name
     """A new lease: the old address is gone, the wire is the same."""
     pair = Pair(net, lab, "direct", v6=family == 6)
-    fault = figures.fault(f"new address, {side}'s, IPv{family}, {path}: over after", RETURN)
+    name = f"new address, {side}'s, IPv{family}, {path}"
+    fault = figures.fault(f"{name}: over after", RETURN)
+    told = figures.fault(f"{name}: the peer knows after", TOLD) if side == "agent" else None
     if path == "relay":
         pair.homes[0].swallow_udp()
     with lab.probe("dev", pair.alice) as probe:
@@ -155,6 +168,8 @@ def test_another_address(net, lab, figures, family, side, path):  # noqa: PLR091
         moved = time.monotonic()
         (pair.alice if side == "client" else pair.bob).readdress()
         fault.seconds = goes_on(probe, moved, RETURN)
+        if told is not None:
+            knows(probe, moved, pair.bob.v6 if family == 6 else pair.bob.v4, told)
         probe.finish()
 
 
@@ -163,6 +178,7 @@ def test_another_network(net, lab, figures, side):
     """From one router's LAN into another's, whose addresses may be the same."""
     pair = Pair(net, lab, "direct")
     fault = figures.fault(f"roaming to another network, {side}'s: over after", RETURN)
+    told = figures.fault("roaming to another network, agent's: the peer knows after", TOLD) if side == "agent" else None
     elsewhere = net.router("elsewhere")
     host = pair.alice if side == "client" else pair.bob
     with lab.probe("dev", pair.alice) as probe:
@@ -172,6 +188,8 @@ def test_another_network(net, lab, figures, side):
         elsewhere.connect(host)
         fault.seconds = goes_on(probe, moved, RETURN)
         probe.after(moved, "path", 60, kind="direct")
+        if told is not None:
+            knows(probe, moved, elsewhere.v4, told)
         probe.finish()
 
 
@@ -248,13 +266,13 @@ def test_a_restarted_server_is_not_felt_by_a_direct_stream(net, lab, figures):
 def test_a_path_that_stops_carrying_long_packets(net, lab, figures):
     """A PMTU black hole opens under a direct stream: it moves to the relay."""
     pair = Pair(net, lab, "direct")
-    fault = figures.fault("PMTU black hole opens: relayed after", TRUST)
+    fault = figures.fault("PMTU black hole opens: relayed after", FALLBACK)
     with lab.probe("dev", pair.alice) as probe:
         start(probe, "direct")
         opened = time.monotonic()
         pair.homes[0].swallow_udp(longer_than=1280)
-        fault.seconds = goes_on(probe, opened, TRUST)
-        probe.after(opened, "path", TRUST * HANG, kind="relay")
+        fault.seconds = goes_on(probe, opened, FALLBACK)
+        probe.after(opened, "path", FALLBACK * HANG, kind="relay")
         probe.finish()
 
 
