@@ -232,7 +232,7 @@ impl Raw {
         let before = tcgetattr(io::stdin())?;
         let mut raw = before.clone();
         raw.make_raw();
-        tcsetattr(io::stdin(), OptionalActions::Flush, &raw)?;
+        tcsetattr(io::stdin(), OptionalActions::Drain, &raw)?;
         Ok(Self(before))
     }
 }
