@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp
 
 from coder import __version__
@@ -11,8 +11,18 @@ from coder.server.deployment import Deployment
 from coder.server.envelope import Envelope
 from coder.server.problems import Json
 from coder.server.routes import accounts, agent_self, agents, builds, docs, keys, site, tailnet, users, workspaces
+from coder.server.transport import Transport
 
 API = "/api/v2"
+
+# Routes of agents come first: `me` and `connection` would otherwise be read as the id of an agent.
+_PARTS = (site, users, accounts, keys, workspaces, builds, agent_self, agents, tailnet)
+ROUTERS: tuple[tuple[APIRouter, str], ...] = (
+    (site.root, ""),
+    (docs.router, ""),
+    *((part.router, API) for part in _PARTS),
+)
+"""All routes there are, and below which path."""
 
 
 def create_app(deployment: Deployment) -> ASGIApp:
@@ -29,12 +39,10 @@ def create_app(deployment: Deployment) -> ASGIApp:
     )
     app.state.deployment = deployment
     problems.install(app)
-    app.include_router(site.root)
-    app.include_router(docs.router)
-    # Routes of agents come first: `me` and `connection` would otherwise be read as the id of an agent.
-    for part in (site, users, accounts, keys, workspaces, builds, agent_self, agents, tailnet):
-        app.include_router(part.router, prefix=API)
-    return Envelope(app)  # outside of everything, so that answers to our own bugs carry it too
+    for router, prefix in ROUTERS:
+        app.include_router(router, prefix=prefix)
+    transport = Transport(app, deployment.settings, deployment.access_url)
+    return Envelope(transport)  # outside of everything, so that answers to our own bugs carry it too
 
 
 _PROBLEM: dict[str, Any] = {

@@ -4,17 +4,19 @@ import asyncio
 import sqlite3
 import stat
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, select
 
+from coder.access import tokens
 from coder.access.roles import OWNER
-from coder.db import site, users
+from coder.db import keys, site, users
 from coder.db.models import Base, Organization
 from coder.db.store import SqliteStore, StateDirectoryError, migration_config
 
@@ -185,3 +187,42 @@ def test_the_migrations_are_one_line_without_branches():
     steps = list(ScriptDirectory.from_config(migration_config()).walk_revisions())
     assert [step.is_head for step in steps] == [True] + [False] * (len(steps) - 1)
     assert not any(step.is_branch_point for step in steps)
+
+
+def _columns(file: Path, table: str) -> set[str]:
+    with sqlite3.connect(file) as database:
+        found = {row[1] for row in database.execute(f"PRAGMA table_info({table})")}
+    database.close()
+    return found
+
+
+async def test_the_roles_come_from_the_role_and_go_back_to_it(tmp_path: Path):
+    def step(connection: Connection, target: str) -> None:
+        (command.upgrade if target == "head" else command.downgrade)(migration_config(connection), target)
+
+    first = await SqliteStore.open(tmp_path)
+    await add_user(first)
+    async with first.write() as session:
+        alice = await users.by_name(session, "alice")
+        key = tokens.new_session_token()
+        await keys.create(
+            session, key, user_id=alice.id, login_type=keys.PASSWORD, lifetime=timedelta(hours=1), now=NOW
+        )
+        here = await site.ensure(session, NOW)
+        for name in ("bob", "bob"):  # the name of a deleted user is free
+            made = await users.create(
+                session, organization_id=here.organization.id, username=name, email=f"{name}@example.com", name="",
+                password_hash="", roles=["auditor"], now=NOW,
+            )  # fmt: skip
+            await users.set_status(session, made.id, users.DELETED, NOW)
+    async with first.write() as session:
+        await (await session.connection()).run_sync(step, "0001")
+    assert "roles" not in _columns(tmp_path / "coder.db", "users")
+    async with first.write() as session:
+        await (await session.connection()).run_sync(step, "head")
+    async with first.read() as session:
+        back = await users.by_name(session, "alice")
+        assert back.role_names == {OWNER}
+        assert await keys.get(session, key.id) is not None
+        assert await users.by_name(session, "bob") is None
+    await first.close()
