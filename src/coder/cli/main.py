@@ -15,8 +15,10 @@ from coder.cli.context import Globals, HeaderPair
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "agent": ("agent", "Connect this machine to its workspace; runs until stopped."),
+    "audit": ("audit", "List who did what on the server."),
     "completion": ("completion", "Print the completion script of a shell."),
     "config-ssh": ("config_ssh", "Let ssh, scp, git and editors reach your workspaces by name."),
+    "connections": ("connections", "List who was connected to workspaces."),
     "create": ("create", "Create a workspace whose machine you bring."),
     "delete": ("delete", "Delete a workspace."),
     "derpmap": ("derpmap", "Check and show DERP maps, which tell clients where the relays are."),
@@ -32,6 +34,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("show", "Show a workspace and its agents."),
     "speedtest": ("speedtest", "Measure the throughput to a workspace."),
     "ssh": ("ssh", "Open a shell in a workspace, or run a command there."),
+    "tokens": ("tokens", "Create, list and remove the tokens that programs sign in with."),
+    "users": ("users", "Create users, list them, and change what they may do."),
     "version": ("version", "Print the version."),
     "whoami": ("whoami", "Say who is signed in, and where."),
 }
@@ -40,7 +44,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 HIDDEN = {"connect": ("connect", "")}
 """Commands that programs call, not people."""
 
-ALIASES = {"ls": "list", "rm": "delete", "tunnel": "port-forward"}
+ALIASES = {"ls": "list", "rm": "delete", "tunnel": "port-forward", "token": "tokens", "user": "users"}
 
 EXIT_INTERRUPTED = 128 + 2  # a shell's number for death by SIGINT
 

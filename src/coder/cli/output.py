@@ -10,10 +10,15 @@ import click
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Lay out rows under upper-case headers: two spaces between columns, no borders, no trailing blanks."""
-    lines = [[column.upper() for column in columns], *[list(row) for row in rows]]
+    lines = [[column.upper() for column in columns], *[[printable(cell) for cell in row] for row in rows]]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
     return "\n".join("  ".join(line).rstrip() for line in padded)
+
+
+def printable(text: str) -> str:
+    """Return the text with a ? for each sign that a terminal may act on; names come from other people."""
+    return text if text.isprintable() else "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
 def json_text(value: Any) -> str:

@@ -1,0 +1,111 @@
+"""Users, tokens and logs over the REST API; each function is one call, and raises as `Api` does."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from coder.cli import errors
+from coder.cli.api import Api, Json
+from coder.cli.errors import ApiError
+from coder.errors import NotFound
+from coder.ids import Secret
+
+_LONGEST_NAME = 32
+_NS = 1_000_000_000
+
+
+def _user(user: str, *rest: str) -> str:
+    return "/".join(["/api/v2/users", *(quote(part, safe="") for part in (user, *rest))])
+
+
+def _list(api: Api, path: str, key: str, query: Mapping[str, Any]) -> list[Json]:
+    answer = api.call("GET", f"{path}?{urlencode(query)}")
+    found = answer.get(key) if isinstance(answer, dict) else None
+    if not isinstance(found, list):
+        raise errors.bad_answer(api.url)
+    return found
+
+
+def users(api: Api, query: str) -> list[Json]:
+    """Return the users a search finds."""
+    return _list(api, "/api/v2/users", "users", {"q": query})
+
+
+def user(api: Api, name: str) -> Json:
+    """Return a user."""
+    return api.call("GET", _user(name))
+
+
+def create_user(api: Api, *, username: str, email: str, name: str, password: Secret) -> Json:
+    """Make a user, a member."""
+    body = {"username": username, "email": email, "name": name, "password": password.reveal(), "login_type": "password"}
+    with_place = body | {"organization_ids": api.call("GET", "/api/v2/users/me").get("organization_ids") or []}
+    return api.call("POST", "/api/v2/users", with_place)
+
+
+def set_status(api: Api, name: str, verb: str) -> Json:
+    """Carry out `suspend` or `activate`."""
+    return api.call("PUT", _user(name, "status", verb))
+
+
+def delete_user(api: Api, name: str) -> None:
+    """Delete a user."""
+    api.call("DELETE", _user(name))
+
+
+def set_roles(api: Api, name: str, roles: Sequence[str]) -> Json:
+    """Give a user exactly these roles."""
+    return api.call("PUT", _user(name, "roles"), {"roles": list(roles)})
+
+
+def set_password(api: Api, name: str, *, old: Secret, new: Secret) -> None:
+    """Set a password; the old one is needed for one's own."""
+    api.call("PUT", _user(name, "password"), {"old_password": old.reveal(), "password": new.reveal()})
+
+
+def create_token(api: Api, name_of_user: str, *, name: str, lifetime: float, scope: str) -> Secret:
+    """Make a token that lives so many seconds, 0 for the server's default."""
+    body = {"token_name": name, "lifetime": int(lifetime) * _NS, "scope": scope}
+    answer = api.call("POST", _user(name_of_user, "keys", "tokens"), body)
+    made = answer.get("key") if isinstance(answer, dict) else None
+    if not isinstance(made, str) or not made:
+        raise errors.bad_answer(api.url)
+    return Secret(made)
+
+
+def tokens(api: Api, *, everyone: bool) -> list[Json]:
+    """Return one's own tokens, or everybody's."""
+    found = api.call("GET", f"{_user('me', 'keys', 'tokens')}?include_all={str(everyone).lower()}")
+    if not isinstance(found, list):
+        raise errors.bad_answer(api.url)
+    return found
+
+
+def find_token(api: Api, text: str) -> Json:
+    """Return the token that a name, an id or the token itself stands for. Raises NotFound."""
+    ways: list[tuple[str, ...]] = [("keys", text.partition("-")[0])]
+    if len(text) <= _LONGEST_NAME:  # a whole token is longer, and must not stand in a path that servers log
+        ways.insert(0, ("keys", "tokens", text))
+    for way in ways:
+        try:
+            return api.call("GET", _user("me", *way))
+        except ApiError as error:
+            if error.code != HTTPStatus.NOT_FOUND:
+                raise
+    raise NotFound("there is no such token", remedy="'coder tokens list' shows yours.")
+
+
+def remove_token(api: Api, token_id: str) -> None:
+    """End a token, and what is connected with it."""
+    api.call("DELETE", _user("me", "keys", token_id))
+
+
+def audit(api: Api, query: str, limit: int) -> list[Json]:
+    """Return the newest entries of the audit log that a search finds."""
+    return _list(api, "/api/v2/audit", "audit_logs", {"q": query, "limit": limit, "offset": 0})
+
+
+def connections(api: Api, query: str, limit: int) -> list[Json]:
+    """Return the newest connections that a search finds."""
+    return _list(api, "/api/v2/connectionlog", "connection_logs", {"q": query, "limit": limit, "offset": 0})

@@ -1,0 +1,89 @@
+"""`coder tokens`: what programs sign in with."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from coder.cli import accounts, output, times
+from coder.cli.context import Globals
+from coder.cli.options import Duration, column_option, output_option
+
+_CELLS: dict[str, Callable[[Any], str]] = {
+    "id": lambda one: str(one["id"]),
+    "name": lambda one: str(one.get("token_name") or ""),
+    "scope": lambda one: str(one.get("scope") or ""),
+    "last used": lambda one: times.ago(one.get("last_used")),
+    "expires at": lambda one: str(one.get("expires_at") or ""),
+    "created at": lambda one: times.ago(one.get("created_at")),
+    "owner": lambda one: str(one.get("username") or one.get("user_id") or ""),
+}
+COLUMNS = tuple(_CELLS)
+DEFAULT = ("id", "name", "last used", "expires at", "created at")
+_ALIASES = {"ls": "list", "rm": "remove", "delete": "remove"}
+
+
+class _Group(click.Group):
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, _ALIASES.get(cmd_name, cmd_name))
+
+
+@click.group("tokens", cls=_Group)
+def command() -> None:
+    """Create, list and remove the tokens that programs sign in with."""
+
+
+@command.command("create")
+@click.option(
+    "--lifetime",
+    type=Duration(),
+    envvar="CODER_TOKEN_LIFETIME",
+    help="Such as 8h, 30d, 4w. [env: CODER_TOKEN_LIFETIME]",
+)
+@click.option(
+    "-n", "--name", default="", envvar="CODER_TOKEN_NAME", help="A name to know it by. [env: CODER_TOKEN_NAME]"
+)
+@click.option(
+    "-u",
+    "--user",
+    default="me",
+    envvar="CODER_TOKEN_USER",
+    help="Whom it signs in. [env: CODER_TOKEN_USER; default: you]",
+)
+@click.option("--scope", type=click.Choice(["all", "application_connect"]), default="all", show_default=True)
+@click.pass_obj
+def create(flags: Globals, *, lifetime: float | None, name: str, user: str, scope: str) -> None:
+    """Create a token and print it, this once. It acts as its user until it expires or is removed."""
+    if lifetime is not None and lifetime < 1:
+        raise click.BadParameter("a token lives a second at least", param_hint="--lifetime")
+    with flags.api() as api:
+        made = accounts.create_token(api, user, name=name, lifetime=lifetime or 0, scope=scope)
+    output.out(made.reveal())
+
+
+@command.command("list")
+@click.option("-a", "--all", "everyone", is_flag=True, help="Also those of other users.")
+@output_option("table", "json")
+@column_option(", ".join(COLUMNS))
+@click.pass_obj
+def list_tokens(flags: Globals, *, everyone: bool, form: str, chosen: str | None) -> None:
+    """List tokens; their secrets are not known any more."""
+    columns = output.pick(COLUMNS, chosen, (*DEFAULT, "owner") if everyone else DEFAULT)
+    with flags.api() as api:
+        found = accounts.tokens(api, everyone=everyone)
+    if form == "json":
+        output.out(output.json_text(found))
+    elif not found:
+        output.note("There are no tokens. Create one:\n  coder tokens create")
+    else:
+        output.out(output.table(columns, [[_CELLS[column](one) for column in columns] for one in found]))
+
+
+@command.command("remove")
+@click.argument("token", metavar="NAME|ID|TOKEN")
+@click.pass_obj
+def remove(flags: Globals, *, token: str) -> None:
+    """Remove a token; what is connected with it ends."""
+    with flags.api() as api:
+        accounts.remove_token(api, accounts.find_token(api, token)["id"])
+    output.out("Token has been deleted.")
