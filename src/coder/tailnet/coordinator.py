@@ -1,8 +1,8 @@
 """The coordinator: introduces nodes to each other. In memory, for one server.
 
 A peer connects under its id, announces its node and, if it is a client, asks for tunnels. Both ends of a tunnel get
-each other's newest node. A peer that asked to leave is DISCONNECTED to the others; one that vanished is LOST, and its
-partners keep what they have. Tunnels that a peer asked for end with its connection, those that lead to it stay.
+each other's newest node. A peer that asked to leave, or lost its right to be here, is DISCONNECTED to the others; one
+that vanished is LOST, and its partners keep what they have. Tunnels that a peer asked for end with its connection, those that lead to it stay.
 
 `Coordinator` and `Connection` are the port that the RPC shell uses; a coordinator of several servers stands behind the
 same two. Nothing here waits: answers queue up in the connection, which calls `wake` when there is something to `take`.
@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 from uuid import UUID
 
-from coder.errors import Closed
+from coder.errors import Closed, Malformed
 from coder.ids import uuid_from_bytes
 from coder.tailnet.graph import TunnelGraph
 from coder.wire.proto.tailnet_pb2 import CoordinateRequest, CoordinateResponse, Node
 
 MAX_QUEUE: Final = 512
 """Responses that may wait for one peer; more and it is dropped."""
+
+MAX_READY: Final = 64
+"""Peers that one request may call ready; an agent says it once for each client that comes."""
 
 PeerUpdate = CoordinateResponse.PeerUpdate
 
@@ -38,7 +41,10 @@ class Connection(Protocol):
         ...
 
     def handle(self, request: CoordinateRequest) -> None:
-        """Apply a request that was authorised before. Raises `Malformed` for a broken id, with nothing applied."""
+        """Apply a request that was authorised before.
+
+        Raises `Malformed` for a broken id or too many ready peers, with nothing applied.
+        """
         ...
 
     def take(self) -> list[CoordinateResponse]:
@@ -47,6 +53,10 @@ class Connection(Protocol):
 
     def fail(self, error: str) -> None:
         """End the coordination because of the peer: it gets the error, the others see it LOST."""
+        ...
+
+    def revoke(self, reason: str) -> None:
+        """End the coordination for good: it and its partners are told to drop each other."""
         ...
 
     def lost(self) -> None:
@@ -92,7 +102,7 @@ class MemoryCoordinator:
             if (update := new.node_update(other.id, other.node, other.encoded, "init")) is not None
         ]
         if updates:
-            self._push(new, CoordinateResponse(peer_updates=updates))
+            self._push_nodes(new, updates)
         self._drop_overflowing()
         return MemoryConnection(self, new)
 
@@ -116,6 +126,8 @@ class MemoryCoordinator:
     def _handle(self, peer: "_Peer", request: CoordinateRequest) -> None:
         add = uuid_from_bytes(request.add_tunnel.id) if request.HasField("add_tunnel") else None
         remove = uuid_from_bytes(request.remove_tunnel.id) if request.HasField("remove_tunnel") else None
+        if len(request.ready_for_handshake) > MAX_READY:
+            raise Malformed(f"at most {MAX_READY} peers at once", where="ready_for_handshake")
         ready = [uuid_from_bytes(entry.id) for entry in request.ready_for_handshake]
         if request.HasField("update_self"):
             self._update(peer, request.update_self.node)
@@ -161,6 +173,12 @@ class MemoryCoordinator:
             update = PeerUpdate(id=peer.id.bytes, kind=PeerUpdate.READY_FOR_HANDSHAKE)
             self._push(other, CoordinateResponse(peer_updates=[update]))
 
+    def _revoke(self, peer: "_Peer", reason: str) -> None:
+        for other in list(peer.sent):
+            self._send_gone(peer, other, PeerUpdate.DISCONNECTED, reason)
+        self._remove(peer, PeerUpdate.DISCONNECTED, reason)
+        self._drop_overflowing()
+
     def _remove(self, peer: "_Peer", kind: PeerUpdate.Kind.ValueType, reason: str) -> None:
         """Take a connected peer out: its partners hear of it, the tunnels it asked for go."""
         if self._peers.get(peer.id) is not peer:
@@ -179,8 +197,13 @@ class MemoryCoordinator:
 
     def _send_node(self, to: "_Peer", about: "_Peer", reason: str) -> None:
         update = to.node_update(about.id, about.node, about.encoded, reason)
-        if update is not None:
-            self._push(to, CoordinateResponse(peer_updates=[update]))
+        if update is not None and not to.replace_waiting(update):
+            self._push_nodes(to, [update])
+
+    def _push_nodes(self, to: "_Peer", updates: list[PeerUpdate]) -> None:
+        response = CoordinateResponse(peer_updates=updates)
+        self._push(to, response)
+        to.waiting.update((update.id, update) for update in response.peer_updates)
 
     def _tell_gone(self, peer: "_Peer", kind: PeerUpdate.Kind.ValueType, reason: str) -> None:
         for other in list(self._partners(peer.id)):
@@ -188,6 +211,7 @@ class MemoryCoordinator:
 
     def _send_gone(self, to: "_Peer", about: UUID, kind: PeerUpdate.Kind.ValueType, reason: str) -> None:
         if to.sent.pop(about, None) is not None:
+            to.waiting.pop(about.bytes, None)  # a newer node comes after this end, not before it
             update = PeerUpdate(id=about.bytes, kind=kind, reason=reason)
             self._push(to, CoordinateResponse(peer_updates=[update]))
 
@@ -225,13 +249,16 @@ class MemoryConnection:
 
     def take(self) -> list[CoordinateResponse]:
         """See `Connection.take`."""
-        taken = list(self._peer.queue)
-        self._peer.queue.clear()
-        return taken
+        return self._peer.take()
 
     def fail(self, error: str) -> None:
         """See `Connection.fail`."""
         self._leave(error)
+
+    def revoke(self, reason: str) -> None:
+        """See `Connection.revoke`."""
+        if not self._peer.closed:
+            self._coordinator._revoke(self._peer, reason)  # noqa: SLF001
 
     def lost(self) -> None:
         """See `Connection.lost`."""
@@ -253,6 +280,7 @@ class _Peer:
         self.encoded = b""
         self.sent: dict[UUID, bytes] = {}  # the node last sent about each other peer, serialised
         self.queue: deque[CoordinateResponse] = deque()
+        self.waiting: dict[bytes, PeerUpdate] = {}  # the nodes in the queue that newer ones may replace, by their ids
         self.closed = False
         self._wake = wake
 
@@ -267,6 +295,21 @@ class _Peer:
             return None
         self.sent[about] = encoded
         return PeerUpdate(id=about.bytes, node=node, kind=PeerUpdate.NODE, reason=reason)
+
+    def replace_waiting(self, update: PeerUpdate) -> bool:
+        """Put a node in the place of an older one that still waits; False when none does."""
+        older = self.waiting.get(update.id)
+        if older is None:
+            return False
+        older.CopyFrom(update)
+        return True
+
+    def take(self) -> list[CoordinateResponse]:
+        """Empty the queue; what was in it changes no more."""
+        taken = list(self.queue)
+        self.queue.clear()
+        self.waiting.clear()
+        return taken
 
     def push(self, response: CoordinateResponse) -> bool:
         """Queue a response; False when the queue is full."""

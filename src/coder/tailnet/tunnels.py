@@ -4,6 +4,7 @@ Beyond the deployed rules a node may only announce addresses it holds as allowed
 draw its partners' traffic for another's address to itself.
 """
 
+import re
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv6Address
 from typing import Final, Protocol
@@ -15,8 +16,11 @@ from coder.tailnet.addresses import LEGACY_AGENT, agent_addresses, parse_host_pr
 from coder.tailnet.coordinator import Connection
 from coder.wire.proto.tailnet_pb2 import CoordinateRequest, Node
 
-MAX_NODE: Final = 64 * 1024
-"""Bytes of one node record; real ones have about 300."""
+MAX_NODE: Final = 8 * 1024
+"""Bytes of one node record; real ones have 300 to 1500."""
+
+_MAX_REGION: Final = 2**16 - 1
+_LATENCY: Final = re.compile(r"([0-9]{1,5})-v[46]")
 
 
 class Authorization(Protocol):
@@ -108,4 +112,18 @@ def _check_node(node: Node) -> list[IPv6Address]:
         raise Forbidden("allowed_ips must be the node's own addresses")
     NodeKey.from_wire(node.key)
     DiscoKey.parse(node.disco, where="disco")
+    _check_regions(node)
     return addresses
+
+
+def _check_regions(node: Node) -> None:
+    """Raise `Malformed` for relay regions that cannot be: their numbers have 16 bits; a home of 0 is none yet."""
+    if not 0 <= node.preferred_derp <= _MAX_REGION:
+        raise Malformed(f"there is no region {node.preferred_derp}", where="preferred_derp")
+    for region in node.derp_forced_websocket:
+        if not 0 < region <= _MAX_REGION:
+            raise Malformed(f"there is no region {region}", where="derp_forced_websocket")
+    for name in node.derp_latency:
+        found = _LATENCY.fullmatch(name)
+        if found is None or not 0 < int(found[1]) <= _MAX_REGION:
+            raise Malformed(f"expected a region with -v4 or -v6, got {name[:32]!r}", where="derp_latency")

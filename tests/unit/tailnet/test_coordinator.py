@@ -4,7 +4,7 @@ import pytest
 from fakes.coordination import PeerUpdate, node, request, uid
 
 from coder.errors import Closed, Malformed
-from coder.tailnet.coordinator import MAX_QUEUE, MemoryCoordinator
+from coder.tailnet.coordinator import MAX_QUEUE, MAX_READY, MemoryCoordinator
 
 A, B, C = uid(1), uid(2), uid(3)
 
@@ -179,13 +179,40 @@ def test_shutdown_tells_everybody(joined):
 
 
 def test_a_peer_that_does_not_read_is_dropped(joined):
-    for home in range(10, 10 + MAX_QUEUE):
-        joined.say(A, update=node(A, home=home))
+    for _ in range(MAX_QUEUE):
+        joined.say(A, ready=[B])
     assert not joined.peers[B].closed
-    joined.say(A, update=node(A, home=9))
+    joined.say(A, ready=[B])
     assert joined.peers[B].closed
     assert joined.hear(A) == [(B.bytes, "DISCONNECTED", "failed update")]
     assert len(joined.coordinator) == 1
+
+
+def test_a_newer_node_takes_the_place_of_one_that_waits(joined):
+    joined.say(A, update=node(A, home=2)).say(A, ready=[B])
+    for home in range(3, 3 + 2 * MAX_QUEUE):
+        joined.say(A, update=node(A, home=home))
+    first, second = joined.peers[B].take()
+    assert [update.node for update in first.peer_updates] == [node(A, home=home)]
+    assert second.peer_updates[0].kind == PeerUpdate.READY_FOR_HANDSHAKE
+    joined.say(A, update=node(A, home=1))
+    assert first.peer_updates[0].node == node(A, home=home)
+    assert joined.hear(B) == [(A.bytes, "NODE", "node update")]
+
+
+def test_a_node_that_waits_is_not_replaced_across_its_end(joined):
+    joined.say(A, update=node(A, home=2)).say(A, remove=B).say(A, add=B).say(A, update=node(A, home=3))
+    kinds = [
+        (update.kind, update.node.preferred_derp) for each in joined.peers[B].take() for update in each.peer_updates
+    ]
+    assert kinds == [(PeerUpdate.NODE, 2), (PeerUpdate.DISCONNECTED, 0), (PeerUpdate.NODE, 3)]
+
+
+def test_too_many_ready_peers_at_once_apply_nothing(joined):
+    joined.say(A, ready=[B] * MAX_READY).quiet()
+    with pytest.raises(Malformed, match="ready_for_handshake"):
+        joined.say(A, update=node(A, home=7), ready=[B] * (MAX_READY + 1))
+    assert joined.hear(B) == []
 
 
 def test_the_fall_of_one_slow_peer_may_bring_down_the_next():
@@ -194,8 +221,7 @@ def test_the_fall_of_one_slow_peer_may_bring_down_the_next():
     talk.hear(C)
     for _ in range(MAX_QUEUE - 1):
         talk.say(A, ready=[uid(99)])
-    for home in range(10, 10 + MAX_QUEUE + 1):
-        talk.say(C, update=node(C, home=home))
+    talk.say(C, ready=[A])
     assert talk.peers[A].closed
     assert talk.hear(C) == [(A.bytes, "DISCONNECTED", "failed update")]
     assert talk.hear(B) == [(A.bytes, "DISCONNECTED", "failed update")]

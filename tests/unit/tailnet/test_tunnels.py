@@ -89,7 +89,12 @@ async def test_forbidden(who, what, reason):
         (lambda n: with_addresses(n, "fd7a::1/128", allowed=["::/0"]), "allowed_ips: invalid address bits"),
         (lambda n: setattr(n, "key", b"np"), "key"),
         (lambda n: setattr(n, "disco", "discokey:00"), "disco"),
-        (lambda n: n.endpoints.extend(["x" * 1000] * 70), str(MAX_NODE)),
+        (lambda n: n.endpoints.extend(["x" * 1000] * 8), str(MAX_NODE)),
+        (lambda n: setattr(n, "preferred_derp", 2**16), "preferred_derp: there is no region 65536"),
+        (lambda n: setattr(n, "preferred_derp", -1), "preferred_derp"),
+        (lambda n: n.derp_forced_websocket.update({2**16: "x"}), "derp_forced_websocket"),
+        (lambda n: n.derp_latency.update({"65536-v4": 0.1}), "derp_latency"),
+        (lambda n: n.derp_latency.update({"1-v5": 0.1}), "derp_latency: expected a region with -v4 or -v6"),
     ],
 )
 async def test_nodes_that_nobody_may_announce(who, change, reason):
