@@ -1,7 +1,7 @@
 """From a workspace's name to its agent at the other end of the tunnel: what `ping` and `speedtest` share.
 
-Start-up overlaps: while the first REST call waits on a thread, data plane and codecs are imported; the coordination
-socket is dialled while the relay map is fetched.
+Start-up overlaps: while the server looks up the workspace, the relay map is fetched, a connection for the coordination
+socket opened, and data plane and codecs are imported.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from coder.cli import errors, output, times, workspaces
+from coder.cli.ahead import Ahead
 from coder.cli.context import Globals
 from coder.cli.options import format_duration
 from coder.cli.threads import in_thread
@@ -184,15 +185,22 @@ async def connect(
     with flags.api() as api:
         asked = asyncio.ensure_future(in_thread(functools.partial(workspaces.find, api, target)))
         asked.add_done_callback(lambda done: done.cancelled() or done.exception())  # told even if nobody comes to ask
-        await asyncio.sleep(0)  # lets the request leave before the imports take the interpreter
-        from coder.dataplane.engine import Engine
+        ahead = Ahead(flags, api)
+        try:
+            await asyncio.sleep(0)  # lets the requests leave before the imports take the interpreter
+            import coder.peering  # noqa: F401 - needed as soon as there is an answer
+            from coder.dataplane.engine import Engine
 
-        async with Engine() as engine:
-            workspace = await asked
-            agent = await _agent(api, workspace, target, patience)
-            async with introduced(flags, api, engine, agent, target.name, relay_only=relay_only) as connection:
-                connection.note_usage = functools.partial(api.note_usage, workspace["id"], str(agent))
-                yield connection
+            async with Engine() as engine:
+                workspace = await asked
+                agent = await _agent(api, workspace, target, patience)
+                async with introduced(
+                    flags, api, engine, agent, target.name, relay_only=relay_only, ahead=ahead
+                ) as connection:
+                    connection.note_usage = functools.partial(api.note_usage, workspace["id"], str(agent))
+                    yield connection
+        finally:
+            ahead.close()
 
 
 async def _agent(api: "Api", workspace: Any, target: workspaces.Target, patience: float) -> UUID:
@@ -222,11 +230,19 @@ def not_connected(target: workspaces.Target, agent: Any) -> Unreachable:
 
 @asynccontextmanager
 async def introduced(
-    flags: Globals, api: "Api", engine: "Engine", agent: UUID, name: str, *, relay_only: bool = False
+    flags: Globals,
+    api: "Api",
+    engine: "Engine",
+    agent: UUID,
+    name: str,
+    *,
+    relay_only: bool = False,
+    ahead: Ahead | None = None,
 ) -> AsyncIterator[Connection]:
     """Make the node and keep it introduced while the body runs.
 
-    With `relay_only` it begins without direct paths, which `peering.set_block_direct` may allow later.
+    With `relay_only` it begins without direct paths, which `peering.set_block_direct` may allow later. What was begun
+    `ahead` stays the caller's to close.
     """
     from coder.dataplane.engine import NodeSettings
     from coder.peering import Client, Peering, WebSocketDial
@@ -241,9 +257,10 @@ async def introduced(
         headers=flags.headers(api.url),
         outbound=flags.outbound,
     )
-    first = asyncio.ensure_future(dial(None))
+    asked = ahead or Ahead(flags, api)
+    first = asyncio.ensure_future(asked.dial(dial))
     try:
-        info = await in_thread(functools.partial(api.connection_info, str(agent)))
+        info = await asked.info(str(agent))
         relays = relay_map(api.url, info)
     except BaseException:
         await _abandon(first)

@@ -1,6 +1,7 @@
 """Opening the coordination channel, and which refusals are final."""
 
 import json
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,11 +33,19 @@ class WebSocketDial:
 
     async def __call__(self, resume: str | None) -> Channel:
         """Open the channel. Raises what `rpc.websocket.connect` does."""
+        return await self._open(resume, None)
+
+    async def over(self, sock: socket.socket) -> Channel:
+        """Open the channel over a TCP connection to the server, which is the channel's then. Raises as a call does."""
+        return await self._open(None, sock)
+
+    async def _open(self, resume: str | None, sock: socket.socket | None) -> Channel:
         query = {"version": self.version} | ({"resume_token": resume} if resume else {})
         return await connect(
             f"{self.url}{self.path}?{urlencode(query)}",
             {**self.headers, TOKEN_HEADER: self.token.reveal()},
             outbound=self.outbound,
+            sock=sock,
         )
 
 

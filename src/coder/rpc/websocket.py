@@ -1,6 +1,7 @@
 """A channel over a WebSocket (RFC 6455) that we open: binary messages without compression."""
 
 import logging
+import socket
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -69,20 +70,21 @@ async def connect(
     *,
     outbound: Outbound | None = None,
     origin: str | None = None,
+    sock: socket.socket | None = None,
     timeout: float = 30.0,  # noqa: ASYNC109 - the library's own deadline for the whole opening
 ) -> WebSocketChannel:
     """Open a WebSocket to an `http(s)` or `ws(s)` URL.
 
-    `timeout` is in seconds and covers everything up to the server's answer. Raises `UpgradeRefused` when the server
-    answers otherwise, `TimedOut`, `Unreachable`, `Malformed` for a URL that is none, and `CoderError` for files of
-    `outbound` that cannot be used.
+    `sock` is a TCP connection to the server, open already; a failure closes it. `timeout` is in seconds and covers
+    everything up to the server's answer. Raises `UpgradeRefused` when the server answers otherwise, `TimedOut`,
+    `Unreachable`, `Malformed` for a URL that is none, and `CoderError` for files of `outbound` that cannot be used.
     """
     scheme, separator, rest = url.partition("://")
     if (target := _SCHEMES.get(f"{scheme.lower()}{separator}")) is None:
         raise Malformed("expected a URL that starts with http:// or https://", where="url")
     outbound = outbound or Outbound()
     secure = target == "wss://"
-    proxy = _proxy(outbound, target + rest, secure=secure)
+    proxy = _proxy(outbound, target + rest, secure=secure) if sock is None else None
     context = outbound.context() if secure else None
     server = _origin(url)
     try:
@@ -99,7 +101,7 @@ async def connect(
             proxy=None if proxy is None else proxy.url(),
             user_agent_header="coder",
             logger=_quiet,
-            happy_eyeballs_delay=_STAGGER,
+            **({"happy_eyeballs_delay": _STAGGER} if sock is None else {"sock": sock}),
         )
     except InvalidURI:
         raise Malformed("this is no URL", where="url") from None

@@ -169,7 +169,7 @@ def test_a_relay_that_passes_nothing_on_is_a_warning_where_direct_paths_do_witho
 
 
 def test_a_server_that_does_not_say_how_to_connect(coder, network):
-    network.answers[f"{AGENT}/connection"] = (200, {"derp_map": None})
+    network.answers["GET /api/v2/workspaceagents/connection"] = (200, {"derp_map": None})
     code, found = examine(coder, "dev")
     assert (code, failed_at(found)) == (1, "relay")
 
@@ -283,7 +283,7 @@ def test_switched_off_here_is_said_without_waiting(coder, network):
 
 
 def test_switched_off_by_the_server(coder, network):
-    network.answers[f"{AGENT}/connection"] = (
+    network.answers["GET /api/v2/workspaceagents/connection"] = (
         200, {"derp_map": MAP, "disable_direct_connections": True, "derp_force_websockets": True},
     )  # fmt: skip
     _, found = examine(coder, "dev")

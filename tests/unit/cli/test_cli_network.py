@@ -1,4 +1,5 @@
 import json
+import socket
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ from fakes.server import AGENT_ID, MAP, SESSION, agent, workspace
 
 from coder.dataplane.engine import RelayProblem
 from coder.errors import TimedOut
+from coder.peering import WebSocketDial
 
 HARD_AGENT = (
     "the workspace's NAT uses another port for each destination, and this machine's lets in only ports it has sent to"
@@ -60,6 +62,30 @@ def test_ping_introduces_itself_and_takes_leave(coder, network):
     assert node.closed
     assert '"HostName": "127.0.0.1"' in node.maps[0]
     assert node.settings.addresses[0].startswith("fd7a:115c:a1e0:")
+
+
+def test_a_server_that_tells_the_relay_map_for_single_agents_only(coder, network):
+    network.answers["GET /api/v2/workspaceagents/connection"] = (404, {"message": "Route not found."})
+    assert coder("ping", "dev", "-n", "1").code == 0
+    assert len(network.asked(f"/api/v2/workspaceagents/{AGENT_ID}/connection")) == 1
+
+
+def test_a_connection_opened_ahead_that_has_died_is_replaced(coder, network, monkeypatch):
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    taken = []
+    monkeypatch.setattr("coder.cli.ahead._Opening.take", lambda _self: ours if not taken else None)
+    monkeypatch.setattr("coder.cli.ahead._Opening._open", lambda _self, _url: None)
+    over = WebSocketDial.over
+
+    async def note(self, sock):
+        taken.append(sock)
+        return await over(self, sock)
+
+    monkeypatch.setattr(WebSocketDial, "over", note)
+    assert coder("ping", "dev", "-n", "1").code == 0
+    assert taken == [ours]
+    assert ours.fileno() == -1
 
 
 def test_ping_for_scripts(coder, network):
@@ -162,7 +188,7 @@ def test_a_coordinator_that_refuses_for_good(coder, network):
 
 
 def test_a_server_without_a_relay_map(coder, network):
-    network.answers[f"{AGENT}/connection"] = (200, {"derp_map": None})
+    network.answers["GET /api/v2/workspaceagents/connection"] = (200, {"derp_map": None})
     run = coder("ping", "dev", "-n", "1")
     assert run.code == 1
     assert "does not answer like a Coder server" in run.err
@@ -170,7 +196,7 @@ def test_a_server_without_a_relay_map(coder, network):
 
 @pytest.mark.parametrize("by", ["flag", "server"])
 def test_direct_connections_can_be_disabled_by_either_side(coder, network, by):
-    network.answers[f"{AGENT}/connection"] = (
+    network.answers["GET /api/v2/workspaceagents/connection"] = (
         200, {"derp_map": MAP, "disable_direct_connections": by == "server", "derp_force_websockets": True},
     )  # fmt: skip
     flags = ["--disable-direct-connections"] if by == "flag" else []
@@ -284,7 +310,8 @@ def test_a_comparison_without_a_direct_path_tells_the_half_it_has(coder, network
 
 
 def test_a_comparison_where_the_server_forbids_one_half(coder, network):
-    network.answers[f"{AGENT}/connection"] = (200, {"derp_map": MAP, "disable_direct_connections": True})
+    info = {"derp_map": MAP, "disable_direct_connections": True}
+    network.answers["GET /api/v2/workspaceagents/connection"] = (200, info)
     run = coder("speedtest", "dev", "--compare")
     assert run.code == 1
     assert "error: the server forbids direct connections" in run.err
