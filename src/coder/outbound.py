@@ -14,6 +14,7 @@ from coder.errors import CoderError, Unreachable
 from coder.ids import Secret
 
 if TYPE_CHECKING:
+    import http.client
     from ssl import SSLContext
 
 
@@ -117,6 +118,106 @@ class Outbound:
                 option = "--client-tls-cert-file and --client-tls-key-file"
                 raise _unusable(option, " and ".join(dict.fromkeys(self.identity)), error) from None
         return context
+
+    def connection(self, url: str, timeout: float) -> "http.client.HTTPConnection":
+        """Prepare a connection to the server of an `http(s)` URL, through its proxy's tunnel if there is one.
+
+        `timeout` is in seconds, for each step. Raises CoderError for files that cannot be used; what fails later is
+        told by `failure`.
+        """
+        import http.client  # noqa: PLC0415 - start-up time
+        from urllib.parse import urlsplit  # noqa: PLC0415
+
+        parts, proxy = urlsplit(url), self.proxy(url)
+        host, port = parts.hostname or "", parts.port
+        at, at_port = (host, port) if proxy is None else (proxy.host, proxy.port)
+        connection = (
+            http.client.HTTPConnection(at, at_port, timeout=timeout)
+            if parts.scheme == "http"
+            else http.client.HTTPSConnection(at, at_port, timeout=timeout, context=self.context())
+        )
+        if proxy is not None:
+            login = proxy.authorization()
+            headers = {} if login is None else {"Proxy-Authorization": login}
+            bracketed = f"[{host}]" if ":" in host else host
+            connection.set_tunnel(bracketed, port or connection.default_port, headers=headers)
+        return connection
+
+    def proxy(self, url: str) -> Proxy | None:
+        """Return the proxy between here and the server of an `http(s)` URL."""
+        from urllib.parse import urlsplit  # noqa: PLC0415 - start-up time
+
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        return self.proxies.of(parts.scheme, parts.hostname or "", port)
+
+    def fetch(self, url: str, *, timeout: float, limit: int) -> bytes:
+        """Fetch a document of at most `limit` bytes within `timeout` seconds, blocking; redirects are not followed.
+
+        Returns one byte more than `limit` of what is larger. Raises Unreachable.
+        """
+        import http.client  # noqa: PLC0415 - start-up time
+        import time  # noqa: PLC0415
+        from urllib.parse import urlsplit  # noqa: PLC0415
+
+        parts = urlsplit(url)
+        end, found = time.monotonic() + timeout, b""
+        try:
+            connection = self.connection(url, timeout)
+            try:
+                path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+                connection.request("GET", path, headers={"Accept": "application/json", "User-Agent": "coder"})
+                response = connection.getresponse()
+                if response.status != http.client.OK:
+                    raise Unreachable(f"cannot fetch {url}: it answered {response.status}", remedy="Check the address.")
+                while len(found) <= limit and (chunk := response.read1(min(1 << 16, limit + 1 - len(found)))):
+                    found += chunk
+                    if time.monotonic() > end:
+                        raise TimeoutError
+            finally:
+                connection.close()
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise failure(url, self.proxy(url), error) from error
+        return found
+
+
+def failure(url: str, proxy: Proxy | None, error: Exception) -> Unreachable:
+    """Say in words what kept us from the server of a URL."""
+    import http.client  # noqa: PLC0415 - start-up time
+    import socket  # noqa: PLC0415
+
+    if (told := tls_failure(url, error)) is not None:
+        return told
+    if isinstance(error, http.client.HTTPException):
+        return Unreachable(f"{url} does not answer as a web server does", remedy="Check address and port.")
+    before, said, status = str(error).partition("Tunnel connection failed:")  # the standard library's words
+    if proxy is not None and said and not before:
+        return proxy_refused(proxy, status.strip())
+    absent = isinstance(error, (socket.gaierror, ConnectionRefusedError))
+    if proxy is not None and absent:
+        return Unreachable(
+            f"cannot reach the proxy {proxy.address}: {_why(error)}", remedy="Check HTTPS_PROXY and HTTP_PROXY."
+        )
+    if isinstance(error, socket.gaierror):
+        return Unreachable(
+            f"cannot reach the server at {url}: {_why(error)}", remedy="Check the spelling and your connection."
+        )
+    return Unreachable(
+        f"cannot reach the server at {url}: {_why(error)}",
+        remedy="Check the address, and that the server runs (coder server).",
+    )
+
+
+def _why(error: Exception) -> str:
+    import socket  # noqa: PLC0415 - start-up time
+
+    if isinstance(error, socket.gaierror):
+        return "its host name is not known"
+    if isinstance(error, TimeoutError):
+        return "it did not answer in time"
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listens there"
+    return str(getattr(error, "strerror", None) or error).lower()
 
 
 def proxy_refused(proxy: Proxy | None, reason: str) -> Unreachable:

@@ -112,6 +112,20 @@ async def test_where_stun_is_answered(tmp_path: Path, flags: dict[str, str], stu
         assert here.ready.result().access_url_derived is False
 
 
+async def test_https_beside_http_and_instead_of_it(tmp_path: Path):
+    tls = {"tls_enable": "true", "tls_cert_file": "/c.pem", "tls_key_file": "/k.pem", "tls_address": "127.0.0.1:0"}
+    async with running(settings(tmp_path, **tls, tls_min_version="tls13")) as here:
+        edge = here.edges[0].settings
+        assert (edge.listen, edge.listen_tls) == (("127.0.0.1:3000",), ("127.0.0.1:0",))
+        assert (edge.certificate, edge.tls_13_only) == (("/c.pem", "/k.pem"), True)
+        assert here.ready.result().access_url == "https://127.0.0.1:4321"
+    environ = {f"CODER_{name.upper()}": value for name, value in tls.items()} | {"CODER_HTTP_ADDRESS": ""}
+    flags = {"state_dir": str(tmp_path / "state"), "http_address": ""}
+    async with running(config.load(flags=flags, environ=environ)) as here:
+        assert here.edges[0].settings.listen == ()
+        assert here.edges[0].settings.tls_13_only is False
+
+
 async def test_two_servers_on_one_state_directory(tmp_path: Path):
     async with running(settings(tmp_path)) as here:
         with pytest.raises(StateDirectoryError, match="Another server"):

@@ -7,18 +7,16 @@ felt at every call, and here the usual one took 14 ms to import and 30 to 60 ms 
 
 import http.client
 import json
-import socket
-import ssl
 from collections.abc import Callable, Mapping
 from email.message import Message
-from typing import Any, Self
+from typing import Any, Never, Self
 from urllib.parse import quote, urlencode, urlsplit
 
 from coder import __version__
-from coder.cli import errors, racing
+from coder.cli import errors, racing, shapes
 from coder.cli.errors import ApiError
 from coder.ids import Secret
-from coder.outbound import Outbound, Proxy, proxy_refused, tls_failure
+from coder.outbound import Outbound, failure
 
 MAX_BODY = 32 << 20
 """Bytes of an answer we are willing to hold."""
@@ -80,7 +78,7 @@ class Api:
     def build_info(self) -> Json:
         """Ask, as nobody, which build the server is."""
         with Api(self.url, headers=self._headers, timeout=self._timeout, outbound=self._outbound) as nobody:
-            return nobody.call("GET", "/api/v2/buildinfo")
+            return nobody.ask("/api/v2/buildinfo", {})
 
     # Users and sessions
 
@@ -112,26 +110,23 @@ class Api:
 
     def me(self) -> Json:
         """Return the user this token belongs to."""
-        return self.call("GET", "/api/v2/users/me")
+        return self.ask("/api/v2/users/me", shapes.USER)
 
     # Workspaces
 
     def workspaces(self, query: str) -> list[Json]:
         """Return the workspaces a search finds."""
-        found = self.call("GET", "/api/v2/workspaces?" + urlencode({"q": query})).get("workspaces")
-        if not isinstance(found, list):
-            raise errors.bad_answer(self.url)
-        return found
+        path = "/api/v2/workspaces?" + urlencode({"q": query})
+        return list(self.ask(path, {"workspaces": [shapes.WORKSPACE]})["workspaces"])
 
     def workspace(self, owner: str, name: str) -> Json:
         """Return one workspace by name."""
-        return self.call(
-            "GET", f"/api/v2/users/{quote(owner, safe='')}/workspace/{quote(name, safe='')}?include_deleted=false"
-        )
+        path = f"/api/v2/users/{quote(owner, safe='')}/workspace/{quote(name, safe='')}?include_deleted=false"
+        return self.ask(path, shapes.WORKSPACE)
 
     def create_workspace(self, name: str) -> tuple[Json, Secret]:
         """Make a workspace of one's own; return it and its agent's token, which is told only this once."""
-        made = self.call("POST", "/api/v2/users/me/workspaces", {"name": name})
+        made = self.checked(self.call("POST", "/api/v2/users/me/workspaces", {"name": name}), shapes.WORKSPACE)
         token = self._secret(made, "agent_token")
         del made["agent_token"]
         return made, token
@@ -147,25 +142,40 @@ class Api:
 
     def connection_info(self, agent: str) -> Json:
         """Return the relay map and the rules for connecting to an agent."""
-        return self.call("GET", f"/api/v2/workspaceagents/{agent}/connection")
+        return self.ask(f"/api/v2/workspaceagents/{agent}/connection", shapes.CONNECTION_INFO)
 
     def any_connection_info(self) -> Json:
         """Return the relay map and the rules for connecting to any agent."""
-        return self.call("GET", "/api/v2/workspaceagents/connection")
+        return self.ask("/api/v2/workspaceagents/connection", shapes.CONNECTION_INFO)
 
     def agent(self, agent: str) -> Json:
         """Return an agent's state."""
-        return self.call("GET", f"/api/v2/workspaceagents/{agent}")
+        return self.ask(f"/api/v2/workspaceagents/{agent}", shapes.AGENT)
 
     def listening_ports(self, agent: str) -> list[Json]:
         """Return what listens in the workspace."""
-        return list(self.call("GET", f"/api/v2/workspaceagents/{agent}/listening-ports").get("ports") or [])
+        path = f"/api/v2/workspaceagents/{agent}/listening-ports"
+        return list(self.ask(path, {"ports": ([shapes.LISTENING_PORT], None)}).get("ports") or [])
+
+    def ssh_config(self) -> Json:
+        """Return what the server wants clients' SSH configurations to hold."""
+        return self.ask("/api/v2/deployment/ssh", shapes.SSH_CONFIG)
 
     # Exchange
 
     def call(self, method: str, path: str, body: Json = None) -> Json:
         """Send one request; return the decoded answer, {} when it has no body."""
         return self._parse(*self._exchange(method, path, body))
+
+    def ask(self, path: str, shape: shapes.Shape) -> Json:
+        """Send a question; return the decoded answer. Raises Unreachable when that has another shape."""
+        return self.checked(self.call("GET", path), shape)
+
+    def checked(self, answer: Json, shape: shapes.Shape) -> Json:
+        """Return an answer that has the shape. Raises Unreachable for any other."""
+        if not shapes.fits(answer, shape):
+            raise errors.bad_answer(self.url)
+        return answer
 
     def _exchange(self, method: str, path: str, body: Json = None) -> tuple[int, Message, bytes]:
         """Send on the open connection; when the server had closed that one meanwhile, once more on a new one.
@@ -182,9 +192,14 @@ class Api:
             if not reused:
                 raise errors.unreachable(self.url, "it closed the connection") from error
             return self._exchange(method, path, body)
-        except BaseException as error:
+        except http.client.HTTPException as error:
             self.close()
-            _raise_unreachable(self.url, self._proxy, error)
+            raise errors.bad_answer(self.url) from error
+        except OSError as error:
+            self.close()
+            raise failure(self.url, self._outbound.proxy(self.url), error) from error
+        except BaseException:
+            self.close()
             raise
 
     def _once(self, method: str, path: str, body: Json) -> tuple[int, Message, bytes]:
@@ -205,27 +220,9 @@ class Api:
         self._heard(response.headers.get(BUILD_HEADER))
         return response.status, response.headers, data
 
-    @property
-    def _proxy(self) -> Proxy | None:
-        parts = self._parts
-        port = parts.port or (http.client.HTTPS_PORT if parts.scheme == "https" else http.client.HTTP_PORT)
-        return self._outbound.proxies.of(parts.scheme, parts.hostname or "", port)
-
     def _connect(self) -> http.client.HTTPConnection:
-        """Prepare a connection, tunnelled through the proxy if there is one."""
-        host, port, proxy = self._parts.hostname or "", self._parts.port, self._proxy
-        at, at_port = (host, port) if proxy is None else (proxy.host, proxy.port)
-        connection: http.client.HTTPConnection
-        if self._parts.scheme == "http":
-            connection = http.client.HTTPConnection(at, at_port, timeout=self._timeout)
-        else:
-            context = self._outbound.context()
-            connection = http.client.HTTPSConnection(at, at_port, timeout=self._timeout, context=context)
+        connection = self._outbound.connection(self.url, self._timeout)
         connection._create_connection = racing.create_connection  # type: ignore[attr-defined]  # noqa: SLF001 - its hook
-        if proxy is not None:
-            login = proxy.authorization()
-            headers = {} if login is None else {"Proxy-Authorization": login}
-            connection.set_tunnel(_bracketed(host), port or connection.default_port, headers=headers)
         return connection
 
     def _heard(self, build: str | None) -> None:
@@ -244,49 +241,20 @@ class Api:
         value: Json = {}
         if is_json and body:
             try:
-                value = json.loads(body)
-            except ValueError:
+                value = json.loads(body, parse_constant=_refuse)
+            except (ValueError, RecursionError):
                 raise errors.bad_answer(self.url) from None
         if status < 300:
             if body and not is_json:
                 raise errors.bad_answer(self.url)
             return value
+        if status < 400:
+            raise errors.redirected(self.url, headers.get("Location"))
         if status == http.client.UNAUTHORIZED and self._token is not None:
             raise errors.session_invalid(self.url)
         raise ApiError.from_answer(self.url, status, value if isinstance(value, dict) else {})
 
 
-def _bracketed(host: str) -> str:
-    """Return a host as it stands in front of a port: the standard library writes it as it is."""
-    return f"[{host}]" if ":" in host else host
-
-
-def _raise_unreachable(url: str, proxy: Proxy | None, error: BaseException) -> None:
-    """Say in our words what kept us from the server; return for anything that is no such thing."""
-    if isinstance(error, ssl.SSLError) and (failure := tls_failure(url, error)) is not None:
-        raise failure from error
-    if isinstance(error, http.client.HTTPException):
-        raise errors.bad_answer(url) from error
-    if not isinstance(error, OSError):
-        return
-    tunnel, _, status = str(error).partition(_NO_TUNNEL)
-    if proxy is not None and not tunnel:
-        raise proxy_refused(proxy, status.strip()) from error
-    why = _why(error)
-    if proxy is not None and isinstance(error, (socket.gaierror, ConnectionRefusedError)):
-        raise errors.no_proxy(proxy.address, why) from error
-    if isinstance(error, socket.gaierror):
-        raise errors.no_such_host(url) from error
-    raise errors.unreachable(url, why) from error
-
-
-_NO_TUNNEL = "Tunnel connection failed:"
-"""How the standard library begins what a proxy said."""
-
-
-def _why(error: OSError) -> str:
-    if isinstance(error, TimeoutError):
-        return "it did not answer in time"
-    if isinstance(error, ConnectionRefusedError):
-        return "nothing listens there"
-    return (error.strerror or str(error)).lower()
+def _refuse(constant: str) -> Never:
+    """Refuse what Python reads as a number, and JSON does not."""
+    raise ValueError(constant)

@@ -4,6 +4,7 @@
 from collections.abc import Sequence
 from typing import Any, Self
 
+from coder.cli import output
 from coder.errors import CoderError, Conflict, NotFound, NotSignedIn, TimedOut, Unreachable
 
 
@@ -18,7 +19,12 @@ class ApiError(CoderError):
     def from_answer(cls, url: str, code: int, body: dict[str, Any]) -> Self:
         """Make one line of an error body: message, validations, detail."""
         message = str(body.get("message") or f"{url} answered with status {code} and no explanation")
-        fields = [f"{one.get('field')}: {one.get('detail')}" for one in body.get("validations") or []]
+        faults = body.get("validations")
+        fields = [
+            f"{one.get('field')}: {one.get('detail')}"
+            for one in (faults if isinstance(faults, list) else ())
+            if isinstance(one, dict)
+        ]
         detail = "; ".join(fields) or str(body.get("detail") or "")
         remedy = "Sign in with 'coder login'." if code == 401 else None
         return cls(
@@ -27,9 +33,9 @@ class ApiError(CoderError):
 
 
 def line(error: CoderError) -> str:
-    """Return message and remedy as one line."""
+    """Return message and remedy as one line, without what a terminal may act on: some of it is other people's."""
     message = str(error).rstrip(".")
-    return " ".join(f"{message}. {error.remedy}".split()) if error.remedy else message
+    return output.printable(" ".join((f"{message}. {error.remedy}" if error.remedy else message).split()))
 
 
 # Reaching the server
@@ -52,17 +58,9 @@ def unreachable(url: str, why: str) -> Unreachable:
     )
 
 
-def no_such_host(url: str) -> Unreachable:
-    """The name is not in the DNS."""
-    return Unreachable(
-        f"cannot reach the server at {url}: its host name is not known",
-        remedy="Check the spelling and your connection.",
-    )
-
-
-def no_proxy(address: str, why: str) -> Unreachable:
-    """The proxy in between is not there."""
-    return Unreachable(f"cannot reach the proxy {address}: {why}", remedy="Check HTTPS_PROXY and HTTP_PROXY.")
+def redirected(url: str, to: str | None) -> Unreachable:
+    """The server is to be reached under another address."""
+    return Unreachable(f"{url} sends us on to {to or 'nowhere'}", remedy="Use that server's address instead.")
 
 
 def no_such_region(wanted: str, regions: Sequence[str]) -> NotFound:

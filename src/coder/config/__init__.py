@@ -13,8 +13,11 @@ from coder.config.tree import (
     DerpSettings,
     HttpSettings,
     LogSettings,
+    OutboundSettings,
+    RetentionSettings,
     SessionSettings,
     Settings,
+    TlsSettings,
     read,
 )
 from coder.config.values import format_duration, parse_duration, plain, split_address
@@ -28,8 +31,11 @@ __all__ = [
     "HttpSettings",
     "LogSettings",
     "Option",
+    "OutboundSettings",
+    "RetentionSettings",
     "SessionSettings",
     "Settings",
+    "TlsSettings",
     "format_duration",
     "load",
     "parse_duration",

@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 
 from coder.config.options import ConfigError, Option
-from coder.config.tree import OPTIONS, Settings, read
+from coder.config.tree import OPTIONS, Settings, TlsSettings, read
 from coder.config.values import parse, plain, split_address
 
 CONFIG_ENV = "CODER_CONFIG_PATH"
@@ -99,7 +99,10 @@ def _suggest(key: str, known: Mapping[str, Option]) -> str:
 
 def _check(settings: Settings) -> None:
     """Refuse values that are well-formed but cannot work."""
-    split_address(settings.http.address)
+    if settings.http.address or not settings.tls.enable:
+        split_address(settings.http.address)
+    if settings.tls.enable:
+        _check_tls(settings.tls)
     url = settings.http.access_url
     if url and (urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname):
         raise ConfigError(f"--access-url: expected a URL such as https://coder.example.com, not {url!r}.")
@@ -112,6 +115,21 @@ def _check(settings: Settings) -> None:
         value = read(settings, option)
         if option.kind is timedelta and value <= timedelta(0):
             raise ConfigError(f"--{option.flag}: expected a duration above zero.")
+
+
+def _check_tls(tls: TlsSettings) -> None:
+    split_address(tls.address, "tls-address")
+    if len(tls.cert_files) != 1 or len(tls.key_files) != 1:
+        raise ConfigError(
+            "--tls-enable needs one --tls-cert-file and one --tls-key-file, both PEM; a chain goes into the same file."
+        )
+    if tls.strict_transport_security < 0:
+        raise ConfigError("--strict-transport-security: expected a number of seconds, 0 or more.")
+    for option in tls.strict_transport_security_options:
+        if option not in {"includeSubDomains", "preload"}:
+            raise ConfigError(
+                f"--strict-transport-security-options: {option!r} is neither includeSubDomains nor preload."
+            )
 
 
 def _check_networks(networks: tuple[str, ...]) -> None:

@@ -28,6 +28,12 @@ class HttpSettings:
         yaml="networking.accessURL",
         about="URL under which clients and agents reach this server. Default: made from the listening address.",
     )
+    redirect_to_access_url: bool = setting(
+        False,
+        flag="redirect-to-access-url",
+        yaml="networking.redirectToAccessURL",
+        about="Send requests for any other host or scheme on to the access URL.",
+    )
     proxy_trusted_origins: tuple[str, ...] = setting(
         (),
         flag="proxy-trusted-origins",
@@ -59,6 +65,80 @@ class HttpSettings:
         flag="dangerous-disable-rate-limits",
         yaml="networking.http.disableRateLimits",
         about="Limit neither requests nor logins. Passwords can then be tried without end.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSettings:
+    """HTTPS without another server in front."""
+
+    enable: bool = setting(False, flag="tls-enable", yaml="networking.tls.enable", about="Serve HTTPS too.")
+    address: str = setting(
+        "127.0.0.1:3443",
+        flag="tls-address",
+        yaml="networking.tls.address",
+        about="Address to serve HTTPS on, host:port.",
+    )
+    cert_files: tuple[str, ...] = setting(
+        (),
+        flag="tls-cert-file",
+        yaml="networking.tls.certFiles",
+        about="PEM file of the certificate, followed by those of its chain. Read again when it changes.",
+    )
+    key_files: tuple[str, ...] = setting(
+        (),
+        flag="tls-key-file",
+        yaml="networking.tls.keyFiles",
+        about="PEM file of its private key. Read again when it changes.",
+    )
+    min_version: str = setting(
+        "tls12",
+        flag="tls-min-version",
+        yaml="networking.tls.minVersion",
+        choices=("tls12", "tls13"),
+        about="Oldest version of TLS that is spoken.",
+    )
+    redirect_http: bool = setting(
+        True,
+        flag="tls-redirect-http-to-https",
+        yaml="networking.tls.redirectHTTP",
+        about="Send requests without TLS on to the access URL, where TLS is on and that URL is https.",
+    )
+    strict_transport_security: int = setting(
+        0,
+        flag="strict-transport-security",
+        yaml="networking.tls.strictTransportSecurity",
+        about="Seconds for which browsers are told to come over HTTPS only. 0: they are not told.",
+    )
+    strict_transport_security_options: tuple[str, ...] = setting(
+        (),
+        flag="strict-transport-security-options",
+        yaml="networking.tls.strictTransportSecurityOptions",
+        about="What to add to that: includeSubDomains, preload.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboundSettings:
+    """How the server reaches others, such as the place of a DERP map."""
+
+    ca_file: str = setting(
+        "",
+        flag="ca-file",
+        yaml="networking.outbound.caFile",
+        about="PEM file of certificate authorities to trust beside the system's.",
+    )
+    cert_file: str = setting(
+        "",
+        flag="client-tls-cert-file",
+        yaml="networking.outbound.certFile",
+        about="PEM file of our certificate for servers that ask who we are.",
+    )
+    key_file: str = setting(
+        "",
+        flag="client-tls-key-file",
+        yaml="networking.outbound.keyFile",
+        about="PEM file of its private key, if that is not in the same file.",
     )
 
 
@@ -166,13 +246,13 @@ class DerpSettings:
         "",
         flag="derp-config-url",
         yaml="networking.derp.url",
-        about="URL of a DERP map to start from, fetched once at start.",
+        about="URL of a DERP map to build on. Fetched again every five minutes; clients and agents follow.",
     )
     config_path: str = setting(
         "",
         flag="derp-config-path",
         yaml="networking.derp.configPath",
-        about="File with a DERP map to start from, read once at start.",
+        about="File with a DERP map to build on. Read again when it changes; clients and agents follow.",
     )
 
 
@@ -233,6 +313,24 @@ class LogSettings:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionSettings:
+    """How long it is kept who did what."""
+
+    audit_logs: timedelta = setting(
+        timedelta(days=90),
+        flag="audit-logs-retention",
+        yaml="retention.auditLogs",
+        about="How long entries of the audit log are kept; 0 keeps the newest million.",
+    )
+    connection_logs: timedelta = setting(
+        timedelta(days=90),
+        flag="connection-logs-retention",
+        yaml="retention.connectionLogs",
+        about="How long connections to workspaces are kept in the log; 0 keeps the newest 10000 of each agent.",
+    )
+
+
 def default_state_dir() -> str:
     """Return the directory the server keeps its database in when none is given (XDG state home)."""
     base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
@@ -244,10 +342,13 @@ class Settings:
     """The whole tree. Rooms receive the part they need."""
 
     http: HttpSettings = HttpSettings()
+    tls: TlsSettings = TlsSettings()
+    outbound: OutboundSettings = OutboundSettings()
     sessions: SessionSettings = SessionSettings()
     derp: DerpSettings = DerpSettings()
     client: ClientSettings = field(default_factory=ClientSettings)
     log: LogSettings = LogSettings()
+    retention: RetentionSettings = RetentionSettings()
     state_dir: str = setting(
         "",
         flag="state-dir",

@@ -82,9 +82,9 @@ def plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def split_address(address: str) -> tuple[str, int]:
+def split_address(address: str, flag: str = "http-address") -> tuple[str, int]:
     """Split host:port; `:3000` listens everywhere, IPv6 hosts stand in brackets. Raises ConfigError."""
     host, separator, port = address.rpartition(":")
     if not separator or not port.isdecimal() or int(port) > 65535 or (":" in host and not host.startswith("[")):
-        raise ConfigError(f"--http-address: expected host:port, not {address!r}.")
+        raise ConfigError(f"--{flag}: expected host:port, not {address!r}.")
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104  asked for by the empty host

@@ -18,7 +18,7 @@ from websockets.exceptions import (
 from websockets.typing import Origin
 
 from coder.errors import Closed, Malformed, TimedOut, Unreachable, UpgradeRefused
-from coder.outbound import Outbound, Proxy, proxy_refused, tls_failure
+from coder.outbound import Outbound, Proxy, failure, proxy_refused, tls_failure
 
 MAX_MESSAGE = (4 << 20) + 64 * 1024
 """Bytes of one WebSocket message: the largest call message (4 MiB) and its framing."""
@@ -116,7 +116,7 @@ async def connect(
     except InvalidHandshake as error:
         raise tls_failure(server, error) or Unreachable(f"the server does not speak WebSocket: {error}") from None
     except OSError as error:
-        raise tls_failure(server, error) or _unreachable(proxy, error) from None
+        raise failure(server, proxy, error) from None
     return WebSocketChannel(connection)
 
 
@@ -133,12 +133,3 @@ def _origin(url: str) -> str:
     """Return the URL's beginning: what follows may hold tokens."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{rest.partition('/')[0].rpartition('@')[2]}"
-
-
-def _unreachable(proxy: Proxy | None, error: OSError) -> Unreachable:
-    reason = error.strerror or str(error)
-    if proxy is not None:
-        return Unreachable(
-            f"the proxy {proxy.address} cannot be reached: {reason}", remedy="Check HTTPS_PROXY and HTTP_PROXY."
-        )
-    return Unreachable(f"the server cannot be reached: {reason}")

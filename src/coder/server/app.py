@@ -7,16 +7,17 @@ from starlette.types import ASGIApp
 
 from coder import __version__
 from coder.server import problems
+from coder.server.audit import Audited
 from coder.server.deployment import Deployment
 from coder.server.envelope import Envelope
 from coder.server.problems import Json
-from coder.server.routes import accounts, agent_self, agents, builds, docs, keys, site, tailnet, users, workspaces
+from coder.server.routes import accounts, agent_self, agents, builds, docs, keys, logs, site, tailnet, users, workspaces
 from coder.server.transport import Transport
 
 API = "/api/v2"
 
 # Routes of agents come first: `me` and `connection` would otherwise be read as the id of an agent.
-_PARTS = (site, users, accounts, keys, workspaces, builds, agent_self, agents, tailnet)
+_PARTS = (site, users, accounts, keys, workspaces, builds, logs, agent_self, agents, tailnet)
 ROUTERS: tuple[tuple[APIRouter, str], ...] = (
     (site.root, ""),
     (docs.router, ""),
@@ -41,8 +42,9 @@ def create_app(deployment: Deployment) -> ASGIApp:
     problems.install(app)
     for router, prefix in ROUTERS:
         app.include_router(router, prefix=prefix)
-    transport = Transport(app, deployment.settings, deployment.access_url)
-    return Envelope(transport)  # outside of everything, so that answers to our own bugs carry it too
+    app.add_middleware(Audited, deployment=deployment)
+    app.add_middleware(Transport, settings=deployment.settings, access_url=deployment.access_url)
+    return Envelope(app)  # outside of everything, so that answers to our own bugs carry it too
 
 
 _PROBLEM: dict[str, Any] = {

@@ -15,7 +15,7 @@ from coder.db.site import Site
 from coder.db.store import Store
 from coder.server.changes import Changes
 from coder.server.introductions import Introductions
-from coder.server.maps import DerpMaps
+from coder.server.maps import DerpMaps, Recipe
 from coder.server.sockets import Sockets
 from coder.tailnet.resume import ResumeTokens
 
@@ -31,6 +31,7 @@ class Deployment:
     clock: Clock
     site: Site
     maps: DerpMaps
+    map_recipe: Recipe
     introductions: Introductions
     resume: ResumeTokens
     changes: Changes = field(default_factory=Changes)

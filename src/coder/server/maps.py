@@ -1,18 +1,18 @@
-"""The DERP map of this deployment: loaded at the start, handed out in both forms, announced when it changes."""
+"""The DERP map of this deployment: loaded at the start, handed out in both forms, kept as file or URL have it."""
 
 import asyncio
 import json
-import ssl
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import structlog
-import truststore
 
+from coder.clock import Clock
 from coder.config import DerpSettings
 from coder.errors import CoderError
+from coder.outbound import Outbound
 from coder.server.changes import Changes
 from coder.tailnet import derpmap
 from coder.wire import derpmap as wire
@@ -24,6 +24,10 @@ log = structlog.get_logger(__name__)
 
 FETCH_TIMEOUT = 10.0
 """Seconds for the whole document at `--derp-config-url`."""
+FETCH_EVERY = 300.0
+"""Seconds between two looks there."""
+LOOK_EVERY = 2.0
+"""Seconds between two looks at whether the file has changed."""
 MAX_DOCUMENT = 4 << 20
 """Bytes of a DERP map document."""
 
@@ -44,11 +48,13 @@ class DerpMaps:
         """The map now."""
         return self._current
 
-    def replace(self, derp_map: DerpMap) -> None:
-        """Take another map; it goes out to everyone unless it means the same."""
-        if not derpmap.same(self._current, derp_map):
-            self._current = derp_map
-            self._changes.announce(self)
+    def replace(self, derp_map: DerpMap) -> bool:
+        """Take another map; it goes out to everyone unless it means the same, which is told."""
+        if derpmap.same(self._current, derp_map):
+            return False
+        self._current = derp_map
+        self._changes.announce(self)
+        return True
 
     def json(self) -> dict[str, Any]:
         """Return the map as JSON has it."""
@@ -75,38 +81,92 @@ class DerpMaps:
                 changed.clear()
 
 
-async def load(settings: DerpSettings, access_url: str, stun_ports: tuple[int, ...]) -> DerpMaps:
-    """Build the map from the settings. `stun_ports` are the embedded server's. Raises MapError."""
-    base = await _base(settings)
-    embedded = derpmap.EmbeddedRegion(
-        access_url=access_url,
-        id=settings.region_id,
-        code=settings.region_code,
-        name=settings.region_name,
-        stun_ports=stun_ports,
-    )
-    try:
-        built = derpmap.build(
-            embedded=embedded if settings.enable else None,
-            stun_addresses=settings.stun_addresses,
-            base=base,
-            block_direct=settings.block_direct,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What the map is made of."""
+
+    settings: DerpSettings
+    access_url: str
+    stun_ports: tuple[int, ...]
+    """UDP ports of the embedded STUN server."""
+    outbound: Outbound = field(default_factory=Outbound)
+
+    async def build(self) -> DerpMap:
+        """Build the map from file or URL and the settings. Raises MapError."""
+        base, settings = await self._base(), self.settings
+        embedded = derpmap.EmbeddedRegion(
+            access_url=self.access_url,
+            id=settings.region_id,
+            code=settings.region_code,
+            name=settings.region_name,
+            stun_ports=self.stun_ports,
         )
-    except CoderError as problem:
-        raise MapError(f"Cannot build the DERP map: {problem}.", remedy=problem.remedy) from None
-    if settings.relay_url:
+        try:
+            return derpmap.build(
+                embedded=embedded if settings.enable else None,
+                stun_addresses=settings.stun_addresses,
+                base=base,
+                block_direct=settings.block_direct,
+            )
+        except CoderError as problem:
+            raise MapError(f"Cannot build the DERP map: {problem}.", remedy=problem.remedy) from None
+
+    async def changed(self, clock: Clock, stamp: object) -> object:
+        """Return when the map may have to be built anew, for a file with its new stamp."""
+        if self.settings.config_url:
+            await clock.sleep(FETCH_EVERY)
+            return None
+        while True:
+            await clock.sleep(LOOK_EVERY)
+            if (now := self.stamp()) != stamp:
+                return now
+
+    def stamp(self) -> object:
+        """Return what changes when the file does; None where there is none."""
+        try:
+            found = Path(self.settings.config_path).stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether neither file nor URL is involved."""
+        return not self.settings.config_path and not self.settings.config_url
+
+    async def _base(self) -> DerpMap | None:
+        path, url = self.settings.config_path, self.settings.config_url
+        if url and path:
+            raise MapError("Give --derp-config-url or --derp-config-path, not both.")
+        if path:
+            return _parse(await asyncio.to_thread(_read, path), path)
+        if url:
+            return _parse(await asyncio.to_thread(_fetch, self.outbound, url), url)
+        return None
+
+
+async def load(recipe: Recipe) -> DerpMaps:
+    """Build the map. Raises MapError."""
+    if recipe.settings.relay_url:
         log.warning("derp.relay_url_unused", reason="there is no other replica")
-    return DerpMaps(built)
+    return DerpMaps(await recipe.build())
 
 
-async def _base(settings: DerpSettings) -> DerpMap | None:
-    if settings.config_url and settings.config_path:
-        raise MapError("Give --derp-config-url or --derp-config-path, not both.")
-    if settings.config_path:
-        return _parse(await asyncio.to_thread(_read, settings.config_path), settings.config_path)
-    if settings.config_url:
-        return _parse(await _fetch(settings.config_url), settings.config_url)
-    return None
+async def follow(maps: DerpMaps, recipe: Recipe, clock: Clock) -> None:
+    """Keep the map as file or URL have it, for ever. What cannot be used is told once, and the map stays as it was."""
+    stamp, told = recipe.stamp(), ""
+    while not recipe.is_fixed:
+        stamp = await recipe.changed(clock, stamp)
+        try:
+            fresh = await recipe.build()
+        except MapError as problem:
+            if str(problem) != told:
+                told = str(problem)
+                log.warning("derp.map_kept", reason=told)
+            continue
+        told = ""
+        if maps.replace(fresh):
+            log.info("derp.map_changed", regions=sorted(fresh.regions))
 
 
 def _read(path: str) -> bytes:
@@ -118,26 +178,16 @@ def _read(path: str) -> bytes:
     return _bounded(document, path)
 
 
-async def _fetch(url: str) -> bytes:
+def _fetch(outbound: Outbound, url: str) -> bytes:
     # Redirects are not followed: the document is asked for where the operator said, and nowhere else.
+    if not url.startswith(("http://", "https://")):
+        raise MapError(f"Cannot fetch the DERP map from {url}: it is no URL.", remedy="Start it with https://.")
     try:
-        async with asyncio.timeout(FETCH_TIMEOUT), _client() as client, client.stream("GET", url) as response:
-            if response.status_code != 200:
-                raise MapError(f"Cannot fetch the DERP map from {url}: it answered {response.status_code}.")
-            document = b""
-            async for chunk in response.aiter_bytes():
-                document = _bounded(document + chunk, url)
-            return document
-    except TimeoutError:
-        raise MapError(f"Cannot fetch the DERP map from {url}: no answer in {FETCH_TIMEOUT:g} seconds.") from None
-    except (httpx2.HTTPError, httpx2.InvalidURL) as problem:
-        raise MapError(f"Cannot fetch the DERP map from {url}: {str(problem) or type(problem).__name__}.") from None
-
-
-def _client() -> httpx2.AsyncClient:
-    return httpx2.AsyncClient(
-        verify=truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT), timeout=FETCH_TIMEOUT, follow_redirects=False
-    )
+        return _bounded(outbound.fetch(url, timeout=FETCH_TIMEOUT, limit=MAX_DOCUMENT), url)
+    except MapError:
+        raise
+    except CoderError as problem:
+        raise MapError(f"Cannot fetch the DERP map: {problem}.", remedy=problem.remedy) from None
 
 
 def _bounded(document: bytes, place: str) -> bytes:

@@ -24,6 +24,7 @@ from coder.dataplane.edge import Edge as NativeEdge
 from coder.dataplane.edge import EdgeSettings
 from coder.db import site, users
 from coder.db.store import SqliteStore
+from coder.outbound import Outbound
 from coder.server import maps, resume_keys
 from coder.server.app import create_app
 from coder.server.deployment import Deployment
@@ -95,7 +96,8 @@ async def run(
         upstream = parts.enter_context(_unix_socket(Path(directory) / "app.sock"))
         edge = await asyncio.to_thread(edge_factory, _plan(settings, upstream.getsockname()))
         parts.push_async_callback(asyncio.to_thread, edge.close)
-        access_url = settings.http.access_url.rstrip("/") or derive_access_url(edge.addresses[0])
+        scheme = "https" if settings.tls.enable else "http"
+        access_url = settings.http.access_url.rstrip("/") or derive_access_url(edge.addresses[-1], scheme)
         relay_clients = RelayClients(edge) if settings.derp.verify_clients else None
         deployment = await assemble(settings, store, access_url, edge.stun_ports, clock, relay_clients=relay_clients)
         async with store.read() as session:
@@ -130,13 +132,21 @@ async def assemble(
     """Build a deployment on an open store."""
     async with store.write() as session:
         here = await site.ensure(session, clock.now())
+    outside = settings.outbound
+    recipe = maps.Recipe(
+        settings=settings.derp,
+        access_url=access_url,
+        stun_ports=stun_ports,
+        outbound=Outbound.of(outside.ca_file, outside.cert_file, outside.key_file),
+    )
     return Deployment(
         settings=settings,
         access_url=access_url,
         store=store,
         clock=clock,
         site=here,
-        maps=await maps.load(settings.derp, access_url, stun_ports),
+        maps=await maps.load(recipe),
+        map_recipe=recipe,
         introductions=Introductions(MemoryCoordinator(), relay_clients),
         resume=await resume_keys.load(store, clock),
         login_limits=_login_limits(settings.http),
@@ -150,7 +160,10 @@ def _login_limits(settings: HttpSettings) -> LoginLimits:
 
 def _plan(settings: Settings, upstream: str) -> EdgeSettings:
     return EdgeSettings(
-        listen=(listen_address(settings.http.address),),
+        listen=(listen_address(settings.http.address, "http-address"),) if settings.http.address else (),
+        listen_tls=(listen_address(settings.tls.address, "tls-address"),) if settings.tls.enable else (),
+        certificate=(settings.tls.cert_files[0], settings.tls.key_files[0]) if settings.tls.enable else None,
+        tls_13_only=settings.tls.min_version == "tls13",
         upstream=upstream,
         derp=settings.derp.enable,
         require_announced=settings.derp.verify_clients,
@@ -159,13 +172,13 @@ def _plan(settings: Settings, upstream: str) -> EdgeSettings:
     )
 
 
-def listen_address(address: str) -> str:
+def listen_address(address: str, flag: str) -> str:
     """Return ip:port of a listening address. Raises ConfigError for a name that is none of this machine's."""
-    host, port = split_address(address)
+    host, port = split_address(address, flag)
     try:
         found = ip_address({"localhost": "127.0.0.1"}.get(host, host))
     except ValueError:
-        raise ConfigError(f"--http-address: {host!r} is no IP address of this machine.") from None
+        raise ConfigError(f"--{flag}: {host!r} is no IP address of this machine.") from None
     return f"[{found}]:{port}" if found.version == 6 else f"{found}:{port}"
 
 
@@ -188,13 +201,13 @@ def _has_ipv6() -> bool:
     return True
 
 
-def derive_access_url(address: str) -> str:
+def derive_access_url(address: str, scheme: str) -> str:
     """Make an access URL from a listening address. It serves this machine only."""
     parts = urlsplit(f"http://{address}")
     host = parts.hostname or "127.0.0.1"
     if host in {"0.0.0.0", "::"}:  # noqa: S104
         host = "127.0.0.1"
-    return f"http://[{host}]:{parts.port}" if ":" in host else f"http://{host}:{parts.port}"
+    return f"{scheme}://[{host}]:{parts.port}" if ":" in host else f"{scheme}://{host}:{parts.port}"
 
 
 @contextmanager
@@ -265,7 +278,10 @@ async def _serve(
     server = web_server(deployment)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     stopping = asyncio.create_task(stop.wait())
-    renewing = asyncio.create_task(resume_keys.renew(deployment.resume, deployment.store, deployment.clock))
+    keeping = [
+        asyncio.create_task(resume_keys.renew(deployment.resume, deployment.store, deployment.clock)),
+        asyncio.create_task(maps.follow(deployment.maps, deployment.map_recipe, deployment.clock)),
+    ]
     try:
         ready()
         await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -274,7 +290,8 @@ async def _serve(
         await deployment.sockets.stop(GRACE)
     finally:
         stopping.cancel()
-        renewing.cancel()
+        for task in keeping:
+            task.cancel()
         server.should_exit = True
         await serving
     log.info("server.stopped")

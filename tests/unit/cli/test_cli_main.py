@@ -9,6 +9,7 @@ from coder.cli import main as program
 from coder.cli.context import Globals
 from coder.cli.store import ConfigDir
 from coder.ids import Secret
+from coder.outbound import Outbound
 
 HEAVY = {"fastapi", "sqlalchemy", "pydantic", "structlog", "httpx2", "websockets", "google.protobuf", "asyncio", "rich"}
 
@@ -103,7 +104,8 @@ def test_settings_do_not_print_their_secrets(tmp_path):
     flags = Globals(
         url="http://x", url_source="flag", token=Secret("hush"), token_source="flag", config=ConfigDir(tmp_path),
         given_headers={"X-Key": "quiet"}, header_command="printf X-Key=still", version_warning=True,
-        disable_direct=False, map_ports=False, verbose=False, force_tty=False, no_color=False,
+        disable_direct=False, map_ports=False, outbound=Outbound(),
+        prefer_region=None, verbose=False, force_tty=False, no_color=False,
     )  # fmt: skip
     assert "hush" not in repr(flags)
     assert "quiet" not in repr(flags)

@@ -1,21 +1,26 @@
 """The pure parts of the server: versions, agent status, changes, sockets, maps."""
 
 import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Self
 
-import httpx2
 import pytest
 
 from coder.clock import FakeClock
 from coder.config import DerpSettings
 from coder.db.models import WorkspaceAgent
 from coder.errors import Closed
+from coder.outbound import Outbound, Proxies
 from coder.server import agent_status, api_version, changes, maps
 from coder.server.agent_status import Status
 from coder.server.problems import Problem
 from coder.server.run import derive_access_url, listen_address
 from coder.server.sockets import Sockets
+from coder.wire.proto.tailnet_pb2 import DERPMap
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 URL = "https://coder.example.com"
@@ -131,18 +136,22 @@ async def test_a_cancellation_from_elsewhere_is_not_swallowed():
     ],
 )
 def test_an_access_url_made_from_the_address(address: str, url: str):
-    assert derive_access_url(address) == url
+    assert derive_access_url(address, "http") == url
 
 
 @pytest.mark.parametrize(
     ("given", "address"), [("localhost:1", "127.0.0.1:1"), (":2", "0.0.0.0:2"), ("[::1]:3", "[::1]:3")]
 )
 def test_listening_addresses(given: str, address: str):
-    assert listen_address(given) == address
+    assert listen_address(given, "http-address") == address
+
+
+def recipe(settings: DerpSettings, stun_ports: tuple[int, ...]) -> maps.Recipe:
+    return maps.Recipe(settings=settings, access_url=URL, stun_ports=stun_ports, outbound=Outbound(proxies=Proxies()))
 
 
 async def test_the_map_has_the_embedded_region_and_both_stun_ports():
-    loaded = await maps.load(DerpSettings(), URL, (3478, 3479))
+    loaded = await maps.load(recipe(DerpSettings(), (3478, 3479)))
     regions = loaded.json()["Regions"]
     assert sorted(regions) == ["1000", "999"]
     assert regions["999"]["Nodes"][0]["STUNPort"] == 3478
@@ -157,7 +166,7 @@ MAP = f'{{"Regions": {{"1": {{"RegionID": 1, "RegionName": "One", "Nodes": [{NOD
 async def test_a_map_from_a_file(tmp_path: Path):
     (tmp_path / "map.json").write_text(MAP)
     settings = DerpSettings(enable=False, config_path=str(tmp_path / "map.json"))
-    assert (await maps.load(settings, URL, ())).region_names() == {1: "One"}
+    assert (await maps.load(recipe(settings, ()))).region_names() == {1: "One"}
 
 
 @pytest.mark.parametrize(
@@ -173,10 +182,10 @@ async def test_a_bad_map_file_gets_one_line(tmp_path: Path, content: str, words:
     (tmp_path / "map.json").write_text(content)
     settings = DerpSettings(config_path=str(tmp_path / "map.json"))
     if words is None:
-        assert 1 in (await maps.load(settings, URL, ())).region_names()
+        assert 1 in (await maps.load(recipe(settings, ()))).region_names()
         return
     with pytest.raises(maps.MapError, match=words) as refused:
-        await maps.load(settings, URL, ())
+        await maps.load(recipe(settings, ()))
     assert "\n" not in str(refused.value)
     assert refused.value.exit_code == 1
 
@@ -193,38 +202,96 @@ async def test_a_bad_map_file_gets_one_line(tmp_path: Path, content: str, words:
 )
 async def test_settings_that_give_no_map(settings: DerpSettings, words: str):
     with pytest.raises(maps.MapError, match=words):
-        await maps.load(settings, URL, ())
+        await maps.load(recipe(settings, ()))
 
 
-async def fetched(monkeypatch: pytest.MonkeyPatch, answer: httpx2.Response) -> maps.DerpMaps:
-    transport = httpx2.MockTransport(lambda _request: answer)
-    monkeypatch.setattr(maps, "_client", lambda: httpx2.AsyncClient(transport=transport))
-    return await maps.load(DerpSettings(enable=False, config_url="https://maps.example.com/map"), URL, ())
+class Web:
+    """Answers every request alike, on this machine."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        self.status, self.body = status, body
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/map"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = f"HTTP/1.1 {self.status} X\r\nContent-Length: {len(self.body)}\r\nLocation: http://127.0.0.1:1/\r\n\r\n"
+        writer.write(head.encode() + self.body)
+        with contextlib.suppress(ConnectionError):  # who has read enough leaves
+            await writer.drain()
+        writer.close()
 
 
-async def test_a_map_from_a_url(monkeypatch: pytest.MonkeyPatch):
-    assert (await fetched(monkeypatch, httpx2.Response(200, text=MAP))).region_names() == {1: "One"}
+def from_url(url: str) -> maps.Recipe:
+    return recipe(DerpSettings(enable=False, config_url=url), ())
+
+
+async def test_a_map_from_a_url():
+    async with Web(200, MAP.encode()) as web:
+        assert (await maps.load(from_url(web.url))).region_names() == {1: "One"}
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("status", "body", "words"),
     [
-        (httpx2.Response(404, text=MAP), "404"),
-        (httpx2.Response(302, headers={"Location": "http://169.254.169.254/"}), "302"),
-        (httpx2.Response(200, content=b" " * (maps.MAX_DOCUMENT + 1)), "larger than 4 MiB"),
-        (httpx2.Response(200, text="<html>"), "not JSON"),
+        (404, b"", "it answered 404"),
+        (302, b"", "it answered 302"),
+        (200, b" " * (maps.MAX_DOCUMENT + 1), "larger than 4 MiB"),
+        (200, b"<html>", "not JSON"),
     ],
 )
-async def test_a_url_that_gives_no_map(monkeypatch: pytest.MonkeyPatch, answer: httpx2.Response, words: str):
-    with pytest.raises(maps.MapError, match=words):
-        await fetched(monkeypatch, answer)
+async def test_a_url_that_gives_no_map(status: int, body: bytes, words: str):
+    async with Web(status, body) as web:
+        with pytest.raises(maps.MapError, match=words):
+            await maps.load(from_url(web.url))
 
 
 async def test_a_url_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch):
-    async def silent(_request: httpx2.Request) -> httpx2.Response:
-        raise httpx2.ReadTimeout("")
+    monkeypatch.setattr(maps, "FETCH_TIMEOUT", 0.01)
+    in_time = pytest.raises(maps.MapError, match="did not answer in time")
+    with socket.create_server(("127.0.0.1", 0)) as silent, in_time:
+        await maps.load(from_url(f"http://127.0.0.1:{silent.getsockname()[1]}/map"))
+    with pytest.raises(maps.MapError, match="no URL"):
+        await maps.load(from_url("ftp://maps.example.com/map"))
 
-    transport = httpx2.MockTransport(silent)
-    monkeypatch.setattr(maps, "_client", lambda: httpx2.AsyncClient(transport=transport))
-    with pytest.raises(maps.MapError, match="ReadTimeout"):
-        await maps.load(DerpSettings(config_url="https://maps.example.com/map"), URL, ())
+
+@contextlib.asynccontextmanager
+async def followed(made_of: maps.Recipe) -> AsyncIterator[tuple[FakeClock, AsyncIterator[DERPMap]]]:
+    loaded, clock = await maps.load(made_of), FakeClock()
+    following = asyncio.ensure_future(maps.follow(loaded, made_of, clock))
+    each = loaded.each()
+    await anext(each)
+    try:
+        yield clock, each
+    finally:
+        following.cancel()
+
+
+async def test_a_file_is_read_again_when_it_changes_and_what_cannot_be_used_changes_nothing(tmp_path: Path):
+    file = tmp_path / "map.json"
+    file.write_text(MAP)
+    async with followed(recipe(DerpSettings(enable=False, config_path=str(file)), ())) as (clock, each):
+        heard = asyncio.ensure_future(anext(each))
+        file.write_text("{")
+        await clock.advance(maps.LOOK_EVERY)
+        file.write_text(MAP.replace("One", "Another"))
+        await clock.advance(maps.LOOK_EVERY)
+        while not heard.done():  # a thread reads the file
+            await clock.advance(maps.LOOK_EVERY)
+        assert [region.region_name for region in heard.result().regions.values()] == ["Another"]
+
+
+async def test_a_url_is_asked_again_after_a_while():
+    async with Web(200, MAP.encode()) as web, followed(from_url(web.url)) as (clock, each):
+        heard = asyncio.ensure_future(anext(each))
+        web.body = MAP.replace("One", "Another").encode()
+        while not heard.done():
+            await clock.advance(maps.FETCH_EVERY)
+        assert [region.region_name for region in heard.result().regions.values()] == ["Another"]

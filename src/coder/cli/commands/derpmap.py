@@ -9,7 +9,7 @@ import click
 from coder.cli import output
 from coder.cli.context import Globals
 from coder.cli.options import output_option
-from coder.errors import CoderError, Malformed, Unreachable
+from coder.errors import CoderError, Malformed
 
 MAX_DOCUMENT = 4 << 20
 """Bytes of a document."""
@@ -25,14 +25,15 @@ def command() -> None:
 @command.command("validate")
 @click.argument("source", metavar="FILE|URL")
 @output_option("text", "json")
-def validate(*, source: str, form: str) -> None:
+@click.pass_obj
+def validate(flags: Globals, *, source: str, form: str) -> None:
     """Name every fault of a DERP map with its line, column and path; `-` reads standard input.
 
     Comments are allowed. Ends with status 1 if the map has faults, with 0 if it has only warnings.
     """
     from coder.wire.derpmap_check import check
 
-    faults = check(_read(source))
+    faults = check(_read(flags, source))
     errors = sum(not fault.warning for fault in faults)
     if form == "json":
         output.out(output.json_text([_as_json(fault) for fault in faults]))
@@ -56,10 +57,10 @@ def show(flags: Globals, *, source: str | None, form: str) -> None:
 
     if source is None:
         with flags.api() as api:
-            document: Any = api.call("GET", "/api/v2/workspaceagents/connection").get("derp_map")
+            document: Any = api.any_connection_info().get("derp_map")
         derp_map = derpmap_json.load(document)
     else:
-        derp_map = derpmap_json.loads(_read(source))
+        derp_map = derpmap_json.loads(_read(flags, source))
     if form == "json":
         output.out(output.json_text(derpmap_json.dump(derp_map)))
         return
@@ -95,9 +96,9 @@ def _as_json(fault: Any) -> dict[str, Any]:
     }
 
 
-def _read(source: str) -> str:
+def _read(flags: Globals, source: str) -> str:
     if source.startswith(("http://", "https://")):
-        document = _fetch(source)
+        document = flags.outbound.fetch(source, timeout=FETCH_TIMEOUT, limit=MAX_DOCUMENT)
     elif source == "-":
         document = sys.stdin.buffer.read(MAX_DOCUMENT + 1)
     else:
@@ -109,23 +110,3 @@ def _read(source: str) -> str:
         return document.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise Malformed(f"{source} is no text: byte {error.start} is not UTF-8") from None
-
-
-def _fetch(url: str) -> bytes:
-    """Fetch a document; proxies of the environment are used. Raises Unreachable."""
-    import ssl
-    import urllib.error
-    import urllib.request
-
-    import truststore
-
-    context = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    try:
-        with urllib.request.urlopen(url, timeout=FETCH_TIMEOUT, context=context) as answer:  # noqa: S310 - http(s) only
-            found: bytes = answer.read(MAX_DOCUMENT + 1)
-            return found
-    except urllib.error.HTTPError as error:
-        raise Unreachable(f"cannot fetch {url}: it answered {error.code}", remedy="Check the address.") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise Unreachable(f"cannot fetch {url}: {reason}", remedy="Check the address, and the proxy.") from None

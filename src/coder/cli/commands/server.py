@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from coder import config
+from coder.cli.context import Globals
 from coder.config import Option
 
 
@@ -37,7 +38,7 @@ def _click_option(option: Option) -> click.Option:
 
 
 def _run(*, config_file: str | None, write_config: bool, **flags: Any) -> None:
-    settings = config.load(flags=flags, path=config_file)
+    settings = config.load(flags=_outbound(flags), path=config_file)
     if write_config:
         click.echo(config.to_yaml(settings), nl=False)
         return
@@ -49,6 +50,16 @@ def _run(*, config_file: str | None, write_config: bool, **flags: Any) -> None:
     log.configure(style=settings.log.format, level=settings.log.level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(settings, announce=_announce))
+
+
+def _outbound(flags: dict[str, Any]) -> dict[str, Any]:
+    """Take the flags for outgoing connections that stand before the command, where they are not given again behind."""
+    outer = click.get_current_context().find_object(Globals)
+    if outer is None:
+        return flags
+    cert, key = outer.outbound.identity or (None, None)
+    given = {"ca_file": outer.outbound.ca_file, "client_tls_cert_file": cert, "client_tls_key_file": key}
+    return flags | {name: value for name, value in given.items() if flags.get(name) is None and value}
 
 
 def _announce(ready: Any) -> None:
