@@ -5,9 +5,10 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from coder.cli import errors
+from coder.cli import errors, shapes
 from coder.cli.api import Api, Json
 from coder.cli.errors import ApiError
+from coder.cli.shapes import Shape
 from coder.errors import NotFound
 from coder.ids import Secret
 
@@ -19,29 +20,25 @@ def _user(user: str, *rest: str) -> str:
     return "/".join(["/api/v2/users", *(quote(part, safe="") for part in (user, *rest))])
 
 
-def _list(api: Api, path: str, key: str, query: Mapping[str, Any]) -> list[Json]:
-    answer = api.call("GET", f"{path}?{urlencode(query)}")
-    found = answer.get(key) if isinstance(answer, dict) else None
-    if not isinstance(found, list):
-        raise errors.bad_answer(api.url)
-    return found
+def _list(api: Api, path: str, key: str, shape: Shape, query: Mapping[str, Any]) -> list[Json]:
+    return list(api.ask(f"{path}?{urlencode(query)}", {key: [shape]})[key])
 
 
 def users(api: Api, query: str) -> list[Json]:
     """Return the users a search finds."""
-    return _list(api, "/api/v2/users", "users", {"q": query})
+    return _list(api, "/api/v2/users", "users", shapes.USER, {"q": query})
 
 
 def user(api: Api, name: str) -> Json:
     """Return a user."""
-    return api.call("GET", _user(name))
+    return api.ask(_user(name), shapes.USER)
 
 
 def create_user(api: Api, *, username: str, email: str, name: str, password: Secret) -> Json:
     """Make a user, a member."""
     body = {"username": username, "email": email, "name": name, "password": password.reveal(), "login_type": "password"}
-    with_place = body | {"organization_ids": api.call("GET", "/api/v2/users/me").get("organization_ids") or []}
-    return api.call("POST", "/api/v2/users", with_place)
+    with_place = body | {"organization_ids": api.me().get("organization_ids") or []}
+    return api.checked(api.call("POST", "/api/v2/users", with_place), shapes.USER)
 
 
 def set_status(api: Api, name: str, verb: str) -> Json:
@@ -56,7 +53,7 @@ def delete_user(api: Api, name: str) -> None:
 
 def set_roles(api: Api, name: str, roles: Sequence[str]) -> Json:
     """Give a user exactly these roles."""
-    return api.call("PUT", _user(name, "roles"), {"roles": list(roles)})
+    return api.checked(api.call("PUT", _user(name, "roles"), {"roles": list(roles)}), shapes.USER)
 
 
 def set_password(api: Api, name: str, *, old: Secret, new: Secret) -> None:
@@ -76,10 +73,8 @@ def create_token(api: Api, name_of_user: str, *, name: str, lifetime: float, sco
 
 def tokens(api: Api, *, everyone: bool) -> list[Json]:
     """Return one's own tokens, or everybody's."""
-    found = api.call("GET", f"{_user('me', 'keys', 'tokens')}?include_all={str(everyone).lower()}")
-    if not isinstance(found, list):
-        raise errors.bad_answer(api.url)
-    return found
+    path = f"{_user('me', 'keys', 'tokens')}?include_all={str(everyone).lower()}"
+    return list(api.ask(path, [shapes.TOKEN]))
 
 
 def find_token(api: Api, text: str) -> Json:
@@ -89,7 +84,7 @@ def find_token(api: Api, text: str) -> Json:
         ways.insert(0, ("keys", "tokens", text))
     for way in ways:
         try:
-            return api.call("GET", _user("me", *way))
+            return api.ask(_user("me", *way), shapes.TOKEN)
         except ApiError as error:
             if error.code != HTTPStatus.NOT_FOUND:
                 raise
@@ -103,9 +98,10 @@ def remove_token(api: Api, token_id: str) -> None:
 
 def audit(api: Api, query: str, limit: int) -> list[Json]:
     """Return the newest entries of the audit log that a search finds."""
-    return _list(api, "/api/v2/audit", "audit_logs", {"q": query, "limit": limit, "offset": 0})
+    return _list(api, "/api/v2/audit", "audit_logs", shapes.AUDIT_LOG, {"q": query, "limit": limit, "offset": 0})
 
 
 def connections(api: Api, query: str, limit: int) -> list[Json]:
     """Return the newest connections that a search finds."""
-    return _list(api, "/api/v2/connectionlog", "connection_logs", {"q": query, "limit": limit, "offset": 0})
+    asked = {"q": query, "limit": limit, "offset": 0}
+    return _list(api, "/api/v2/connectionlog", "connection_logs", shapes.CONNECTION_LOG, asked)

@@ -1,11 +1,14 @@
 """What commands print: tables and JSON on stdout, everything meant for a person's eyes on stderr."""
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
+
+_LINES = re.compile(r"[^\n\t]+")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -17,27 +20,47 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def printable(text: str) -> str:
-    """Return the text with a ? for each sign that a terminal may act on; names come from other people."""
+    """Return the text with a ? for each sign that a terminal may act on; names come from other people.
+
+    Such are control characters, line breaks among them, and those that turn the direction of writing. Outside text
+    that stands in a line of ours passes through here: `out` and `note` let line breaks and tabs be.
+    """
     return text if text.isprintable() else "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
+def _harmless(text: str) -> str:
+    return text if text.isprintable() else _LINES.sub(lambda found: printable(found[0]), text)
+
+
 def json_text(value: Any) -> str:
-    """JSON as every command prints it: indented by two spaces, other scripts' letters as they are."""
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    """JSON as every command prints it: indented by two spaces, other scripts' letters as they are.
+
+    What a terminal may act on is escaped, also where JSON need not; it can only be inside of texts.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return text if text.isprintable() else _LINES.sub(lambda found: "".join(map(_escaped, found[0])), text)
 
 
-def out(text: str = "") -> None:
-    """Print a line of the command's result."""
-    click.echo(text)
+def _escaped(sign: str) -> str:
+    return sign if sign.isprintable() else json.dumps(sign)[1:-1]
 
 
-def note(text: str = "") -> None:
-    """Print a line for the person watching; scripts that read stdout never see it."""
-    click.echo(text, err=True)
+def out(text: str = "", *, before: str = "") -> None:
+    """Print a line of the command's result. `before` is our own, and may be coloured."""
+    click.echo(before + _harmless(text))
+
+
+def note(text: str = "", *, before: str = "", after: str = "") -> None:
+    """Print a line for the person watching; scripts that read stdout never see it.
+
+    `before` and `after` are our own, and may move a terminal's cursor.
+    """
+    click.echo(before + _harmless(text) + after, err=True)
 
 
 def hang(first: str, text: str, *, to_stderr: bool = False) -> str:
     """Put a text behind its first words, wrapped at the terminal's edge to hang below itself; unwrapped in a pipe."""
+    text = printable(text)
     stream = sys.stderr if to_stderr else sys.stdout
     if not stream.isatty():
         return f"{first}{text}".rstrip()

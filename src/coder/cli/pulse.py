@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coder.cli import output
 from coder.cli.options import format_duration
 from coder.cli.store import write_private
 from coder.cli.threads import in_thread
@@ -122,7 +123,7 @@ class LogFile:
 
     def write(self, text: str) -> None:
         """Add a line with the time in front."""
-        clean = "".join(sign if sign.isprintable() else "?" for sign in text)
+        clean = output.printable(text)
         with contextlib.suppress(OSError):
             os.write(
                 self._number, f"{datetime.now().astimezone().isoformat(timespec='milliseconds')} {clean}\n".encode()

@@ -3,17 +3,18 @@
 from datetime import UTC, datetime
 
 
-def parse(text: str | None) -> datetime | None:
-    """Read an RFC 3339 time; None for none, and for the zero time that stands for "never"."""
-    if not text or text.startswith("0001-"):
+def parse(text: object) -> datetime | None:
+    """Read an RFC 3339 time; None for what is none, and for the zero time that stands for "never"."""
+    if not isinstance(text, str) or text.startswith("0001-"):
         return None
     try:
-        return datetime.fromisoformat(text)
+        found = datetime.fromisoformat(text)
     except ValueError:
         return None
+    return found if found.tzinfo is not None else None
 
 
-def ago(text: str | None, now: datetime | None = None) -> str:
+def ago(text: object, now: datetime | None = None) -> str:
     """Say how long ago a time was: `12s ago`, `5m ago`, `3h ago`, `2d ago`; empty when there is none."""
     then = parse(text)
     if then is None:

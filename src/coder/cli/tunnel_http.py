@@ -45,7 +45,7 @@ async def get(node: "Node", address: str, path: str, patience: float) -> Any:
         raise PeerMisbehaved(f"the agent answered with status {status}")
     try:
         return json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise PeerMisbehaved("the agent's answer makes no sense") from None
 
 

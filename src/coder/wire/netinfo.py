@@ -66,9 +66,9 @@ def load(value: Any) -> NetInfo:
         have_port_map=found.get("HavePortMap") is True,
         preferred_derp=home if isinstance(home, int) and not isinstance(home, bool) else 0,
         derp_latency={
-            str(region): float(seconds)
+            str(region): seconds
             for region, seconds in (latencies.items() if isinstance(latencies, dict) else ())
-            if isinstance(seconds, int | float)
+            if isinstance(seconds, float) or type(seconds) is int
         },
     )
 

@@ -81,7 +81,7 @@ def command(flags: Globals, /, **given: Any) -> int:
         previous = sshconfig.read(old[slice(*place)]) if place is not None else None
         options = _options(flags, previous, given)
         with flags.api() as api:
-            server = sshconfig.server_values(api.call("GET", "/api/v2/deployment/ssh") or {})
+            server = sshconfig.server_values(api.ssh_config())
             example = None if given["dry_run"] else _example(api)
         section = sshconfig.make(
             options,
@@ -155,12 +155,12 @@ def _change(flags: Globals, path: Path, old: str, new: str, given: Any) -> int:
 
 def _show(old: list[str], new: list[str], before: str, after: str, *, to_stderr: bool = False) -> None:
     for line in difflib.unified_diff(old, new, before, after, lineterm=""):
-        click.echo("".join(sign if sign.isprintable() or sign == "\t" else "?" for sign in line), err=to_stderr)
+        (output.note if to_stderr else output.out)(line)
 
 
 def _example(api: Any) -> str | None:
     """Name one of the user's workspaces."""
-    with contextlib.suppress(CoderError, KeyError):
+    with contextlib.suppress(CoderError, IndexError):
         return sshconfig.host_part(str(api.workspaces("owner:me")[0]["name"]))
     return None
 

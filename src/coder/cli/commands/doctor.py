@@ -55,7 +55,7 @@ def _tell(stage: "Stage", *, colour: bool) -> None:
     sign, hue = SIGNS[stage.status]
     took = f" ({format_latency(stage.seconds)})" if stage.seconds is not None else ""
     text = output.hang(" " * (INDENT + 2), (stage.text or "not tried") + took).lstrip()
-    output.out(f"{click.style(sign, fg=hue) if colour else sign} {stage.name.ljust(INDENT)}{text}")
+    output.out(f" {stage.name.ljust(INDENT)}{text}", before=click.style(sign, fg=hue) if colour else sign)
     if stage.remedy:
         output.out(output.hang(" " * (INDENT + 2), stage.remedy))
 

@@ -244,7 +244,7 @@ class Screen:
         """Say something, above the table."""
         drawn = self._drawn
         self._clear()
-        output.note("".join(sign if sign.isprintable() else "?" for sign in text))
+        output.note(output.printable(text))
         self._draw(drawn)
 
     async def watch(self) -> None:

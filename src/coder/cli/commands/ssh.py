@@ -239,7 +239,8 @@ class _Run:
             return code
 
         def say(text: str) -> None:
-            output.note(f"\r\n{text}\r" if session.terminal else text)
+            raw = session.terminal is not None
+            output.note(output.printable(text), before="\r\n" if raw else "", after="\r" if raw else "")
 
         if not session.backwards:
             return await self._reach(run, say)
