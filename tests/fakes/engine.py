@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import json
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Self
@@ -19,6 +20,7 @@ from coder.dataplane.engine import (
     SelfChanged,
     SpeedtestResult,
 )
+from coder.errors import Malformed
 
 KEY = "nodekey:" + "1a" * 32
 DISCO = "discokey:" + "2b" * 32
@@ -74,6 +76,8 @@ class FakeNode:
         self._serving: set[asyncio.Task[None]] = set()
 
     def set_map(self, derp_map_json: str) -> None:
+        if any(int(region) >= 2**16 for region in json.loads(derp_map_json)["Regions"]):
+            raise Malformed("there is no such region", where="DERP map")
         self.maps.append(derp_map_json)
 
     def set_peers(self, peers: Sequence[Peer]) -> None:

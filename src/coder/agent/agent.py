@@ -186,7 +186,9 @@ class Agent:
             environ=os.environ,
         )
         if services.sessions is None:
-            services.sessions = Sessions(shell.host_seed(manifest), policy, self._clock, self._note_connection)
+            services.sessions = Sessions(
+                shell.host_seed(self._settings.token), policy, self._clock, self._note_connection
+            )
         else:
             services.sessions.set_policy(policy)
 

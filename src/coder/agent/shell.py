@@ -1,13 +1,14 @@
 """The workspace's shell: what SSH sessions run, where, with which environment, and what the server is told of them."""
 
 import getpass
-import hashlib
+import hmac
 import os
 import pwd
 from collections.abc import Mapping
 from pathlib import Path
 
 from coder.dataplane.ssh import SshPolicy
+from coder.ids import Secret
 from coder.wire.proto import agent_pb2 as pb
 
 FALLBACK_SHELL = "/bin/sh"
@@ -34,10 +35,14 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def host_seed(manifest: pb.Manifest) -> bytes:
-    """Return what the host key is made from: clients see the same key for every agent of this name."""
-    names = (manifest.owner_username, manifest.workspace_name, manifest.agent_name)
-    return hashlib.sha256(repr(("coder ssh host key", *names)).encode()).digest()
+def host_seed(token: Secret) -> bytes:
+    """Return the 32 bytes the host key is made from: as secret as the agent's token, and the same while it lasts.
+
+    That is enough: the token has 122 random bits, and whoever holds it can be the agent anyway. The server keeps its
+    plain SHA-256 alone, from which this cannot be computed. A workspace made anew has a new token and so a new key;
+    clients know the machine by its end of the tunnel, for which the server vouches.
+    """
+    return hmac.digest(token.reveal().encode(), b"coder ssh host key", "sha256")
 
 
 def policy(

@@ -32,7 +32,17 @@ from coder.dataplane.values import (
     SelfChanged,
     SpeedtestResult,
 )
-from coder.errors import Closed, CoderError, Misuse, NotFound, PeerMisbehaved, StreamReset, TimedOut, Unreachable
+from coder.errors import (
+    Closed,
+    CoderError,
+    Malformed,
+    Misuse,
+    NotFound,
+    PeerMisbehaved,
+    StreamReset,
+    TimedOut,
+    Unreachable,
+)
 from coder.outbound import Proxy
 
 if TYPE_CHECKING:
@@ -224,10 +234,13 @@ class Node:
         """Replace the DERP map, given as JSON with the field names of the map's specification.
 
         Raises:
-            ValueError: it is not such a map.
+            Malformed: it is not such a map, or has numbers out of their range; the old one stays.
 
         """
-        self._native.set_map(self._number, derp_map_json)
+        try:
+            self._native.set_map(self._number, derp_map_json)
+        except ValueError as error:
+            raise Malformed(str(error), where="DERP map") from None
 
     def set_peers(self, peers: Sequence[Peer]) -> None:
         """Replace the set of peers; unchanged ones keep their sessions.

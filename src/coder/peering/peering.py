@@ -10,7 +10,7 @@ Node, peers and established tunnels live as long as the `Peering`; sessions come
 import asyncio
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, assert_never
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from coder.peering.portmapping import PortMapping
 
 SERVICE = "/coder.tailnet.v2.Tailnet/"
+
+_MOST_READY = 64
+"""Peers that one request calls ready; coordinators refuse more."""
 
 FIRST_RETRY, LAST_RETRY = 0.05, 10.0
 """Seconds between two dials of a client, at first and at most."""
@@ -147,13 +150,13 @@ class Peering:
         """Use other relays. The embedded ones are looked for where the server itself is. Raises Malformed."""
         moved = derpmap.rewrite_embedded(derp_map, self._url)
         if not derpmap.same(moved, self._map):
-            self._map = moved
             self.node.set_map(json.dumps(derpmap_json.dump(moved)))
 
     def set_block_direct(self, block: bool) -> None:
         """Allow direct paths, or forbid them from now on."""
         if block != self._block_direct:
             self._block_direct = block
+            self._map = moved
             self.node.set_block_direct(block)
             self._announce()
             if not block:
@@ -338,9 +341,7 @@ class Peering:
                     if peers:
                         self.introduced.set()
                 case SendReady(ids):
-                    if self._outbox is not None:
-                        ready = [pb.CoordinateRequest.ReadyForHandshake(id=one.bytes) for one in ids]
-                        self._outbox.put_nowait(pb.CoordinateRequest(ready_for_handshake=ready))
+                    self._say_ready(ids)
                 case Wake(at):
                     self._arm(at)
                 case _:
@@ -357,6 +358,13 @@ class Peering:
 
 
 @dataclass(frozen=True, slots=True)
+    def _say_ready(self, ids: Sequence[UUID]) -> None:
+        if self._outbox is None:
+            return
+        ready = [pb.CoordinateRequest.ReadyForHandshake(id=one.bytes) for one in ids]
+        for first in range(0, len(ready), _MOST_READY):
+            self._outbox.put_nowait(pb.CoordinateRequest(ready_for_handshake=ready[first : first + _MOST_READY]))
+
 class CoordinatorError:
     """An event: the coordinator complains, for instance about who may talk to whom."""
 

@@ -255,6 +255,16 @@ async def test_a_manifest_that_makes_no_sense_is_no_crash():
         assert not task.done()
 
 
+async def test_a_map_with_regions_that_cannot_be_is_no_crash():
+    async with running(lambda lab: lab.server.manifest.derp_map.regions[2**16].SetInParent()) as (lab, task):
+        await lab.clock.advance(1)
+        assert lab.server.dials > 1
+        assert not task.done()
+        lab.server.manifest.derp_map.CopyFrom(map_message())
+        await lab.clock.advance(20)
+        assert len(lab.node.maps) == 1
+
+
 async def test_stopping_takes_leave_in_order():
     async with running() as (lab, task):
         lab.agent.stop()

@@ -1,15 +1,18 @@
 """What SSH sessions of an agent find, and what the server hears of them."""
 
+import hashlib
 import os
 import pwd
 import socket
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 
 from coder.agent import sessions, shell
 from coder.clock import FakeClock
 from coder.dataplane.ssh import SshBegan, SshEnded, SshPolicy
+from coder.ids import Secret
 from coder.wire.proto import agent_pb2 as pb
 
 CONNECT, DISCONNECT = pb.Connection.Action.CONNECT, pb.Connection.Action.DISCONNECT
@@ -109,14 +112,11 @@ def test_the_message_of_the_day_is_hushed_by_its_file(home):
     assert policy(given).motd is None
 
 
-def test_the_host_key_belongs_to_the_agents_name():
-    assert shell.host_seed(manifest()) == shell.host_seed(manifest(directory="/x"))
-    others = [{"agent_name": "b"}, {"workspace_name": "b"}, {"owner_username": "b"}]
-    seeds = {shell.host_seed(manifest(**other)) for other in ({}, *others)}
-    assert len(seeds) == 4
+def test_the_host_key_belongs_to_the_agents_token():
+    seeds = {shell.host_seed(Secret(str(UUID(int=number)))) for number in (1, 2, 2)}
+    assert len(seeds) == 2
     assert {len(seed) for seed in seeds} == {32}
-    joined = manifest(owner_username="ann', 'dev", workspace_name="")
-    assert shell.host_seed(joined) not in seeds
+    assert hashlib.sha256(str(UUID(int=1)).encode()).digest() not in seeds
 
 
 class Server:

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from coder.dataplane.engine import Engine, NetworkReport, NodeSettings, Peer, SelfChanged
-from coder.errors import Closed
+from coder.errors import Closed, Malformed
 
 ADDRESSES = ("fd7a:115c:a1e0::1", "fd7a:115c:a1e0::2")
 PATIENCE = 20
@@ -35,6 +35,13 @@ async def test_granted_endpoints_are_told_first(engine):
     assert len(event.endpoints) > 1
     with pytest.raises(ValueError, match="not a socket address"):
         node.set_mapped(["router"])
+
+
+@pytest.mark.parametrize("region", ["65536", "-1", "x"])
+async def test_a_map_that_is_none_is_malformed(engine, region):
+    node = engine.node(NodeSettings(addresses=ADDRESSES[:1]), quiet)
+    with pytest.raises(Malformed, match="DERP map"):
+        node.set_map(json.dumps({"Regions": {region: {"RegionID": 1, "Nodes": []}}}))
 
 
 async def test_ports_of_the_sockets_are_told(engine):

@@ -13,6 +13,7 @@ from coder.dataplane.engine import NetworkChanged, NodeSettings
 from coder.errors import Unreachable, UpgradeRefused
 from coder.peering import Client, Host, Peering
 from coder.rpc.client import RpcClient
+from coder.tailnet.addresses import client_address
 from coder.wire.proto import tailnet_pb2 as pb
 
 URL = "http://127.0.0.1:3000"
@@ -137,6 +138,19 @@ async def test_an_agent_configures_a_client_before_it_says_ready():
         [ready] = lab.coordinator.requests[1].ready_for_handshake
         assert ready.id == CLIENT_ID.bytes
         assert len(lab.node.peers[0]) == 1
+
+
+async def test_an_agent_says_of_many_clients_that_they_are_ready_in_several_requests():
+    clients = [UUID(int=number, version=4) for number in range(1, 131)]
+    async with following(Host(AGENT_ID)) as (lab, _):
+        every = [Update(id=each.bytes, node=node_message(), kind=Update.NODE) for each in clients]
+        for one in every:
+            one.node.key = b"np" + one.id * 2
+            one.node.addresses[0] = one.node.allowed_ips[0] = str(client_address(UUID(bytes=one.id))) + "/128"
+        await lab.coordinator.say(pb.CoordinateResponse(peer_updates=every))
+        told = [[each.id for each in request.ready_for_handshake] for request in lab.coordinator.requests]
+        assert [len(ids) for ids in told] == [64, 64, 2]
+        assert [each for ids in told for each in ids] == [each.bytes for each in clients]
 
 
 async def test_a_session_that_lives_outlasts_a_move():
