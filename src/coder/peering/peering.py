@@ -151,12 +151,12 @@ class Peering:
         moved = derpmap.rewrite_embedded(derp_map, self._url)
         if not derpmap.same(moved, self._map):
             self.node.set_map(json.dumps(derpmap_json.dump(moved)))
+            self._map = moved
 
     def set_block_direct(self, block: bool) -> None:
         """Allow direct paths, or forbid them from now on."""
         if block != self._block_direct:
             self._block_direct = block
-            self._map = moved
             self.node.set_block_direct(block)
             self._announce()
             if not block:
@@ -347,6 +347,13 @@ class Peering:
                 case _:
                     assert_never(action)
 
+    def _say_ready(self, ids: Sequence[UUID]) -> None:
+        if self._outbox is None:
+            return
+        ready = [pb.CoordinateRequest.ReadyForHandshake(id=one.bytes) for one in ids]
+        for first in range(0, len(ready), _MOST_READY):
+            self._outbox.put_nowait(pb.CoordinateRequest(ready_for_handshake=ready[first : first + _MOST_READY]))
+
     def _arm(self, at: float | None) -> None:
         if self._timer is not None and self._timer is not asyncio.current_task():
             self._timer.cancel()
@@ -358,13 +365,6 @@ class Peering:
 
 
 @dataclass(frozen=True, slots=True)
-    def _say_ready(self, ids: Sequence[UUID]) -> None:
-        if self._outbox is None:
-            return
-        ready = [pb.CoordinateRequest.ReadyForHandshake(id=one.bytes) for one in ids]
-        for first in range(0, len(ready), _MOST_READY):
-            self._outbox.put_nowait(pb.CoordinateRequest(ready_for_handshake=ready[first : first + _MOST_READY]))
-
 class CoordinatorError:
     """An event: the coordinator complains, for instance about who may talk to whom."""
 
