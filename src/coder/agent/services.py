@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from coder.agent.node import SSH, SSH_STANDARD
-from coder.dataplane.engine import Incoming, PathChanged, RelayProblem
+from coder.dataplane.engine import Incoming, PathChanged, RelayProblem, SelfChanged
 from coder.peering import PortMapped
 from coder.tailnet.sides import NOTHING
 
@@ -29,6 +29,7 @@ class Services:
         """Set once the node exists; what the report on the connection is made from."""
         self.sessions: Sessions | None = None
         """Set once the agent knows what its shell is like."""
+        self._home = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def on_event(self, event: object) -> None:
@@ -38,6 +39,9 @@ class Services:
                 self.sessions.serve(event.stream, event.source)
             case Incoming():
                 self._accept(event)
+            case SelfChanged() if event.home not in {0, self._home} and self.peering is not None:
+                self._home = event.home
+                log.info("home.chosen", why=self.peering.why_home())
             case PathChanged():
                 place = event.path.endpoint or f"region {event.path.region}"
                 log.debug("path.changed", peer=event.peer[:16], kind=event.path.kind, via=place)

@@ -21,7 +21,7 @@ from coder.errors import NotFound, TimedOut, Unreachable
 
 if TYPE_CHECKING:
     from coder.cli.api import Api
-    from coder.dataplane.engine import Engine, Path, Pong
+    from coder.dataplane.engine import Engine, Path, Pong, SelfChanged
     from coder.peering import Dial, Peering
     from coder.rpc.channel import Channel
     from coder.wire.derpmap import DerpMap
@@ -31,6 +31,9 @@ AGENT_POLL = 0.5
 
 GOODBYE = 0.2
 """Seconds the command waits for the server to close the socket; what is left of it then ends with the process."""
+
+REFUSAL = 2.0
+"""Seconds after the loss of a stream in which the server may say that it was its doing."""
 
 API_VERSION = "2.0"
 """Version of the coordination calls: the lowest there is, so that no server is too old."""
@@ -102,6 +105,13 @@ class Connection:
             self._reached = self._loop.time()
         return latency
 
+    async def raise_refusal(self) -> None:
+        """Raise what ended the introduction for good, unless the server says no such thing now."""
+        if self.following is not None:
+            done, _ = await asyncio.wait({self.following}, timeout=REFUSAL)
+            for following in done:
+                following.result()
+
     async def ping(self, patience: float) -> "Pong":
         """Send one disco ping. Raises TimedOut, also when the agent has left."""
         try:
@@ -140,6 +150,9 @@ class Watch:
         """Regions reached by WebSocket, with the reason."""
         self.log: Callable[[str], None] = lambda _text: None
         """Hears all of it, for a session's own log."""
+        self.why_home: Callable[[], str] | None = None
+        """Says why the home is what it is; set by who knows the map."""
+        self._told_home = 0
         self._verbose = verbose
 
     def on_event(self, event: object) -> None:
@@ -152,6 +165,7 @@ class Watch:
                 self.forced_websocket = event.forced_websocket
                 if event.home:
                     self.home.set()
+                    self._tell_home(event)
                 return
             case RelayProblem():
                 self.problem = f"relay of region {event.region}: {event.text}"
@@ -166,6 +180,11 @@ class Watch:
             case _:
                 return
         self._tell(self.problem)
+
+    def _tell_home(self, event: "SelfChanged") -> None:
+        if event.home != self._told_home and self.why_home is not None:
+            self._told_home = event.home
+            self._tell(f"home: {self.why_home()}")
 
     def _tell(self, text: str) -> None:
         self.log(text)
@@ -265,6 +284,8 @@ async def introduced(
     except BaseException:
         await _abandon(first)
         raise
+    if flags.prefer_region:
+        _require_region(relays, flags.prefer_region)
     rules = Rules(
         client_flag=flags.disable_direct,
         server_blocks=bool(info.get("disable_direct_connections")),
@@ -282,6 +303,7 @@ async def introduced(
     )
     watch = Watch(verbose=flags.verbose)
     peering = Peering(engine, settings, Client(agent), url=api.url, on_event=watch.on_event, map_ports=flags.map_ports)
+    watch.why_home = peering.why_home
     connection = Connection(name, str(agent_address(agent)), peering, watch, rules)
     try:
         peering.set_map(relays)
@@ -304,6 +326,14 @@ async def _end(connection: Connection, first: "asyncio.Task[Channel]") -> None:
         else:
             await _abandon(first)
         connection.peering.close()
+
+
+def _require_region(relays: "DerpMap", wanted: str) -> None:
+    """Raise NotFound when no relay region goes by that name."""
+    from coder.tailnet import home
+
+    if home.find(relays, wanted) is None:
+        raise errors.no_such_region(wanted, [one.code or str(one.id) for one in home.relays(relays)])
 
 
 def relay_map(url: str, info: Any) -> "DerpMap":

@@ -21,12 +21,12 @@ from coder.dataplane.engine import NetworkChanged, NodeSettings, Peer, SelfChang
 from coder.errors import CoderError
 from coder.ids import DiscoKey, NodeKey
 from coder.peering.backoff import Backoff
-from coder.peering.dialing import Dial, is_permanent, refuses_resume_token
+from coder.peering.dialing import Dial, is_permanent, refuses_resume_token, takes_right_away
 from coder.peering.moves import Moves
 from coder.peering.resume import ResumeToken
 from coder.peering.tasks import until_one_ends
 from coder.rpc.client import RpcClient, RpcStream
-from coder.tailnet import derpmap
+from coder.tailnet import derpmap, home
 from coder.tailnet.addresses import node_id
 from coder.tailnet.peers import Action, PeerConfig, Peers, SendReady, SetPeers, Wake
 from coder.tailnet.portmap.report import PortMapReport
@@ -109,6 +109,7 @@ class Peering:
         self._addresses = tuple(map(IPv6Address, settings.addresses))
         self._number = node_id(role.agent) if isinstance(role, Host) else self._rng.getrandbits(63)
         self._block_direct = settings.block_direct
+        self._prefer_region = settings.prefer_region
         self._map = DerpMap()
         self._self = SelfChanged(home=0, latencies={}, endpoints=(), forced_websocket={})
         self._record: pb.Node | None = None
@@ -146,9 +147,13 @@ class Peering:
             port_mapping=self._mapping.report() if self._mapping is not None else PortMapReport(),
         )
 
+    def why_home(self) -> str:
+        """Say which region is home and why, in one line."""
+        return home.why(self._map, self._self.home, home.by_region(self._self.latencies), self._prefer_region)
+
     def set_map(self, derp_map: DerpMap) -> None:
         """Use other relays. The embedded ones are looked for where the server itself is. Raises Malformed."""
-        moved = derpmap.rewrite_embedded(derp_map, self._url)
+        moved = home.pinned(derpmap.rewrite_embedded(derp_map, self._url), self._prefer_region)
         if not derpmap.same(moved, self._map):
             self.node.set_map(json.dumps(derpmap_json.dump(moved)))
             self._map = moved
@@ -213,7 +218,8 @@ class Peering:
     async def follow(self, dial: Dial) -> None:
         """Be introduced, and again whenever the connection ends; returns only by an error or by being cancelled.
 
-        Raises what the first dial came to if trying again would not help; once there was a success, all is retried.
+        Raises what the first dial came to if trying again would not help. Once there was a success, all is retried but
+        the server's own word that we may not be here any more.
         """
         backoff = Backoff(FIRST_RETRY, LAST_RETRY, self._rng)
         reached = False
@@ -228,7 +234,8 @@ class Peering:
                 if refuses_resume_token(error) and self._resume.get() is not None:
                     self._resume.forget()
                     continue
-                if not reached and is_permanent(error):
+                if takes_right_away(error) if reached else is_permanent(error):
+                    self.drop_peers()
                     raise
             if self._heard:
                 backoff.reset()
@@ -258,6 +265,10 @@ class Peering:
             self._outbox = None
             self._over.set()
             self._act(self._peers.coordination_lost(self._clock.monotonic()))
+
+    def drop_peers(self) -> None:
+        """End all tunnels: the server refuses us, so nobody may use them any more."""
+        self._act(self._peers.drop_all(self._clock.monotonic()))
 
     async def leave(self) -> None:
         """Give the router its port back, and say goodbye in the running session, if any."""

@@ -354,12 +354,19 @@ def nodes(network):
     return network.engines[0].nodes if network.engines else []
 
 
+def test_a_region_that_is_not_there_cannot_be_asked_for(coder, network):
+    run = coder("--prefer-region", "fra", "ping", "dev", "-n", "1")
+    assert (run.code, run.err) == (1, "error: there is no relay region 'fra'. For --prefer-region there are: coder.\n")
+
+
 def test_netcheck_has_the_protocols_shape(coder, network):
     run = coder("netcheck")
     assert run.code == 0, run.err
-    assert run.err == "Gathering a network report. This may take a few seconds...\n"
+    why = "region 999 (coder), 1.0 ms: the only one with a relay"
+    assert run.err == f"Gathering a network report. This may take a few seconds...\nHome: {why}.\n"
     found = json.loads(run.out)
     derp = found["derp"]
+    assert found["home"] == why
     assert (derp["severity"], derp["healthy"], derp["warnings"]) == ("ok", True, [])
     assert derp["netcheck"]["RegionLatency"] == {"999": 1_000_000}
     assert derp["netcheck"]["GlobalV4"] == "203.0.113.7:41641"

@@ -31,12 +31,16 @@ async def _report(flags: Globals) -> dict[str, Any]:
     from coder.cli.relaycheck import Rules
     from coder.cli.threads import in_thread
     from coder.dataplane.engine import Engine
-    from coder.tailnet import derpmap
+    from coder.tailnet import derpmap, home
 
     with flags.api() as api:
         info = await in_thread(api.any_connection_info)
-        relays = derpmap.rewrite_embedded(relay_map(api.url, info), api.url)
+        relays = home.pinned(derpmap.rewrite_embedded(relay_map(api.url, info), api.url), flags.prefer_region)
         rules = Rules.of(flags, api.url, force_websockets=bool(info.get("derp_force_websockets")))
     async with Engine() as engine:
         derp = await health.derp_report(engine, relays, rules, PATIENCE)
-    return {"derp": derp, "interfaces": interface_report(await asyncio.to_thread(interfaces))}
+    found = derp["netcheck"] or {"PreferredDERP": 0, "RegionLatency": {}}
+    latencies = {int(region): nanoseconds / 1e9 for region, nanoseconds in found["RegionLatency"].items()}
+    why = home.why(relays, found["PreferredDERP"], latencies, flags.prefer_region)
+    output.note(f"Home: {why}.")
+    return {"derp": derp, "home": why, "interfaces": interface_report(await asyncio.to_thread(interfaces))}

@@ -1,0 +1,80 @@
+"""Which region is home, as people ask for it and as they are told.
+
+A node goes by latency times a factor of the map. A wish is a factor so small that the region wins whenever it answers;
+where it does not, the nearest other one is home.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from coder.wire.derpmap import DerpMap, Region
+
+PIN: Final = 1e-6
+"""The factor that is a wish. Nodes then move at once, without the margin they otherwise ask for."""
+
+
+def relays(derp_map: DerpMap) -> list[Region]:
+    """Return the regions that can be home."""
+    return [one for one in derp_map.regions.values() if not all(node.stun_only for node in one.nodes)]
+
+
+def find(derp_map: DerpMap, wanted: str) -> Region | None:
+    """Return the region with a relay that goes by that id, code or name."""
+    words = wanted.strip().lower()
+    keys = (lambda one: str(one.id), lambda one: one.code.lower(), lambda one: one.name.lower())
+    return next((one for key in keys for one in relays(derp_map) if key(one) == words), None)
+
+
+def pinned(derp_map: DerpMap, wanted: str | None) -> DerpMap:
+    """Return the map with the wish in it; the same map where nothing is wished or no region goes by that name."""
+    region = find(derp_map, wanted) if wanted else None
+    if region is None:
+        return derp_map
+    scores = {**derp_map.home_scores, region.id: PIN}
+    return DerpMap(regions=derp_map.regions, home_scores=scores, omit_default_regions=derp_map.omit_default_regions)
+
+
+def by_region(latencies: Mapping[str, float]) -> dict[int, float]:
+    """Return the best of both families by region, from what a node tells by `<region>-v4` and `-v6`."""
+    best: dict[int, float] = {}
+    for key, seconds in latencies.items():
+        region, _, _family = key.partition("-")
+        if region.isdecimal():
+            best[int(region)] = min(seconds, best.get(int(region), seconds))
+    return best
+
+
+def why(derp_map: DerpMap, home: int, latencies: Mapping[int, float], wanted: str | None) -> str:
+    """Say which region is home and why, in one line without a full stop. `latencies` are seconds by region."""
+    region = derp_map.regions.get(home)
+    if region is None:
+        return "no region: no relay answers" if home == 0 else f"region {home}, which the map has no more"
+    named = f"{_name(region)}{_ms(latencies.get(home))}"
+    asked = find(derp_map, wanted) if wanted else None
+    if asked is not None and asked.id == home:
+        return f"{named}: it was asked for"
+    if wanted:
+        lost = f"{wanted!r} was asked for, but {'does not answer' if asked is not None else 'is not in the map'}"
+        return f"{named}: {lost}"
+    others = sorted((latencies[one.id], one.id) for one in relays(derp_map) if one.id != home and one.id in latencies)
+    if len(relays(derp_map)) == 1:
+        return f"{named}: the only one with a relay"
+    if home not in latencies:
+        return f"{named}: its relay was the first to answer"
+    if not others:
+        return f"{named}: no other one answers"
+    seconds, next_best = others[0]
+    other = f"{_name(derp_map.regions[next_best])}{_ms(seconds)}"
+    if latencies[home] <= seconds:
+        return f"{named}: the nearest; next is {other}"
+    if derp_map.home_scores:
+        return f"{named}: as the map weighs them; {other} is nearer"
+    return f"{named}: {other} is nearer, but not by enough"
+
+
+def _name(region: Region) -> str:
+    return f"region {region.id} ({region.code or region.name})"
+
+
+def _ms(seconds: float | None) -> str:
+    return "" if seconds is None else f", {seconds * 1e3:.0f} ms" if seconds >= 0.01 else f", {seconds * 1e3:.1f} ms"
