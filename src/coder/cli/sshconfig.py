@@ -24,24 +24,19 @@ _PLAIN = re.compile(r"[A-Za-z0-9_@+:,./%-]+")
 
 _BLOCK_STARTERS = frozenset({"host", "match"})
 """They would end our block: what follows would hold for other hosts."""
-_RUNNERS = frozenset(
-    {
-        "include",
-        "proxycommand",
-        "proxyjump",
-        "localcommand",
-        "permitlocalcommand",
-        "knownhostscommand",
-        "pkcs11provider",
-        "securitykeyprovider",
-        "xauthlocation",
-        "identityagent",
-        "controlpath",
-        "controlmaster",
-        "smartcarddevice",
-    }
-)
-"""They make OpenSSH run, load or open something on this machine: the user may say so, a server may not."""
+_OF_SERVER = {
+    **dict.fromkeys(
+        (
+            "addressfamily", "compression", "connectionattempts", "connecttimeout", "loglevel", "port", "requesttty",
+            "serveralivecountmax", "serveraliveinterval", "stricthostkeychecking", "tcpkeepalive", "user",
+        ),
+        re.compile(r"[A-Za-z0-9_.-]*"),
+    ),
+    "userknownhostsfile": re.compile(r"(?:/dev/null)?"),
+    "setenv": re.compile(r"CODER_[A-Z0-9_]*=[A-Za-z0-9_@+:,./-]*"),
+}  # fmt: skip
+"""What a server may set, and to what: nothing that runs, loads, forwards or reads something on this machine. OpenSSH
+gets new options of that kind, so only those known to be harmless pass; the user may set any."""
 
 
 FILES = ("ca-file", "client-tls-cert-file", "client-tls-key-file")
@@ -86,27 +81,32 @@ class Server:
     prefix: str
     suffix: str
     options: Mapping[str, str]
+    refused: tuple[str, ...] = ()
+    """What it wants and may not have, as `key=value`."""
 
 
 def server_values(answer: Mapping[str, object]) -> Server:
-    """Check what a server says; nothing in it may reach beyond our hosts or run a program here.
+    """Take what a server says; nothing in it may reach beyond our hosts or run a program here.
 
     Raises:
-        Malformed: it tries to.
+        Malformed: its host names try to, or its options are none.
 
     """
     options = answer.get("ssh_config_options") or {}
     if not isinstance(options, Mapping):
         raise Malformed("these are no options", where="ssh_config_options")
-    for key, value in options.items():
-        name, _ = split_option(f"{key}={value}")
-        if name != str(key).lower() or name in _RUNNERS:
-            raise Malformed(f"the server may not set the SSH option {str(key)[:64]!r}", where="ssh_config_options")
+    wanted = {str(key): str(value) for key, value in options.items()}
     return Server(
         prefix=host_part(str(answer.get("hostname_prefix") or "")),
         suffix=host_part(str(answer.get("hostname_suffix") or "")),
-        options={str(key): str(value) for key, value in options.items()},
+        options={key: value for key, value in wanted.items() if _harmless(key, value)},
+        refused=tuple(f"{key[:64]}={value[:64]}" for key, value in wanted.items() if not _harmless(key, value)),
     )
+
+
+def _harmless(key: str, value: str) -> bool:
+    allowed = _OF_SERVER.get(key.lower())
+    return allowed is not None and allowed.fullmatch(value) is not None
 
 
 def host_part(text: str) -> str:

@@ -2,6 +2,7 @@ import shutil
 import subprocess
 
 import pytest
+from fakes.server import workspace
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -142,6 +143,17 @@ def test_names_of_the_server_cannot_become_patterns_or_lines(name):
         ("LocalCommand", "evil"),
         ("KnownHostsCommand", "evil"),
         ("Include", "/tmp/x"),
+        ("ForwardAgent", "yes"),
+        ("RemoteCommand", "evil"),
+        ("LocalForward", "80 x:80"),
+        ("SendEnv", "*"),
+        ("IdentityFile", "~/.ssh/id"),
+        ("UserKnownHostsFile", "~/.ssh/known_hosts"),
+        ("SetEnv", "LD_PRELOAD=/tmp/x"),
+        ("SetEnv", "CODER_A=1 LD_PRELOAD=/tmp/x"),
+        ("User", "%h"),
+        ("User", "a b"),
+        ("Port", "22 # x"),
         ("Match", "exec evil"),
         ("Host", "*"),
         ("User", "a\nProxyCommand evil"),
@@ -154,8 +166,42 @@ def test_names_of_the_server_cannot_become_patterns_or_lines(name):
     ],
 )
 def test_options_of_the_server_cannot_run_programs_or_reach_other_hosts(key, value):
-    with pytest.raises(Malformed):
-        sshconfig.server_values(ANSWER | {"ssh_config_options": {key: value}})
+    server = sshconfig.server_values(ANSWER | {"ssh_config_options": {key: value, "Compression": "yes"}})
+    assert server.options == {"Compression": "yes"}
+    assert server.refused == (f"{key}={value}",)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("ServerAliveInterval", "30"),
+        ("serveralivecountmax", "3"),
+        ("ConnectTimeout", "5"),
+        ("LogLevel", ""),
+        ("StrictHostKeyChecking", "accept-new"),
+        ("UserKnownHostsFile", "/dev/null"),
+        ("SetEnv", "CODER_REGION=eu-1"),
+        ("User", "dev"),
+    ],
+)
+def test_harmless_options_of_the_server_are_taken(key, value):
+    server = sshconfig.server_values(ANSWER | {"ssh_config_options": {key: value}})
+    assert server.options == {key: value}
+    assert server.refused == ()
+
+
+def test_options_the_server_may_not_set_are_named_and_left_out(coder, signed_in, file):
+    wanted = {"ProxyCommand": "evil\x1b[2K\nx", "ForwardAgent": "yes", "Compression": "yes"}
+    signed_in.answers[SSH_ROUTE] = (200, ANSWER | {"ssh_config_options": wanted})
+    run = configure(coder, file, "--yes")
+    assert run.code == 0, run.err
+    [warning] = run.err.splitlines()
+    assert "ProxyCommand=evil?[2K?x, ForwardAgent=yes" in warning
+    assert "--ssh-option" in warning
+    text = file.read_text()
+    assert "\tCompression yes" in text
+    assert "evil" not in text
+    assert "ForwardAgent" not in text
 
 
 @pytest.mark.parametrize("option", ["Host=*", "match all", "ForwardAgent", "=x", "A=b\nProxyCommand x", ""])
@@ -204,7 +250,7 @@ def test_openssh_takes_the_section_and_its_proxy_command_gets_the_words_meant(tm
 @pytest.fixture
 def file(signed_in, tmp_path, monkeypatch):
     signed_in.answers[SSH_ROUTE] = (200, ANSWER)
-    signed_in.answers["GET /api/v2/workspaces"] = (200, {"workspaces": [{"name": "dev"}], "count": 1})
+    signed_in.answers["GET /api/v2/workspaces"] = (200, {"workspaces": [workspace()], "count": 1})
     monkeypatch.setenv("CODER_SSH_CONFIG_BINARY_PATH", BINARY)
     monkeypatch.setenv("CODER_SSH_CONFIG_FILE", str(tmp_path / "ssh" / "config"))
     return tmp_path / "ssh" / "config"
@@ -289,7 +335,7 @@ def test_options_of_the_last_time_can_be_used_again(coder, file):
 
 
 def test_a_server_that_smuggles_a_command_changes_no_file(coder, file, signed_in):
-    signed_in.answers[SSH_ROUTE] = (200, ANSWER | {"ssh_config_options": {"ProxyCommand": "evil"}})
+    signed_in.answers[SSH_ROUTE] = (200, ANSWER | {"hostname_suffix": "x\n\tProxyCommand evil"})
     run = configure(coder, file, "--yes")
     assert run.code == 2
     assert not file.exists()

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ def command(flags: Globals, /, **given: Any) -> int:
         options = _options(flags, previous, given)
         with flags.api() as api:
             server = sshconfig.server_values(api.ssh_config())
+            _warn(server.refused)
             example = None if given["dry_run"] else _example(api)
         section = sshconfig.make(
             options,
@@ -156,6 +158,15 @@ def _change(flags: Globals, path: Path, old: str, new: str, given: Any) -> int:
 def _show(old: list[str], new: list[str], before: str, after: str, *, to_stderr: bool = False) -> None:
     for line in difflib.unified_diff(old, new, before, after, lineterm=""):
         (output.note if to_stderr else output.out)(line)
+
+
+def _warn(refused: Sequence[str]) -> None:
+    """Say which of the server's options are left out, and how to have them."""
+    if refused:
+        output.note(
+            f"warning: left out what the server may not set here: {output.printable(', '.join(refused))}."
+            " If you trust it, set it yourself: --ssh-option KEY=VALUE."
+        )
 
 
 def _example(api: Any) -> str | None:
