@@ -112,6 +112,8 @@ class Agent:
                 self._tell(reason(error), error)
                 if _token_refused(error):
                     pause = self._pleas
+                    if self._peering is not None:
+                        self._peering.drop_peers()
             else:
                 self._tell("the server ended the connection", None)
             await (self._clock.sleep if self._peering is None else self._peering.moves.pause)(pause.delay())

@@ -58,6 +58,16 @@ def is_permanent(error: CoderError) -> bool:
     return isinstance(error, UpgradeRefused) and error.http_status in FINAL and not refuses_resume_token(error)
 
 
+def takes_right_away(error: CoderError) -> bool:
+    """Whether the server says, in its own words, that somebody it had let in may not be there now."""
+    return (
+        isinstance(error, UpgradeRefused)
+        and error.http_status in {401, 403, 404}
+        and not refuses_resume_token(error)
+        and bool(answer(error).get("message"))  # what stands in front of a server that restarts has other words
+    )
+
+
 def refuses_resume_token(error: CoderError) -> bool:
     """Whether the server took everything but the resume token, so that dialling without it may do."""
     if not isinstance(error, UpgradeRefused) or error.http_status != 401:

@@ -1,7 +1,8 @@
 """The coordinator with its surroundings: carries one peer's requests and answers, and remembers announced nodes."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
 from coder.rpc.handlers import Send
@@ -18,17 +19,36 @@ class Introductions:
         self._coordinator = coordinator
         self._relay_clients = relay_clients
         self._nodes: dict[UUID, Node] = {}
+        self._running: dict[UUID, tuple[Connection, asyncio.Event]] = {}
+        self._users: dict[UUID, tuple[UUID, str]] = {}
 
     def node(self, peer: UUID) -> Node | None:
         """Return the node a connected peer last announced; its latencies are shown to users."""
         return self._nodes.get(peer)
 
+    @contextmanager
+    def of_user(self, peer: UUID, user_id: UUID, username: str) -> Iterator[None]:
+        """Remember whose a peer is while the block runs."""
+        mine = self._users[peer] = (user_id, username)
+        try:
+            yield
+        finally:
+            if self._users.get(peer) is mine:
+                del self._users[peer]
+
+    def user_at(self, address: str) -> tuple[UUID, str] | None:
+        """Return id and name of the user whose peers announce this tunnel address; None when that is not one user."""
+        peers = [peer for peer, node in self._nodes.items() if f"{address}/128" in node.addresses]
+        users = {self._users[peer] for peer in peers if peer in self._users}
+        return users.pop() if len(users) == 1 else None
+
     async def coordinate(
         self, peer: UUID, rules: Authorization, requests: AsyncIterator[CoordinateRequest], send: Send
     ) -> None:
         """Carry one coordination until either side ends it."""
-        wake = asyncio.Event()
+        wake, over = asyncio.Event(), asyncio.Event()
         connection = self._coordinator.connect(peer, wake.set)
+        running = self._running[peer] = connection, over
         reading = asyncio.create_task(self._read(connection, rules, requests))
         try:
             while True:
@@ -41,8 +61,21 @@ class Introductions:
         finally:
             connection.lost()
             connection.take()  # nobody will any more; a peer that did not read left up to 512 nodes
+            over.set()
+            if self._running.get(peer) is running:
+                del self._running[peer]
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
+
+    async def revoke(self, peer: UUID, reason: str) -> None:
+        """End a peer's coordination because it has no right to it now: those it was introduced to drop it, and it them.
+
+        Returns when the peer was told, which may be never.
+        """
+        if (running := self._running.get(peer)) is not None:
+            connection, over = running
+            connection.revoke(reason)
+            await over.wait()
 
     async def _read(
         self, connection: Connection, rules: Authorization, requests: AsyncIterator[CoordinateRequest]

@@ -2,12 +2,24 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Hashable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
+from uuid import UUID
 
 from coder.errors import Closed
 
 STOPPED = "server stops"
+
+FAREWELL = 1.0
+"""Seconds the other end has to take what it is told before its connection ends."""
+
+Farewell = Callable[[str], Awaitable[None]]
+"""Tells those concerned that a connection ends for good, and why; a part that waits comes last."""
+
+
+def agents_of(user: UUID) -> Hashable:
+    """Return what the connections of a user's agents belong to: they outlive what the user may do, not the account."""
+    return "agents of", user
 
 
 class Sockets:
@@ -16,13 +28,15 @@ class Sockets:
     def __init__(self) -> None:
         self._scopes: dict[Hashable, set[asyncio.Task[object]]] = defaultdict(set)
         self._reasons: dict[asyncio.Task[object], str] = {}
+        self._farewells: dict[asyncio.Task[object], Farewell] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
         self._stopped = False
 
     @contextmanager
-    def belonging_to(self, *owners: Hashable) -> Iterator[None]:
+    def belonging_to(self, *owners: Hashable, farewell: Farewell | None = None) -> Iterator[None]:
         """Register the running task until the block ends. Ending it makes the block end quietly at its next wait.
 
-        Raises Closed when the server is stopping.
+        The `farewell` comes before that, except when the server stops. Raises Closed when the server is stopping.
         """
         if self._stopped:
             raise Closed("The server is stopping.")
@@ -30,6 +44,8 @@ class Sockets:
         assert task is not None
         for owner in owners:
             self._scopes[owner].add(task)
+        if farewell is not None:
+            self._farewells[task] = farewell
         try:
             yield
         except asyncio.CancelledError:
@@ -37,6 +53,7 @@ class Sockets:
                 raise
         finally:
             self._reasons.pop(task, None)
+            self._farewells.pop(task, None)
             for owner in owners:
                 self._scopes[owner].discard(task)
                 if not self._scopes[owner]:
@@ -47,8 +64,24 @@ class Sockets:
         tasks = [task for task in self._scopes.get(owner, ()) if task not in self._reasons]
         for task in tasks:
             self._reasons[task] = reason
-            task.cancel(reason)
+            farewell = self._farewells.get(task)
+            if farewell is None or reason == STOPPED:
+                task.cancel(reason)
+            else:
+                leaving = asyncio.create_task(self._dismiss(task, farewell, reason))
+                self._leaving.add(leaving)
+                leaving.add_done_callback(self._leaving.discard)
         return len(tasks)
+
+    async def _dismiss(self, task: asyncio.Task[object], farewell: Farewell, reason: str) -> None:
+        try:
+            async with asyncio.timeout(FAREWELL):
+                await farewell(reason)
+        except TimeoutError:
+            pass
+        finally:
+            if task in self._reasons:  # otherwise it has ended by itself
+                task.cancel(reason)
 
     async def stop(self, grace: float) -> None:
         """End all connections, refuse new ones, and wait at most `grace` seconds for their goodbyes."""

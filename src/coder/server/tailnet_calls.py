@@ -32,6 +32,12 @@ class TailnetCalls:
         self._rules = rules
         self._resumes = resumes
         self._user = user
+        self._revoked = False
+
+    async def revoke(self, reason: str) -> None:
+        """Have the peer and its partners drop each other; for `Sockets`."""
+        self._revoked = True
+        await self._deployment.introductions.revoke(self.peer, reason)
 
     @classmethod
     def of_agent(cls, deployment: Deployment, agent: UUID) -> "TailnetCalls":
@@ -72,6 +78,8 @@ class TailnetCalls:
         return {_SERVICE + name: handler for name, handler in table.items()}
 
     async def _coordinate(self, _context: Context, requests: AsyncIterator[pb.CoordinateRequest], send: Send) -> None:
+        if self._revoked:  # the last moment of a connection is not for beginning anew
+            raise Forbidden("you may not be introduced to anybody now")
         await self._deployment.introductions.coordinate(self.peer, self._rules, requests, send)
 
     async def _maps(self, _context: Context, _request: pb.StreamDERPMapsRequest, send: Send) -> None:

@@ -2,7 +2,8 @@
 
 A peer connects under its id, announces its node and, if it is a client, asks for tunnels. Both ends of a tunnel get
 each other's newest node. A peer that asked to leave, or lost its right to be here, is DISCONNECTED to the others; one
-that vanished is LOST, and its partners keep what they have. Tunnels that a peer asked for end with its connection, those that lead to it stay.
+that vanished is LOST, and its partners keep what they have. Tunnels that a peer asked for end with its connection,
+those that lead to it stay.
 
 `Coordinator` and `Connection` are the port that the RPC shell uses; a coordinator of several servers stands behind the
 same two. Nothing here waits: answers queue up in the connection, which calls `wake` when there is something to `take`.

@@ -130,6 +130,11 @@ class Peers:
             self._lose(now, state)
         return self._actions(now)
 
+    def drop_all(self, now: float) -> list[Action]:
+        """Take note that the server does not know us any more: nobody has a right to a tunnel to or from us."""
+        self._peers.clear()
+        return self._actions(now)
+
     def tick(self, now: float) -> list[Action]:
         """Do what is due."""
         for state in self._peers.values():

@@ -49,3 +49,28 @@ async def test_what_a_peer_did_not_read_goes_with_its_coordination() -> None:
     await asyncio.gather(running, return_exceptions=True)
     assert made[0].closed
     assert made[0].take() == []
+
+
+async def test_whose_right_ends_is_dropped_by_its_partners_and_hears_of_it() -> None:
+    coordinator, told = MemoryCoordinator(), []
+    introductions = Introductions(coordinator)
+
+    async def requests() -> AsyncIterator[CoordinateRequest]:
+        yield CoordinateRequest(add_tunnel=CoordinateRequest.Tunnel(id=AGENT.bytes))
+        yield CoordinateRequest(update_self=CoordinateRequest.UpdateSelf(node=Node(id=1)))
+        await asyncio.Event().wait()
+
+    async def send(response: CoordinateResponse) -> None:
+        told.extend(update.kind for update in response.peer_updates)
+
+    introduced = asyncio.Event()
+    agent = coordinator.connect(AGENT, introduced.set)
+    agent.handle(CoordinateRequest(update_self=CoordinateRequest.UpdateSelf(node=Node(id=2))))
+    running = asyncio.create_task(introductions.coordinate(CLIENT, Rules(), requests(), send))
+    await introduced.wait()
+    await introductions.revoke(CLIENT, "token deleted")
+    await running
+    heard = [update.kind for response in agent.take() for update in response.peer_updates]
+    Update = CoordinateResponse.PeerUpdate
+    assert heard == told == [Update.NODE, Update.DISCONNECTED]
+    await introductions.revoke(CLIENT, "nobody is there now")

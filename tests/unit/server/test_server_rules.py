@@ -89,6 +89,26 @@ async def test_a_change_wakes_those_who_watch_its_subject_once():
     assert clock.monotonic() == 0
 
 
+async def test_farewells_come_before_an_end_for_good_and_none_before_a_stop():
+    sockets, said = Sockets(), []
+
+    async def farewell(reason: str) -> None:
+        said.append(reason)
+
+    async def connection(owner: str) -> None:
+        with sockets.belonging_to(owner, farewell=farewell):
+            await asyncio.Event().wait()
+        said.append(f"{owner} ended")
+
+    tasks = [asyncio.create_task(connection(owner)) for owner in ("a", "b")]
+    await asyncio.sleep(0)
+    sockets.end("a", "suspended")
+    await tasks[0]
+    await sockets.stop(5)
+    await tasks[1]
+    assert said == ["suspended", "a ended", "b ended"]
+
+
 async def test_ending_an_owner_ends_its_connections_and_nobody_elses():
     sockets, ended = Sockets(), []
 

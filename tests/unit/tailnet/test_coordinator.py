@@ -252,3 +252,22 @@ def test_a_changed_request_does_not_change_what_was_announced():
     talk.peers[A].handle(message)
     message.update_self.node.preferred_derp = 77
     assert talk.peers[B].take()[0].peer_updates[0].node.preferred_derp == 1
+
+
+@pytest.mark.parametrize(("ended", "other"), [(A, B), (B, A)])
+def test_a_revoked_peer_and_its_partners_are_told_to_drop_each_other(joined, ended, other):
+    joined.peers[ended].revoke("token deleted")
+    assert joined.hear(ended) == [(other.bytes, "DISCONNECTED", "token deleted")]
+    assert joined.hear(other) == [(ended.bytes, "DISCONNECTED", "token deleted")]
+    assert joined.peers[ended].closed
+    assert not joined.peers[other].closed
+    joined.peers[ended].revoke("again")
+    joined.peers[ended].lost()
+    assert joined.hear(ended) == joined.hear(other) == []
+
+
+def test_both_ends_of_a_tunnel_hear_of_it_when_both_are_revoked(joined):
+    for peer in (B, A):
+        joined.peers[peer].revoke("workspace deleted")
+    assert joined.hear(A) == [(B.bytes, "DISCONNECTED", "workspace deleted")]
+    assert joined.hear(B) == [(A.bytes, "DISCONNECTED", "workspace deleted")]

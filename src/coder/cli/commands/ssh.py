@@ -272,7 +272,11 @@ class _Run:
                 watching.append(self._usage(connection))
             if self.figures is not None:
                 watching.append(self._figures(connection, self.figures))
-            code = await _beside(use(stream), watching)
+            try:
+                code = await _beside(use(stream), watching)
+            except Unreachable:
+                await connection.raise_refusal()
+                raise
         self.log(f"ended with {code}")
         return code
 

@@ -19,6 +19,7 @@ from coder.server.auth import Caller, SignedIn, user_named
 from coder.server.deployment import Deployed, Deployment
 from coder.server.problems import Problem, forbidden, invalid
 from coder.server.routes.users import FirstUser, check, limit_logins
+from coder.server.sockets import agents_of
 
 router = APIRouter(tags=["users"])
 
@@ -165,6 +166,7 @@ async def _set_status(deployment: Deployment, found: User, wanted: str) -> None:
         deployment.sockets.end(found.id, f"user {wanted}")
 
 
+        deployment.sockets.end(agents_of(found.id), f"user {wanted}")
 async def _require_no_workspaces(session: AsyncSession, found: User) -> None:
     if await workspaces.search(session, workspaces.Search(owner_id=found.id)):
         raise Problem(409, f"{found.username} still has workspaces.", detail="Delete them first.")

@@ -11,6 +11,7 @@ from coder.server.agent_calls import AgentCalls
 from coder.server.auth import AgentCaller, agent_caller
 from coder.server.channel import ServerChannel
 from coder.server.deployment import Deployed, Deployment
+from coder.server.sockets import agents_of
 from coder.server.tailnet_calls import TailnetCalls
 from coder.server.upgrade import websocket_route
 
@@ -31,9 +32,11 @@ async def serve(websocket: WebSocket, who: AgentCaller, deployment: Deployed) ->
     tracked = websocket.query_params.get("role") in {None, "", "agent"}
     monitor = Monitor(deployment, who) if tracked else None
     calls = AgentCalls(deployment, who, version).handlers()
-    calls |= TailnetCalls.of_agent(deployment, who.agent.id).handlers()
+    introduction = TailnetCalls.of_agent(deployment, who.agent.id)
+    calls |= introduction.handlers()
     bound = structlog.contextvars.bound_contextvars(agent=str(who.agent.id), workspace=who.workspace.name)
-    with bound, deployment.sockets.belonging_to(who.agent.id, who.owner.id):
+    sockets = deployment.sockets.belonging_to(who.agent.id, agents_of(who.owner.id), farewell=introduction.revoke)
+    with bound, sockets:
         await websocket.accept()
         if monitor:
             await monitor.started()

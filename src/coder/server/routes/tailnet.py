@@ -48,8 +48,9 @@ async def _serve(
     websocket: WebSocket, deployment: Deployment, who: Caller, calls: TailnetCalls, version: str, *owners: Hashable
 ) -> None:
     bound = structlog.contextvars.bound_contextvars(peer=str(calls.peer), user=who.user.username)
-    sockets = deployment.sockets.belonging_to(who.user.id, who.key.id, *owners)
-    with bound, sockets, rechecked(deployment, who):
+    sockets = deployment.sockets.belonging_to(who.user.id, who.key.id, *owners, farewell=calls.revoke)
+    known = deployment.introductions.of_user(calls.peer, who.user.id, who.user.username)
+    with bound, sockets, known, rechecked(deployment, who):
         await websocket.accept()
         fault = await rpc.serve(ServerChannel(websocket), calls.handlers(), clock=deployment.clock)
         log.info("client.gone", api_version=version, fault=str(fault) if fault else None)
