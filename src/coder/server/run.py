@@ -155,7 +155,7 @@ async def assemble(
 
 
 def _login_limits(settings: HttpSettings) -> LoginLimits:
-    return LoginLimits(NO_LIMIT, NO_LIMIT) if settings.disable_rate_limits else LoginLimits()
+    return LoginLimits(NO_LIMIT, NO_LIMIT, NO_LIMIT) if settings.disable_rate_limits else LoginLimits()
 
 
 def _plan(settings: Settings, upstream: str) -> EdgeSettings:

@@ -139,11 +139,45 @@ def test_the_window_forgets_the_longest_unseen_subject_first():
     assert window.hit("b", 1.0) == 0.0
 
 
-def test_logins_are_limited_by_address_over_all_accounts_and_by_account_over_all_addresses():
-    both = limits.LoginLimits(limits.Limit(2, 60.0), limits.Limit(2, 60.0))
-    assert [both.hit("1.1.1.1", account, 0.0) for account in ("a", "b", "c")] == [0.0, 0.0, 60.0]
-    assert [both.hit(address, "D", 0.0) for address in ("2.2.2.2", "3.3.3.3")] == [0.0, 0.0]
-    assert both.hit("4.4.4.4", "d", 30.0) == 30.0
+def test_logins_are_limited_by_address_over_all_accounts():
+    logins = limits.LoginLimits(limits.Limit(2, 60.0))
+    assert [logins.hit("1.1.1.1", account, 0.0) for account in ("a", "b", "c")] == [0.0, 0.0, 60.0]
+
+
+def test_wrong_logins_of_one_source_do_not_lock_the_account_for_others():
+    logins = limits.LoginLimits(both=limits.Limit(2, 60.0))
+    assert [logins.hit("1.1.1.1", name, 0.0) for name in ("D", "d", "d")] == [0.0, 0.0, 60.0]
+    assert logins.hit("2.2.2.2", "d", 0.0) == 0.0
+
+
+def test_an_account_is_limited_over_all_addresses_together():
+    logins = limits.LoginLimits(account=limits.Limit(2, 60.0))
+    assert [logins.hit(address, "D", 0.0) for address in ("2.2.2.2", "3.3.3.3")] == [0.0, 0.0]
+    assert logins.hit("4.4.4.4", "d", 15.0) == pytest.approx(15.0)
+
+
+@pytest.mark.parametrize("kind", [limits.MovingWindow, limits.Pace])
+def test_nothing_of_a_subject_is_kept_but_a_short_key(kind):
+    limit = kind(limits.Limit(1, 60.0))
+    assert limit.hit("x" * 1_000_000 + "\ud800", 0.0) == 0.0
+    [kept] = [key for each in vars(limit).values() if isinstance(each, dict) for key in each]
+    assert len(kept) == 16
+    assert limit.hit("x" * 1_000_000 + "\ud800", 0.0) == 60.0
+
+
+def test_asking_how_long_to_wait_counts_nothing():
+    pace = limits.Pace(limits.Limit(1, 60.0))
+    assert [pace.wait("a", 0.0), pace.wait("a", 0.0), pace.hit("a", 0.0)] == [0.0, 0.0, 0.0]
+    assert pace.wait("a", 0.0) == pytest.approx(60.0)
+
+
+def test_of_those_remembered_the_longest_unseen_is_forgotten_first():
+    seen = limits.Remembered(max_subjects=2)
+    for subject in ("a", "b", "a", "c"):
+        seen.add(subject)
+    assert [each in seen for each in "abc"] == [True, False, True]
+    seen.discard("a")
+    assert "a" not in seen
 
 
 def test_a_pace_lets_a_burst_through_and_then_one_at_a_time():
