@@ -4,14 +4,18 @@ A row says which status these callers get: nobody signed in, a member, an audito
 in the paths are those of another user. Rows run in order; those that destroy come last.
 """
 
+from contextlib import suppress
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from fastapi.routing import APIRoute, APIWebSocketRoute
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from api.conftest import PASSWORD, Server, Workspace
 from coder.access.roles import AUDITOR, OWNER, USER_ADMIN
+from coder.db import agents
+from coder.db.models import AgentLog
 from coder.server.app import ROUTERS
 
 CALLERS = (None, (), (AUDITOR,), (USER_ADMIN,), (OWNER,))
@@ -60,6 +64,8 @@ TABLE: list[tuple[str, str, str] | tuple[str, str, str, Any]] = [
     ("GET", TOKENS, OWNERS_ONLY),
     ("GET", f"{TOKENS}/{{name}}", OWNERS_ONLY),
     ("GET", f"{KEYS}/{{key_id}}", OWNERS_ONLY),
+    ("GET", "/audit", "401 403 200 403 200"),
+    ("GET", "/connectionlog", SIGNED_IN),  # a member finds those to their own workspaces
     ("GET", "/workspaces", SIGNED_IN),
     ("GET", f"{USER}/workspace/{{name}}", OWNERS_ONLY),
     ("POST", f"{USER}/workspaces", "401 404 404 404 201", {"name": "other"}),
@@ -140,6 +146,10 @@ async def cast(live: Server, roles: tuple[str, ...] | None) -> tuple[Server, dic
     bob = await live.member("bob")
     theirs: Workspace = await bob.workspace("dev")
     token = await bob.call("POST", "/users/me/keys/tokens", json={"token_name": "ci"})
+    async with live.deployment.store.write() as session:
+        now = live.clock.now()
+        line = AgentLog(agent_id=theirs.agent_id, source_id=uuid4(), level="info", output="x", created_at=now)
+        await agents.add_logs(session, theirs.agent_id, [line], now)
     names = {
         "user": "bob",
         "workspace": theirs.id,
@@ -161,11 +171,16 @@ async def cast(live: Server, roles: tuple[str, ...] | None) -> tuple[Server, dic
 async def ask(who: Server, method: str, path: str, body: Any) -> int:
     if method == "WS":
         try:
-            async with await who.open(f"{path}?version=2.0"):
+            async with await who.open(f"{path}?version=2.0") as socket:
+                if path.endswith(("/watch-ws", "/logs")):  # wait until the server has looked, then go
+                    with suppress(ConnectionClosed):
+                        await socket.recv()
                 return 101
         except InvalidStatus as refusal:
             return refusal.response.status_code
     who.http.cookies.clear()
     prefix = "" if path.startswith(("/healthz", "/latency", "/api/")) else "/api/v2"
     async with who.http.stream(method, prefix + path, json=body, headers=who.headers) as answer:
+        async for _ in answer.aiter_raw():
+            break
         return answer.status_code

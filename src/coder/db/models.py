@@ -262,3 +262,50 @@ class AgentLog(Base):
     level: Mapped[str] = mapped_column(String(8))
     output: Mapped[str]
     created_at: Mapped[datetime]
+
+
+class AuditLog(Base):
+    """Who did what to which thing, and with which result. Names are kept as they were, for the things may go."""
+
+    __tablename__ = "audit_logs"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    request_id: Mapped[str] = mapped_column(String(36))
+    time: Mapped[datetime] = mapped_column(index=True)
+    user_id: Mapped[UUID | None]
+    username: Mapped[str] = mapped_column(String(64))
+    ip: Mapped[str] = mapped_column(String(64))
+    user_agent: Mapped[str] = mapped_column(String(256))
+    action: Mapped[str] = mapped_column(String(16))
+    resource_type: Mapped[str] = mapped_column(String(32))
+    resource_id: Mapped[str] = mapped_column(String(64))
+    resource_target: Mapped[str] = mapped_column(String(254))
+    status_code: Mapped[int]
+
+
+class ConnectionLog(Base):
+    """One connection to a workspace as its agent reported it."""
+
+    __tablename__ = "connection_logs"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    agent_id: Mapped[UUID]
+    connection_id: Mapped[UUID]
+    """The agent's number for it."""
+    workspace_id: Mapped[UUID]
+    workspace_name: Mapped[str] = mapped_column(String(64))
+    owner_id: Mapped[UUID]
+    owner_username: Mapped[str] = mapped_column(String(64))
+    agent_name: Mapped[str] = mapped_column(String(64))
+    type: Mapped[str] = mapped_column(String(24))
+    ip: Mapped[str] = mapped_column(String(64))
+    user_id: Mapped[UUID | None]
+    """Who connected; None when the server introduced nobody with that address, or several."""
+    username: Mapped[str] = mapped_column(String(64))
+    connect_time: Mapped[datetime] = mapped_column(index=True)
+    disconnect_time: Mapped[datetime | None]
+    disconnect_reason: Mapped[str] = mapped_column(String(256))
+    exit_code: Mapped[int | None]
+
+    __table_args__ = (
+        UniqueConstraint("agent_id", "connection_id"),
+        Index("ix_connection_logs_agent_id_connect_time", "agent_id", "connect_time"),
+    )

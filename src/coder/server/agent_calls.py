@@ -17,6 +17,7 @@ from coder.db.models import AgentLog
 from coder.errors import Malformed
 from coder.ids import uuid_from_bytes
 from coder.rpc.handlers import Context, Handler, Unary
+from coder.server import connection_reports
 from coder.server.deployment import Deployment
 from coder.wire.proto import agent_pb2 as pb
 
@@ -168,6 +169,7 @@ class AgentCalls:
             kind=_name(pb.Connection.Type, connection.type),
             peer=connection.ip[:64],
         )
+        await connection_reports.store(self._deployment, self._identity, number, connection)
         return Empty()
 
 

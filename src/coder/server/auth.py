@@ -11,6 +11,7 @@ from coder.access import limits, roles, sessions, tokens
 from coder.access.roles import Action, Decision, Resource
 from coder.db import agents, keys, users
 from coder.db.models import ApiKey, User
+from coder.server import audit
 from coder.server.deployment import Deployed, Deployment
 from coder.server.problems import Problem, forbidden, not_found, too_many
 
@@ -107,6 +108,7 @@ async def caller(connection: HTTPConnection, deployment: Deployed) -> Caller:
         raise
     if not (who.may(Action.UPDATE, Resource.DEPLOYMENT) and connection.headers.get(BYPASS) == "true"):
         _pace(deployment, str(who.user.id))
+    audit.by(who.user)
     return who
 
 
@@ -208,6 +210,7 @@ AgentCaller = Annotated[agents.Identity, Depends(agent_caller)]
 async def user_named(deployment: Deployment, who: Caller, name: str) -> User:
     """Find the user of a route: `me`, a name or an id. Raises Problem (404), also for users the caller may not see."""
     if name == "me" or name.lower() in {who.user.username.lower(), str(who.user.id)}:
+        audit.about(who.user.id, who.user.username)
         return who.user
     who.require(Action.READ, Resource.USER)
     async with deployment.store.read() as session:
@@ -217,4 +220,5 @@ async def user_named(deployment: Deployment, who: Caller, name: str) -> User:
             found = await users.by_name(session, name)
     if found is None or found.status == users.DELETED:
         raise not_found()
+    audit.about(found.id, found.username)
     return found

@@ -25,7 +25,7 @@ from coder.dataplane.edge import EdgeSettings
 from coder.db import site, users
 from coder.db.store import SqliteStore
 from coder.outbound import Outbound
-from coder.server import maps, resume_keys
+from coder.server import maps, pruning, resume_keys
 from coder.server.app import create_app
 from coder.server.deployment import Deployment
 from coder.server.introductions import Introductions
@@ -279,6 +279,7 @@ async def _serve(
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     stopping = asyncio.create_task(stop.wait())
     keeping = [
+        asyncio.create_task(pruning.prune(deployment)),
         asyncio.create_task(resume_keys.renew(deployment.resume, deployment.store, deployment.clock)),
         asyncio.create_task(maps.follow(deployment.maps, deployment.map_recipe, deployment.clock)),
     ]

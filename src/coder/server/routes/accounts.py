@@ -14,12 +14,13 @@ from coder.access import names, passwords, roles
 from coder.access.roles import Action, Resource
 from coder.db import keys, users, workspaces
 from coder.db.models import User
-from coder.server import user_search, views
+from coder.server import audit, user_search, views
 from coder.server.auth import Caller, SignedIn, user_named
 from coder.server.deployment import Deployed, Deployment
 from coder.server.problems import Problem, forbidden, invalid
 from coder.server.routes.users import FirstUser, check, limit_logins
 from coder.server.sockets import agents_of
+from coder.server.texts import Line
 
 router = APIRouter(tags=["users"])
 
@@ -31,7 +32,7 @@ class Profile(BaseModel):
     """What a user is called."""
 
     username: str
-    name: str | None = Field(default=None, max_length=128)
+    name: Line | None = Field(default=None, max_length=128)
 
 
 class Roles(BaseModel):
@@ -89,6 +90,7 @@ async def create_user(wanted: FirstUser, who: SignedIn, deployment: Deployed) ->
     """Create a further user, a member."""
     if not who.may(Action.CREATE, Resource.USER):
         raise forbidden("Your roles do not let you create users; ask an owner of the deployment.")
+    audit.about(None, wanted.username)
     check(wanted)
     hashed = await asyncio.to_thread(passwords.hash_password, wanted.password)
     async with _unique(deployment) as session:
@@ -102,6 +104,7 @@ async def create_user(wanted: FirstUser, who: SignedIn, deployment: Deployed) ->
             roles=[],
             now=deployment.clock.now(),
         )
+    audit.about(user.id, user.username)
     return views.user(user)
 
 
@@ -164,9 +167,9 @@ async def _set_status(deployment: Deployment, found: User, wanted: str) -> None:
         await _require_an_owner(session)
     if wanted != users.ACTIVE:
         deployment.sockets.end(found.id, f"user {wanted}")
-
-
         deployment.sockets.end(agents_of(found.id), f"user {wanted}")
+
+
 async def _require_no_workspaces(session: AsyncSession, found: User) -> None:
     if await workspaces.search(session, workspaces.Search(owner_id=found.id)):
         raise Problem(409, f"{found.username} still has workspaces.", detail="Delete them first.")

@@ -10,7 +10,7 @@ from coder.access import names, tokens
 from coder.access.roles import Action, Resource
 from coder.db import keys
 from coder.db.models import ApiKey
-from coder.server import views
+from coder.server import audit, views
 from coder.server.auth import Caller, SignedIn, user_named
 from coder.server.deployment import Deployed, Deployment
 from coder.server.problems import Problem, forbidden, invalid, not_found
@@ -68,6 +68,7 @@ async def create_token(user: str, wanted: NewToken, who: SignedIn, deployment: D
         raise invalid(("scope", "Expected all or application_connect."))
     token = tokens.new_session_token()
     name = wanted.token_name or f"token-{token.id.lower()}"
+    audit.about(None, name)
     if fault := names.name_problem(name):
         raise invalid(("token_name", fault))
     try:
@@ -142,5 +143,6 @@ def _visible(key: ApiKey | None, who: Caller, action: Action) -> ApiKey:
     # An id alone names a key, so that `me` in the path serves for the keys of others too.
     if key is None:
         raise not_found()
+    audit.about(None, key.token_name or key.id)
     who.require(action, Resource.TOKEN if key.login_type == keys.TOKEN else Resource.SESSION, key.user_id)
     return key

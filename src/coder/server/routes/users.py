@@ -10,9 +10,11 @@ from coder.access import names, passwords, tokens
 from coder.access.roles import OWNER
 from coder.db import keys, users
 from coder.db.models import User
+from coder.server import audit
 from coder.server.auth import ANYONE, COOKIE, SignedIn, address
 from coder.server.deployment import Deployed, Deployment
 from coder.server.problems import Problem, invalid, too_many
+from coder.server.texts import Line
 
 router = APIRouter(tags=["users"])
 
@@ -25,7 +27,7 @@ class FirstUser(BaseModel):
     email: str
     username: str
     password: str
-    name: str = ""
+    name: Line = ""
 
 
 class Login(BaseModel):
@@ -62,6 +64,8 @@ async def create_first_user(wanted: FirstUser, deployment: Deployed) -> dict[str
             roles=[OWNER],
             now=deployment.clock.now(),
         )
+    audit.by(user)
+    audit.about(user.id, user.username)
     return {"user_id": str(user.id), "organization_id": str(user.organization_id)}
 
 
@@ -81,6 +85,7 @@ def check(wanted: FirstUser) -> None:
 async def login(wanted: Login, request: Request, response: Response, deployment: Deployed) -> dict[str, str]:
     """Sign in with a password: a session token, also as the cookie of a browser."""
     limit_logins(request, wanted.email, deployment)
+    audit.about(None, wanted.email)
     async with deployment.store.read() as session:
         user = await users.by_email(session, wanted.email)
     stored = user.password_hash if user else None
@@ -91,6 +96,7 @@ async def login(wanted: Login, request: Request, response: Response, deployment:
     if deployment.settings.sessions.disable_password_auth and OWNER not in user.role_names:
         raise Problem(403, "Logins with a password are turned off.")
     token = await new_session(deployment, user)
+    audit.by(user)
     _set_cookie(response, deployment, token.text)
     return {"session_token": token.text}
 

@@ -13,12 +13,13 @@ from coder.access import names, tokens
 from coder.access.roles import Action, Resource
 from coder.db import agents, users, workspaces
 from coder.db.models import User, Workspace
-from coder.server import agent_status, events, search, views
+from coder.server import agent_status, audit, events, search, views
 from coder.server.auth import Caller, SignedIn, caller, user_named
 from coder.server.deployment import Deployed, Deployment
 from coder.server.problems import Problem, invalid, not_found
 from coder.server.rechecks import rechecked
 from coder.server.surroundings import surroundings
+from coder.server.texts import Line
 from coder.server.upgrade import websocket_route
 
 router = APIRouter(tags=["workspaces"])
@@ -36,9 +37,9 @@ class NewWorkspace(BaseModel):
     name: str
     template_id: UUID | None = None
     template_version_id: UUID | None = None
-    architecture: str = Field(default="amd64", max_length=16)
-    operating_system: str = Field(default="linux", max_length=16)
-    directory: str = Field(default="", max_length=1024)
+    architecture: Line = Field(default="amd64", max_length=16)
+    operating_system: Line = Field(default="linux", max_length=16)
+    directory: Line = Field(default="", max_length=1024)
 
 
 class NewBuild(BaseModel):
@@ -73,6 +74,7 @@ def _seen(row: Workspace | None, who: Caller, action: Action = Action.READ, *, l
     if row is None or (living and row.deleted_at):
         raise not_found()
     who.require(action, Resource.WORKSPACE, row.owner_id)
+    audit.about(row.id, row.name)
     return row
 
 
@@ -135,7 +137,9 @@ async def create(user: str, wanted: NewWorkspace, request: Request, who: SignedI
     owner = await user_named(deployment, who, user)
     who.require(Action.CREATE, Resource.WORKSPACE, owner.id)
     token = tokens.new_agent_token()
+    audit.about(None, wanted.name)
     row = await _create(deployment, owner, wanted, tokens.hash_agent_token(token))
+    audit.about(row.id, row.name)
     _announce(deployment, row)
     return {**_view(deployment, row), "agent_token": str(token)}
 
@@ -200,6 +204,7 @@ async def use(workspace: UUID, who: SignedIn, deployment: Deployed, usage: Usage
 async def build(workspace: UUID, wanted: NewBuild, who: SignedIn, deployment: Deployed) -> views.Json:
     """Delete a workspace. Its machine belongs to the user, so nothing here can start or stop it."""
     row = await visible(deployment, who, workspace, _ACTION_OF[wanted.transition])
+    audit.about(row.id, row.name, action=wanted.transition)
     if row.deleted_at:
         raise Problem(409, "The workspace is deleted already.")
     if wanted.transition != workspaces.DELETE:
