@@ -9,8 +9,12 @@ use relay::MeshKey;
 use relay::server::RateLimit;
 use wire::keys::NodePrivate;
 
+use crate::descriptors;
 use crate::mesh::{MeshPeer, MeshTrust};
 use crate::tls::TlsFiles;
+
+/// Many users behind one NAT still get in where descriptors are few.
+const MIN_PER_SOURCE: usize = 256;
 
 /// All settings of an edge.
 #[derive(Debug)]
@@ -47,6 +51,10 @@ pub struct Config {
     pub trusted_proxies: Vec<Network>,
     /// Most connections at once, HTTP and relay together; more are closed as they come.
     pub max_connections: usize,
+    /// Most of those from one address (IPv6: one /64); trusted proxies may have more.
+    pub max_connections_per_source: usize,
+    /// What the body of a request to the application may be like.
+    pub body: BodyLimits,
     /// Time a request's head may take, and an idle connection may stay open.
     pub head_timeout: Duration,
     /// Time that requests in flight get when the edge stops.
@@ -54,8 +62,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// Defaults for everything that has one: relay on, no STUN, no trusted proxies.
+    /// Defaults for everything that has one: relay on, no STUN, no trusted proxies, as many connections as there are
+    /// descriptors for.
     pub fn new(listen: Vec<SocketAddr>, upstream: Option<PathBuf>) -> Self {
+        let max_connections = descriptors::connections(upstream.is_some());
         Self {
             listen,
             listen_tls: Vec::new(),
@@ -72,9 +82,37 @@ impl Config {
             require_announced: false,
             stun: Vec::new(),
             trusted_proxies: Vec::new(),
-            max_connections: 20_000,
+            max_connections,
+            max_connections_per_source: (max_connections / 4).max(MIN_PER_SOURCE),
+            body: BodyLimits::default(),
             head_timeout: Duration::from_secs(10),
             drain: Duration::from_secs(3),
+        }
+    }
+}
+
+/// How large and how slow a request's body may be. What flows after an upgrade is no body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyLimits {
+    /// Most bytes; more are answered with 413.
+    pub most: u64,
+    /// Bytes that must come in each window, or the answer is 408. Time that the application lets the client wait does
+    /// not count.
+    pub share: u64,
+    /// Time for the first share. A body that is smaller must have ended by then.
+    pub first: Duration,
+    /// Time for each further share.
+    pub window: Duration,
+}
+
+impl Default for BodyLimits {
+    /// 32 MiB, at 1 KiB/s on average over 20 s, after 30 s for the start.
+    fn default() -> Self {
+        Self {
+            most: 32 * 1024 * 1024,
+            share: 20 * 1024,
+            first: Duration::from_secs(30),
+            window: Duration::from_secs(20),
         }
     }
 }

@@ -1,6 +1,5 @@
 //! What an edge has done so far.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -11,11 +10,11 @@ pub struct Counters {
     pub connections: u64,
     /// Connections ever accepted.
     pub accepted: u64,
-    /// Connections closed at once because there were too many.
+    /// Connections closed at once because there were too many, in all or from their source.
     pub refused: u64,
     /// HTTP requests of all kinds.
     pub requests: u64,
-    /// Connections ended because what they sent is no HTTP, came too slowly, or is ambiguous.
+    /// Connections ended because what they sent is no HTTP, came too slowly, is too much, or is ambiguous.
     pub malformed: u64,
     /// Requests the application could not be asked.
     pub upstream_errors: u64,
@@ -83,24 +82,6 @@ impl Tally {
     }
 }
 
-/// One open connection's share of the limit; given back when the last owner drops it.
-#[derive(Debug)]
-pub(crate) struct Seat(Arc<Tally>);
-
-impl Seat {
-    /// `None` if all seats are taken.
-    pub(crate) fn take(tally: &Arc<Tally>, most: usize) -> Option<Arc<Self>> {
-        let taken = tally.connections.fetch_add(1, Ordering::Relaxed);
-        let seat = Self(Arc::clone(tally));
-        if taken >= most as u64 {
-            Tally::add(&tally.refused);
-            return None;
-        }
-        Tally::add(&tally.accepted);
-        Some(Arc::new(seat))
-    }
-}
-
 impl Counters {
     /// Each number with its name, as metrics and the other language have it.
     pub fn named(&self) -> Vec<(&'static str, u64)> {
@@ -139,11 +120,5 @@ impl Counters {
             ("relay_throttled", relay.throttled),
             ("relay_cpu_microseconds", u64::try_from(self.relay_cpu.as_micros()).unwrap_or(u64::MAX)),
         ]
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }

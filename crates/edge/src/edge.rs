@@ -18,6 +18,7 @@ use crate::error::EdgeError;
 use crate::front::{self, Front, Purpose, Upstream};
 use crate::mesh::{Mesh, MeshPeer};
 use crate::relay_thread::{RelayThread, Unannounced};
+use crate::seats::Seats;
 use crate::stun;
 use crate::tls::Certificate;
 
@@ -65,7 +66,8 @@ impl Edge {
             upstream: config.upstream.map(Upstream::new),
             relay: config.derp.then(|| Arc::clone(&relay)),
             trusted_proxies: config.trusted_proxies,
-            max_connections: config.max_connections,
+            seats: Seats::new(Arc::clone(&tally), config.max_connections, config.max_connections_per_source),
+            body: config.body,
             head_timeout: config.head_timeout,
             tally: Arc::clone(&tally),
         });

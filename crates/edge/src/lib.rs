@@ -11,15 +11,17 @@
 
 mod config;
 mod counters;
+mod descriptors;
 mod edge;
 mod error;
 mod front;
 mod mesh;
 mod relay_thread;
+mod seats;
 mod stun;
 mod tls;
 
-pub use config::{Config, Network};
+pub use config::{BodyLimits, Config, Network};
 pub use counters::Counters;
 pub use edge::Edge;
 pub use error::EdgeError;

@@ -1,15 +1,9 @@
 //! Which headers pass from one side to the other.
 
-use std::net::IpAddr;
-
 use hyper::header::{
     CONNECTION, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
     TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
-
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Headers that concern one connection only (RFC 9110, section 7.6.1), beside those that Connection names.
 const HOP_BY_HOP: [HeaderName; 9] = [
@@ -51,41 +45,6 @@ pub(super) fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(UPGRADE, protocol);
 }
 
-/// Tells the application who asks and how. What the client says about that counts only if it is a trusted proxy.
-pub(super) fn set_forwarded(headers: &mut HeaderMap, client: IpAddr, trusted: bool, secure: bool) {
-    if !trusted {
-        let forged: Vec<HeaderName> =
-            headers.keys().filter(|name| is_forwarding(name.as_str())).cloned().collect();
-        for name in forged {
-            headers.remove(name);
-        }
-    }
-    let mut chain: Vec<u8> = Vec::new();
-    for hop in headers.get_all(FORWARDED_FOR) {
-        chain.extend_from_slice(hop.as_bytes());
-        chain.extend_from_slice(b", ");
-    }
-    chain.extend_from_slice(client.to_string().as_bytes());
-    // Header values and an address are always a header value again.
-    if let Ok(chain) = HeaderValue::from_bytes(&chain) {
-        headers.insert(FORWARDED_FOR, chain);
-    }
-    if !headers.contains_key(FORWARDED_PROTO) {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(if secure { "https" } else { "http" }));
-    }
-    if !headers.contains_key(FORWARDED_HOST)
-        && let Some(host) = headers.get(HOST).cloned()
-    {
-        headers.insert(FORWARDED_HOST, host);
-    }
-}
-
-/// Underscores count as hyphens: some applications cannot tell them apart.
-fn is_forwarding(name: &str) -> bool {
-    let name = name.replace('_', "-");
-    name.starts_with("x-forwarded-") || name == "forwarded" || name == "x-real-ip"
-}
-
 fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     headers
         .get_all(CONNECTION)
@@ -125,39 +84,5 @@ mod tests {
         strip_hop_by_hop(&mut map);
         assert_eq!(map, headers(&[("host", "a"), ("accept", "*/*")]));
         assert_eq!(upgrade(&headers(&[("upgrade", "websocket")])), None);
-    }
-
-    #[test]
-    fn a_stranger_cannot_say_whom_he_forwards() {
-        let mut map = headers(&[
-            ("host", "example.com"),
-            ("x-forwarded-for", "1.2.3.4"),
-            ("x_forwarded_for", "1.2.3.4"),
-            ("x-forwarded-user", "root"),
-            ("forwarded", "for=1.2.3.4"),
-            ("x-real-ip", "1.2.3.4"),
-        ]);
-        set_forwarded(&mut map, "192.0.2.1".parse().unwrap(), false, false);
-        let expected = headers(&[
-            ("host", "example.com"),
-            ("x-forwarded-for", "192.0.2.1"),
-            ("x-forwarded-proto", "http"),
-            ("x-forwarded-host", "example.com"),
-        ]);
-        assert_eq!(map, expected);
-    }
-
-    #[test]
-    fn a_trusted_proxy_is_believed_and_added_to_the_chain() {
-        let mut map = headers(&[
-            ("host", "internal"),
-            ("x-forwarded-for", "203.0.113.5"),
-            ("x-forwarded-proto", "https"),
-            ("x-forwarded-host", "example.com"),
-        ]);
-        set_forwarded(&mut map, "10.0.0.1".parse().unwrap(), true, false);
-        assert_eq!(map["x-forwarded-for"], "203.0.113.5, 10.0.0.1");
-        assert_eq!(map["x-forwarded-proto"], "https");
-        assert_eq!(map["x-forwarded-host"], "example.com");
     }
 }

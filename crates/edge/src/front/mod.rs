@@ -1,15 +1,17 @@
 //! HTTP: accepts connections and decides who answers a request.
 
 mod answers;
+mod forwarded;
 mod headers;
 mod proxy;
 mod socket;
 mod takeover;
 mod upgrade;
+mod upload;
 mod upstream;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,9 +27,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::Network;
-use crate::counters::{Counters, Seat, Tally};
+use crate::config::{BodyLimits, Network};
+use crate::counters::{Counters, Tally};
 use crate::relay_thread::RelayThread;
+use crate::seats::{Seat, Seats};
 use socket::Socket;
 use takeover::{Takeover, TakeoverStream};
 pub(crate) use upstream::Upstream;
@@ -47,12 +50,18 @@ pub(crate) struct Front {
     /// Set if this edge is a relay.
     pub(crate) relay: Option<Arc<RelayThread>>,
     pub(crate) trusted_proxies: Vec<Network>,
-    pub(crate) max_connections: usize,
+    pub(crate) seats: Arc<Seats>,
+    pub(crate) body: BodyLimits,
     pub(crate) head_timeout: Duration,
     pub(crate) tally: Arc<Tally>,
 }
 
 impl Front {
+    /// Whether an address is a proxy that we believe.
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(address))
+    }
+
     /// What has happened so far, the relay's part included.
     fn counters(&self) -> Counters {
         let (relay, relay_cpu) = self.relay.as_ref().map(|relay| relay.counters()).unwrap_or_default();
@@ -100,7 +109,7 @@ pub(crate) async fn serve(
             tokio::time::sleep(ACCEPT_RETRY).await;
             continue;
         };
-        let Some(seat) = Seat::take(&front.tally, front.max_connections) else { continue };
+        let Some(seat) = front.seats.take(address.ip(), front.trusts(address.ip())) else { continue };
         // Without these the connection is only slower. The second is for tunnels over paths that lose packets.
         let _ = stream.set_nodelay(true);
         #[cfg(target_os = "linux")]

@@ -10,6 +10,8 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
+use super::upload::{Upload, UploadError};
+
 /// Idle connections are used again for this long; applications close theirs after about 5 s.
 const IDLE: Duration = Duration::from_secs(3);
 const MAX_IDLE: usize = 64;
@@ -25,10 +27,17 @@ pub(super) enum UpstreamError {
     Answer(#[from] hyper::Error),
 }
 
+impl UpstreamError {
+    /// What was wrong with the request's body, if that is why.
+    pub(super) fn upload(&self) -> Option<&UploadError> {
+        UploadError::behind(self)
+    }
+}
+
 /// The application behind its Unix socket.
 pub(crate) struct Upstream {
     path: PathBuf,
-    idle: Mutex<Vec<(Instant, SendRequest<Incoming>)>>,
+    idle: Mutex<Vec<(Instant, SendRequest<Upload>)>>,
 }
 
 impl Upstream {
@@ -39,7 +48,7 @@ impl Upstream {
     /// Sends a request over an idle connection, or a new one.
     pub(super) async fn send(
         self: &Arc<Self>,
-        mut request: Request<Incoming>,
+        mut request: Request<Upload>,
     ) -> Result<Response<Incoming>, UpstreamError> {
         while let Some(mut connection) = self.take_idle() {
             match connection.try_send_request(request).await {
@@ -59,7 +68,7 @@ impl Upstream {
         Ok(self.answered(connection, response))
     }
 
-    fn take_idle(&self) -> Option<SendRequest<Incoming>> {
+    fn take_idle(&self) -> Option<SendRequest<Upload>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let (since, connection) = idle.pop()?;
@@ -72,7 +81,7 @@ impl Upstream {
     /// Keeps the connection for later, once the answer's body has passed.
     fn answered(
         self: &Arc<Self>,
-        mut connection: SendRequest<Incoming>,
+        mut connection: SendRequest<Upload>,
         response: Response<Incoming>,
     ) -> Response<Incoming> {
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {

@@ -18,7 +18,7 @@ use rustix::event::{Timespec, epoll};
 use rustix::time::{ClockId, clock_gettime};
 use wire::keys::{NodePrivate, NodePublic, random_nonce};
 
-use crate::counters::Seat;
+use crate::seats::Seat;
 use sockets::{Connection, Sockets};
 use stream::{Got, SCRATCH};
 pub(crate) use stream::{Stream, Tls};

@@ -10,7 +10,7 @@ use relay::server::{CloseReason, Sink, Written};
 use rustix::event::epoll;
 
 use super::stream::{Got, Stream};
-use crate::counters::Seat;
+use crate::seats::Seat;
 
 /// One connection.
 pub(crate) struct Connection {
