@@ -11,6 +11,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from coder.cli.context import Globals
+from coder.cli.main import group
+
 CODER = Path(sys.executable).with_name("coder")
 PATIENCE = 30.0
 PASSWORD = "correct-horse-battery-9"
@@ -128,3 +131,10 @@ def sign_in(deployment: Deployment) -> None:
         *("login", deployment.url, "--first-user-username", "admin", "--first-user-email", "a@example.com"),
         CODER_FIRST_USER_PASSWORD=PASSWORD,
     )
+
+
+def global_flags(deployment: Deployment, **changes: Any) -> Globals:
+    """What a command's code gets when it is called with no global flags but these."""
+    unset = {param.name: () if param.multiple else False if param.is_flag else None for param in group.params}
+    given = {"global_config": str(deployment.place / "config"), "disable_port_mapping": True, "no_color": True}
+    return Globals.from_flags(sources={}, **unset | given | changes)

@@ -7,7 +7,7 @@ import pytest
 
 from coder.cli.connect import connect
 from coder.cli.context import Globals
-from e2e.deployment import Deployment, sign_in, wait_until
+from e2e.deployment import Deployment, global_flags, sign_in, wait_until
 from e2e.recorder import Recorder
 
 pytestmark = pytest.mark.e2e
@@ -56,18 +56,7 @@ async def send_and_get_back(flags: Globals, data: bytes) -> bytes:
 def test_the_relay_sees_no_plaintext(recorded, monkeypatch):
     deployment, recorder = recorded
     monkeypatch.setenv("CODER_CONFIG_DIR", str(deployment.place / "config"))
-    flags = Globals.from_flags(
-        sources={},
-        url=None,
-        token=None,
-        global_config=str(deployment.place / "config"),
-        headers=(),
-        disable_direct_connections=True,
-        disable_port_mapping=True,
-        verbose=False,
-        force_tty=False,
-        no_color=True,
-    )
+    flags = global_flags(deployment, disable_direct_connections=True)
     sent = SECRET * 2000
     before = sum(map(len, recorder.seen()))
     assert asyncio.run(send_and_get_back(flags, sent)) == sent
