@@ -5,15 +5,14 @@
 //! it is pinged three times at 300 ms, and packets go by relay as well. If that too stays unanswered, trust ends at once, at most
 //! 3 s after the last sign of life. A call-me-maybe raises the suspicion at once: the peer looks for a path, so ours may be none.
 //!
-//! A path may also cease to carry long packets only. So while such leave, a padded ping asks every second whether they
-//! arrive, and nothing but its pong will do: what short packets of the session arrive says nothing. Packets go by relay
-//! as well only when the first of these pings is lost, and more of them must be before trust ends, as a loaded path may
-//! lose some.
-//!
-//! Other signs of life are pongs, and WireGuard packets that authenticated ([`Paths::note_received`](crate::Paths::note_received)).
-//! They only call off the suspicion. They do not prolong trust: that a peer's packets arrive does not prove that ours do,
+//! Signs of life are pongs, and WireGuard packets that authenticated ([`Paths::note_received`](crate::Paths::note_received)).
+//! The latter only call off the suspicion. They do not prolong trust: that a peer's packets arrive does not prove that ours do,
 //! so the pong's 6.5 s stay the upper bound for a path that died in our direction only. Pings from the peer are no sign
 //! of life: a peer that hears us no more pings just then.
+//!
+//! A path may also cease to carry long packets only, and short ones of the session go on arriving. So while long ones
+//! leave, a padded ping asks once a second, and nothing but its pong will do. Packets go by relay as well once the first
+//! of these pings is lost, and five must be lost in a row before trust ends, as a loaded path may lose some.
 
 use std::time::{Duration, Instant};
 
