@@ -47,6 +47,16 @@ fn post(framing: &str, body: &[u8]) -> Vec<u8> {
     [format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n").as_bytes(), body].concat()
 }
 
+/// An exchange after which the client sends no more, so that nobody waits for that.
+fn last_exchange(edge: &Edge, request: &[u8]) -> Vec<u8> {
+    let mut stream = connect(edge);
+    stream.write_all(request).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    answer
+}
+
 /// The answer is in the application's form and the last one.
 fn assert_refused(answer: &[u8], first: &str) {
     let (status, headers, body) = parse(answer);
@@ -58,8 +68,9 @@ fn assert_refused(answer: &[u8], first: &str) {
 #[test]
 fn a_body_may_be_as_long_as_allowed() {
     let edge = start(small_bodies(), takes(1000));
-    let answer = exchange(&edge, &post("Content-Length: 1000", &[7; 1000]));
-    assert_eq!(parse(&answer).0, "HTTP/1.1 204 No Content");
+    let mut stream = connect(&edge);
+    stream.write_all(&post("Content-Length: 1000", &[7; 1000])).unwrap();
+    assert!(read_head(&mut stream).starts_with(b"HTTP/1.1 204 "));
 }
 
 #[test]
@@ -70,7 +81,7 @@ fn a_body_that_says_that_it_is_too_long_does_not_reach_the_application() {
         ("Content-Length: 1001\r\nExpect: 100-continue", &[]),
         ("Content-Length: 18446744073709551613", &[]),
     ] {
-        assert_refused(&exchange(&edge, &post(framing, body)), "HTTP/1.1 413 Payload Too Large");
+        assert_refused(&last_exchange(&edge, &post(framing, body)), "HTTP/1.1 413 Payload Too Large");
     }
     wait_until(|| edge.counters().malformed == 3);
 }
@@ -80,7 +91,7 @@ fn a_chunked_body_is_cut_where_it_becomes_too_long() {
     let bodies = Arc::new(AtomicU64::new(0));
     let edge = start(small_bodies(), sink(Arc::clone(&bodies)));
     let chunk = [b"190\r\n", &[7; 400][..], b"\r\n"].concat();
-    let answer = exchange(&edge, &post("Transfer-Encoding: chunked", &chunk.repeat(5)));
+    let answer = last_exchange(&edge, &post("Transfer-Encoding: chunked", &chunk.repeat(5)));
     assert_refused(&answer, "HTTP/1.1 413 Payload Too Large");
     // However its chunks are cut on the way, framing included.
     wait_until(|| bodies.load(Ordering::Relaxed) > 0 && bodies.load(Ordering::Relaxed) < 1100);
