@@ -36,6 +36,14 @@ async def test_a_bad_name_is_refused(server: Server, name: str):
     assert answer.json()["validations"][0]["field"] == "name"
 
 
+@pytest.mark.parametrize("field", ["name", "architecture", "operating_system", "directory"])
+@pytest.mark.parametrize("text", ["a\x1b[2J", "a\nb", "a\x7f", "a\x9b2J", "a\u202eb", "a\u2028b"])
+async def test_texts_that_steer_a_terminal_are_refused(server: Server, field: str, text: str):
+    answer = await server.call("POST", "/users/me/workspaces", json={"name": "dev", field: text})
+    assert answer.status_code == 400
+    assert answer.json()["validations"][0]["field"] == field
+
+
 async def test_a_name_is_taken_whatever_its_case_until_the_workspace_is_deleted(server: Server):
     workspace = await server.workspace("dev")
     assert (await server.call("POST", "/users/me/workspaces", json={"name": "DEV"})).status_code == 409

@@ -27,6 +27,6 @@ def username_problem(name: str) -> str | None:
 
 def email_problem(email: str) -> str | None:
     """Say what is wrong with an address, or None. Only the shape is checked."""
-    if len(email) > 254 or not _EMAIL.fullmatch(email):
+    if len(email) > 254 or not email.isprintable() or not _EMAIL.fullmatch(email):
         return "An e-mail address is needed."
     return None
