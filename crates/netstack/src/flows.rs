@@ -93,6 +93,11 @@ impl Stack {
         self.peek(flow).map_or(0, |connection| connection.tcp.recv_queue())
     }
 
+    /// Who a connection leads to.
+    pub fn remote(&self, flow: Flow) -> Option<Ipv6Addr> {
+        self.peek(flow).map(|connection| *connection.key.remote.ip())
+    }
+
     /// Whether the connection is open for sending.
     pub fn may_send(&self, flow: Flow) -> bool {
         self.peek(flow).is_some_and(|connection| connection.tcp.may_send())

@@ -206,7 +206,7 @@ impl DataThread {
                 None
             }
             Command::SetMap(id, map) => on(id, &mut |node| node.set_map(now, map.clone())),
-            Command::SetPeers(id, peers) => on(id, &mut |node| node.set_peers(now, peers.clone())),
+            Command::SetPeers(id, peers) => on(id, &mut |node| node.set_peers(now, reactor, peers.clone())),
             Command::SetBlockDirect(id, block) => on(id, &mut |node| node.set_block_direct(now, block)),
             Command::SetForceWebsockets(id, force) => on(id, &mut |node| node.set_force_websockets(force)),
             Command::SetMapped(id, mapped) => on(id, &mut |node| node.set_mapped(now, &mapped)),

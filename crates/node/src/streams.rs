@@ -143,6 +143,18 @@ impl Streams {
         }
     }
 
+    /// Cuts the streams to these addresses: their peer was removed.
+    pub(crate) fn abort_to(&mut self, cx: &mut Context<'_>, gone: &[Ipv6Addr]) {
+        let leads_there = |flow: &Flow| cx.stack.remote(*flow).is_some_and(|remote| gone.contains(&remote));
+        let cut: Vec<Flow> = self.ends.keys().copied().filter(leads_there).collect();
+        for flow in cut {
+            if let Some(request) = self.drop_end(cx, flow) {
+                cx.fail(request, Failure::Reset);
+            }
+            cx.stack.abort(flow);
+        }
+    }
+
     /// Requests that wait for something here, for a node that closes.
     pub(crate) fn requests(&self) -> Vec<RequestId> {
         self.ends.values().filter_map(request_of).collect()

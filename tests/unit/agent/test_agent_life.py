@@ -194,6 +194,18 @@ async def test_another_identity_gets_another_node():
         assert not new.closed
 
 
+@pytest.mark.parametrize(("refusal", "left"), [(UpgradeRefused(401, b""), 0), (UpgradeRefused(503, b""), 1)])
+async def test_only_a_refused_token_ends_the_tunnels_that_were_there(refusal, left):
+    node = tailnet_pb.CoordinateResponse.PeerUpdate(id=b"c" * 16, node=node_message(), kind="NODE")
+    async with running() as (lab, _):
+        await lab.server.coordinators[0].say(tailnet_pb.CoordinateResponse(peer_updates=[node]))
+        assert len(lab.node.peers[-1]) == 1
+        lab.server.refusals = [refusal]
+        lab.server.coordinators[0].cancel()
+        await lab.clock.advance(0.2)
+        assert len(lab.node.peers[-1]) == left
+
+
 async def test_a_refused_token_is_tried_for_ever_and_told_once_a_cause():
     def refuse(lab):
         refused = UpgradeRefused(401, b'{"message":"Not authorised.","detail":"Deleted."}')

@@ -117,6 +117,32 @@ async def test_a_splice_that_the_peer_cuts_says_so(pair):
         far.close()
 
 
+@pytest.mark.parametrize("remover", [0, 1])
+async def test_streams_end_on_both_sides_when_either_removes_the_peer(pair, remover):
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(PATIENCE):
+        near = await pair.nodes[0].connect(ADDRESSES[1], 80)
+        far = (await pair.incoming.get()).stream
+        with near, far:
+            await loop.sock_sendall(near, b"question")
+            assert await loop.sock_recv(far, 100) == b"question"
+            pair.nodes[remover].set_peers([])
+            for stream in (near, far):
+                assert await loop.sock_recv(stream, 100) == b""
+
+
+async def test_a_splice_ends_when_its_peer_is_removed(pair):
+    async with asyncio.timeout(PATIENCE):
+        inner, outer = socket.socketpair()
+        with outer:
+            splice = asyncio.create_task(pair.nodes[0].splice(inner, ADDRESSES[1], 80))
+            far = (await pair.incoming.get()).stream
+            pair.nodes[0].set_peers([])
+            with pytest.raises(StreamReset):
+                await splice
+        far.close()
+
+
 async def test_a_cancelled_request_leaves_no_stream_behind(pair):
     async with asyncio.timeout(PATIENCE):
         near = asyncio.create_task(pair.nodes[0].connect("fd7a:115c:a1e0::2", 80))

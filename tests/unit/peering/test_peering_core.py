@@ -314,6 +314,20 @@ async def test_after_a_success_even_final_refusals_are_retried():
         assert len(lab.coordinators) == 2
 
 
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_a_right_that_was_taken_away_ends_the_tunnel_and_says_why(status):
+    async with following() as (lab, task):
+        await lab.coordinator.say(node_update())
+        await lab.coordinator.say(update(Update.READY_FOR_HANDSHAKE))
+        assert len(lab.node.peers[-1]) == 1
+        lab.refusals = [UpgradeRefused(status, b'{"message":"You are suspended."}')]
+        lab.coordinator.cancel()
+        await lab.clock.advance(1)
+        assert lab.node.peers[-1] == ()
+        with pytest.raises(UpgradeRefused):
+            await task
+
+
 async def test_the_resume_token_is_presented_until_the_server_refuses_it():
     refused = UpgradeRefused(401, b'{"message":"Invalid resume token","validations":[{"field":"resume_token"}]}')
     async with following() as (lab, _):
