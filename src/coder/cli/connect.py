@@ -17,7 +17,7 @@ from coder.cli.ahead import Ahead
 from coder.cli.context import Globals
 from coder.cli.options import format_duration
 from coder.cli.threads import in_thread
-from coder.errors import NotFound, TimedOut, Unreachable
+from coder.errors import Malformed, NotFound, TimedOut, Unreachable
 
 if TYPE_CHECKING:
     from coder.cli.api import Api
@@ -69,12 +69,12 @@ class Connection:
     def region_name(self, region: int | None) -> str:
         """Name a relay as its administrator does."""
         found = self.peering.state().derp_map.regions.get(region or 0)
-        return found.name if found is not None and found.name else f"region {region}"
+        return output.printable(found.name) if found is not None and found.name else f"region {region}"
 
     def region_code(self, region: int | None) -> str:
         """Name a relay in short."""
         found = self.peering.state().derp_map.regions.get(region or 0)
-        return found.code if found is not None and found.code else f"region {region}"
+        return output.printable(found.code) if found is not None and found.code else f"region {region}"
 
     def path_json(self, path: "Path", latency: float) -> dict[str, Any]:
         """Describe a path for scripts."""
@@ -189,7 +189,7 @@ class Watch:
     def _tell(self, text: str) -> None:
         self.log(text)
         if self._verbose:
-            output.note(text)
+            output.note(output.printable(text))
 
 
 @asynccontextmanager
@@ -342,7 +342,10 @@ def relay_map(url: str, info: Any) -> "DerpMap":
 
     if not isinstance(info, Mapping) or not info.get("derp_map"):
         raise errors.bad_answer(url)
-    return derpmap_json.load(info["derp_map"])
+    try:
+        return derpmap_json.load(info["derp_map"])
+    except Malformed as error:
+        raise errors.bad_answer(url) from error
 
 
 def _started(first: "asyncio.Task[Channel]", dial: "Dial") -> "Dial":

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from coder import __version__
+from coder.cli import output
 
 API_RELEASE = (2, 26)
 """Release of the original whose API this client speaks. Servers of one major number understand each other's clients."""
@@ -30,4 +31,5 @@ def mismatch(build: str, own: str = __version__) -> bool:
 def warning(build: str, info: dict[str, Any]) -> str:
     """Say what differs and what to do: in the words of the server's administrator, if there are any."""
     advice = str(info.get("upgrade_message") or "") or "Some commands may fail; install the server's version here."
-    return f"version mismatch: client v{__version__}, server {build}\n{advice}"
+    said = f"version mismatch: client v{__version__}, server {output.printable(build)}"
+    return f"{said}\n{output.printable(advice)}"

@@ -67,7 +67,7 @@ def command(
             user = mine.me()
     flags.config.write("session", session.reveal())
     flags.config.write("url", address)
-    output.out(f"> Welcome to Coder, {user['username']}! You're authenticated.")
+    output.out(f"> Welcome to Coder, {output.printable(user['username'])}! You're authenticated.")
 
 
 def _first_user(

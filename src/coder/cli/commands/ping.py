@@ -154,7 +154,7 @@ def _preamble(connection: "Connection") -> None:
     )
     if peer is not None:
         output.note(f"    preferred DERP region: {peer.home} ({connection.region_name(peer.home)})")
-        output.note(f"    endpoints: {', '.join(peer.endpoints) or 'none'}")
+        output.note(f"    endpoints: {output.printable(', '.join(peer.endpoints)) or 'none'}")
         seconds = connection.node.last_handshake(peer.key)
         _check(seconds is not None, f"Wireguard handshake {seconds or 0:.0f}s ago", "no Wireguard handshake yet")
     if connection.rules.client_flag:

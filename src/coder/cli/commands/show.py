@@ -28,7 +28,7 @@ def command(flags: Globals, *, workspace: str, form: str) -> None:
             for agent in resource.get("agents") or []:
                 rows.append(_agent_row(found, agent))
                 rows += [["     " + port, "", "", "", ""] for port in _ports(api, agent)]
-    name = f"{found['owner_name']}/{found['name']}"
+    name = output.printable(f"{found['owner_name']}/{found['name']}")
     output.out(f"{name}  {workspaces.status_text(found)}, created {times.ago(found.get('created_at')) or 'just now'}\n")
     output.out(output.table(["resource", "status", "health", "version", "access"], rows))
 

@@ -149,7 +149,7 @@ def edit_roles(flags: Globals, *, user: str, wanted: str, yes: bool) -> None:
     _ask(flags, f"Give {user!r} the roles {', '.join(names) or 'of a member'}?", yes)
     with flags.api() as api:
         changed = accounts.set_roles(api, user, names)
-    output.out(f"The roles of {user!r} are: {_CELLS['roles'](changed) or 'member'}.")
+    output.out(f"The roles of {user!r} are: {output.printable(_CELLS['roles'](changed)) or 'member'}.")
 
 
 @command.command("password")

@@ -19,4 +19,5 @@ def command(flags: Globals, *, form: str) -> None:
     elif form == "table":
         output.out(output.table(["url", "username", "id"], [[api.url, user["username"], user["id"]]]))
     else:
-        output.out(f"Coder is running at {api.url}, You're authenticated as {user['username']} !")
+        name = output.printable(user["username"])
+        output.out(f"Coder is running at {api.url}, You're authenticated as {name} !")
