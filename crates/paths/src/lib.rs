@@ -35,6 +35,7 @@ pub mod home;
 mod netcheck;
 mod output;
 mod peer;
+mod peers;
 mod receive;
 mod relay_routes;
 mod servers;
@@ -49,7 +50,6 @@ use std::time::{Duration, Instant};
 
 use wire::derpmap::DerpMap;
 use wire::keys::{DiscoPublic, NodePublic};
-use wire::{disco, stun};
 
 pub use config::{Config, LONG, Local, PeerRecord};
 pub use facts::{EndpointFacts, PeerFacts, Why};
@@ -62,7 +62,6 @@ use hairpin::Hairpin;
 use home::History;
 use netcheck::Netcheck;
 use peer::{Around, Peer};
-use receive::Came;
 use relay_routes::Relays;
 use sockets::Sockets;
 use sources::Sources;
@@ -212,68 +211,6 @@ impl Paths {
         self.tell_self(now);
     }
 
-    /// Takes a datagram. `from` may be v4-mapped.
-    #[inline]
-    pub fn handle_udp(&mut self, now: Instant, from: SocketAddr, packet: &[u8]) -> Class {
-        self.handle_udp_by(now, OWN_SOCKET, from, packet)
-    }
-
-    /// The same for a datagram that came by a certain socket.
-    #[inline]
-    pub fn handle_udp_by(&mut self, now: Instant, socket: Socket, from: SocketAddr, packet: &[u8]) -> Class {
-        if !self.sockets.is_open(socket) {
-            return Class::Drop;
-        }
-        if stun::is_stun(packet) {
-            return self.handle_stun(now, packet);
-        }
-        let from = canonical(from);
-        if disco::is_disco(packet) {
-            self.handle_disco(now, Came::Udp(from, socket), packet);
-            return Class::Consumed;
-        }
-        let source = self.sources.get(&from);
-        if source.is_none() && self.block_direct {
-            self.refusals.blocked += 1;
-            return Class::Drop;
-        }
-        Class::WireGuard(source)
-    }
-
-    /// Takes a packet from a region's relay, which vouches for `from`.
-    pub fn handle_relayed(&mut self, now: Instant, region: u16, from: NodePublic, packet: &[u8]) -> Class {
-        if !self.peers.contains_key(&from) {
-            self.refusals.unknown_relayed += 1;
-            return Class::Drop;
-        }
-        if self.relays.heard(region, from) {
-            self.settle(now, &from);
-        }
-        if disco::is_disco(packet) {
-            self.handle_disco(now, Came::Relay(region, from), packet);
-            return Class::Consumed;
-        }
-        Class::WireGuard(Some(from))
-    }
-
-    /// WireGuard packets of `peer` that came from `from` authenticated. Call at most once per batch. It calls off a suspicion
-    /// of that path, but does not prolong trust in it: that we hear the peer does not prove that it hears us.
-    #[inline]
-    pub fn note_received(&mut self, now: Instant, peer: &NodePublic, from: SocketAddr) {
-        let Some(known) = self.peers.get_mut(peer) else { return };
-        if known.best.is_some_and(|best| best.addr == canonical(from)) && known.suspicion.note_heard() {
-            self.settle(now, peer);
-        }
-    }
-
-    /// Packets of `peer` authenticated, whichever way they came. Call at most once per batch.
-    #[inline]
-    pub fn note_session(&mut self, now: Instant, peer: &NodePublic) {
-        if let Some(known) = self.peers.get_mut(peer) {
-            known.authenticated = Some(now);
-        }
-    }
-
     /// The connection to a region's relay is up.
     pub fn relay_up(&mut self, now: Instant, region: u16) {
         if self.relays.up(now, region, &mut self.voice.out) {
@@ -418,106 +355,11 @@ impl Paths {
         self.refusals
     }
 
-    fn handle_stun(&mut self, now: Instant, packet: &[u8]) -> Class {
-        match self.netcheck.handle_stun(packet) {
-            Some(seen) => {
-                self.endpoints.seen(now, seen);
-                self.expiry = self.endpoints.next_expiry(now);
-                self.after_check(now);
-            }
-            None if self.hairpin_arrived(packet) => self.after_check(now),
-            None => self.refusals.stray_stun += 1,
-        }
-        Class::Consumed
-    }
-
     fn recheck_changed_network(&mut self, now: Instant) {
         self.endpoints.forget_external();
         self.netcheck.reset();
         self.relays.hurry(now);
         self.each_peer(now, |peer, around| peer.start_over(around));
         self.check_now(now);
-    }
-
-    fn remove_peer(&mut self, key: &NodePublic) {
-        let Some(mut peer) = self.peers.remove(key) else { return };
-        peer.birthday.reset(&mut self.sockets, &mut self.voice);
-        self.unindex_disco(key, Some(peer.disco));
-        self.sources.forget_node(key);
-        self.relays.forget(key);
-        if let Some(at) = peer.deadline {
-            self.deadlines.remove(&(at, *key));
-        }
-        let waiting = peer.user_pings.into_iter();
-        self.voice.out.extend(waiting.map(|(id, _)| Output::Event(Event::PingTimeout { id })));
-    }
-
-    fn unindex_disco(&mut self, key: &NodePublic, disco: Option<DiscoPublic>) {
-        if let Some(disco) = disco
-            && let Some(nodes) = self.by_disco.get_mut(&disco)
-        {
-            nodes.remove(key);
-            if nodes.is_empty() {
-                self.by_disco.remove(&disco);
-            }
-        }
-    }
-
-    /// Runs `act` on a peer, then sees to what follows from it. `None` if there is no such peer.
-    fn with_peer<R>(
-        &mut self,
-        now: Instant,
-        key: &NodePublic,
-        act: impl FnOnce(&mut Peer, &mut Around<'_>) -> R,
-    ) -> Option<R> {
-        let peer = self.peers.get_mut(key)?;
-        let mut around = Around {
-            now,
-            voice: &mut self.voice,
-            relays: &mut self.relays,
-            endpoints: &self.endpoints,
-            netcheck: &mut self.netcheck,
-            sockets: &mut self.sockets,
-            block_direct: self.block_direct,
-        };
-        let result = act(peer, &mut around);
-        self.settle(now, key);
-        Some(result)
-    }
-
-    fn each_peer(&mut self, now: Instant, mut act: impl FnMut(&mut Peer, &mut Around<'_>)) {
-        for key in self.peers.keys().copied().collect::<Vec<_>>() {
-            self.with_peer(now, &key, &mut act);
-        }
-    }
-
-    fn settle_all(&mut self, now: Instant) {
-        self.each_peer(now, |_, _| {});
-    }
-
-    /// After a peer changed: tells its path, notes its deadline, has the network checked if it waits for that.
-    fn settle(&mut self, now: Instant, key: &NodePublic) {
-        let Some(peer) = self.peers.get_mut(key) else { return };
-        let mut around = Around {
-            now,
-            voice: &mut self.voice,
-            relays: &mut self.relays,
-            endpoints: &self.endpoints,
-            netcheck: &mut self.netcheck,
-            sockets: &mut self.sockets,
-            block_direct: self.block_direct,
-        };
-        peer.tell_path(&mut around);
-        let next = peer.next_timeout();
-        let waits = peer.call_by.is_some();
-        if peer.deadline != next {
-            if let Some(at) = std::mem::replace(&mut peer.deadline, next) {
-                self.deadlines.remove(&(at, *key));
-            }
-            self.deadlines.extend(next.map(|at| (at, *key)));
-        }
-        if waits {
-            self.check_soon(now, false);
-        }
     }
 }

@@ -1,16 +1,17 @@
-//! What we do with disco that arrives.
+//! What arrives: datagrams by UDP and by relay are told apart, and disco is acted on.
 
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use wire::disco::{self, Message, TxId};
 use wire::keys::{DiscoPublic, NodePublic};
+use wire::stun;
 
 use crate::Paths;
 use crate::choice::Candidate;
 use crate::config::{MAX_ENDPOINTS, PING_BACK_GAP, PING_GAP, PONG_BURST, PONG_EVERY};
 use crate::endpoints::{acceptable, canonical};
-use crate::output::{Event, Output, Path, Socket};
+use crate::output::{Class, Event, Output, Path, Socket};
 use crate::peer::{Allowance, Around, Peer, Purpose};
 use crate::sockets::OWN;
 use crate::voice::source_of;
@@ -41,6 +42,81 @@ impl Came {
 }
 
 impl Paths {
+    /// Takes a datagram. `from` may be v4-mapped.
+    #[inline]
+    pub fn handle_udp(&mut self, now: Instant, from: SocketAddr, packet: &[u8]) -> Class {
+        self.handle_udp_by(now, OWN, from, packet)
+    }
+
+    /// The same for a datagram that came by a certain socket.
+    #[inline]
+    pub fn handle_udp_by(&mut self, now: Instant, socket: Socket, from: SocketAddr, packet: &[u8]) -> Class {
+        if !self.sockets.is_open(socket) {
+            return Class::Drop;
+        }
+        if stun::is_stun(packet) {
+            return self.handle_stun(now, packet);
+        }
+        let from = canonical(from);
+        if disco::is_disco(packet) {
+            self.handle_disco(now, Came::Udp(from, socket), packet);
+            return Class::Consumed;
+        }
+        let source = self.sources.get(&from);
+        if source.is_none() && self.block_direct {
+            self.refusals.blocked += 1;
+            return Class::Drop;
+        }
+        Class::WireGuard(source)
+    }
+
+    /// Takes a packet from a region's relay, which vouches for `from`.
+    pub fn handle_relayed(&mut self, now: Instant, region: u16, from: NodePublic, packet: &[u8]) -> Class {
+        if !self.peers.contains_key(&from) {
+            self.refusals.unknown_relayed += 1;
+            return Class::Drop;
+        }
+        if self.relays.heard(region, from) {
+            self.settle(now, &from);
+        }
+        if disco::is_disco(packet) {
+            self.handle_disco(now, Came::Relay(region, from), packet);
+            return Class::Consumed;
+        }
+        Class::WireGuard(Some(from))
+    }
+
+    /// WireGuard packets of `peer` that came from `from` authenticated. Call at most once per batch. It calls off a suspicion
+    /// of that path, but does not prolong trust in it: that we hear the peer does not prove that it hears us.
+    #[inline]
+    pub fn note_received(&mut self, now: Instant, peer: &NodePublic, from: SocketAddr) {
+        let Some(known) = self.peers.get_mut(peer) else { return };
+        if known.best.is_some_and(|best| best.addr == canonical(from)) && known.suspicion.note_heard() {
+            self.settle(now, peer);
+        }
+    }
+
+    /// Packets of `peer` authenticated, whichever way they came. Call at most once per batch.
+    #[inline]
+    pub fn note_session(&mut self, now: Instant, peer: &NodePublic) {
+        if let Some(known) = self.peers.get_mut(peer) {
+            known.authenticated = Some(now);
+        }
+    }
+
+    fn handle_stun(&mut self, now: Instant, packet: &[u8]) -> Class {
+        match self.netcheck.handle_stun(packet) {
+            Some(seen) => {
+                self.endpoints.seen(now, seen);
+                self.expiry = self.endpoints.next_expiry(now);
+                self.after_check(now);
+            }
+            None if self.hairpin_arrived(packet) => self.after_check(now),
+            None => self.refusals.stray_stun += 1,
+        }
+        Class::Consumed
+    }
+
     /// Opens a disco packet and acts on it. A sender that is no peer costs a lookup, not a box.
     pub(crate) fn handle_disco(&mut self, now: Instant, came: Came, packet: &[u8]) {
         let Some(sender) = disco::sender(packet) else { return };
