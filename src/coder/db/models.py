@@ -279,6 +279,8 @@ class AuditLog(Base):
     resource_type: Mapped[str] = mapped_column(String(32))
     resource_id: Mapped[str] = mapped_column(String(64))
     resource_target: Mapped[str] = mapped_column(String(254))
+    detail: Mapped[str] = mapped_column(String(254))
+    """What was changed, e.g. `roles: auditor`; never the content of a secret."""
     status_code: Mapped[int]
 
 

@@ -57,6 +57,7 @@ class _Entry:
     action: str | None = None
     resource_id: str = ""
     target: str = ""
+    detail: str = ""
 
 
 _entry: ContextVar[_Entry | None] = ContextVar("audit_entry", default=None)
@@ -73,6 +74,12 @@ def about(resource_id: UUID | None, target: str, *, action: str | None = None) -
     if entry := _entry.get():
         entry.resource_id, entry.target = str(resource_id or ""), target
         entry.action = action or entry.action
+
+
+def detail(text: str) -> None:
+    """Say what is changed of it; nothing secret."""
+    if entry := _entry.get():
+        entry.detail = text
 
 
 class Audited:
@@ -118,6 +125,7 @@ class Audited:
             resource_type=resource_type,
             resource_id=entry.resource_id,
             resource_target=entry.target[:254],
+            detail=entry.detail[:254],
             status_code=status,
         )
         try:

@@ -121,7 +121,8 @@ def test_a_token_that_is_not_there(coder, signed_in):
 
 def test_the_audit_log_is_filtered_and_shown(coder, signed_in):
     entry = {"time": "2030-01-01T00:00:00Z", "user": None, "action": "login", "resource_type": "api_key",
-             "resource_target": "x\x1b]0;", "status_code": 401, "ip": "192.0.2.1"}  # fmt: skip
+             "resource_target": "x\x1b]0;", "additional_fields": {"detail": "d"},
+             "status_code": 401, "ip": "192.0.2.1"}  # fmt: skip
     signed_in.answers["GET /api/v2/audit"] = (200, {"audit_logs": [entry], "count": 1})
     run = coder("audit", "--action", "login", "--failed", "--limit", "5")
     assert run.out.splitlines()[1].split() == [
@@ -130,6 +131,7 @@ def test_the_audit_log_is_filtered_and_shown(coder, signed_in):
         "login",
         "api_key",
         "x?]0;",
+        "d",
         "401",
         "192.0.2.1",
     ]

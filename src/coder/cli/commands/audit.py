@@ -15,12 +15,13 @@ _CELLS: dict[str, Callable[[Any], str]] = {
     "action": lambda one: str(one.get("action") or ""),
     "resource": lambda one: str(one.get("resource_type") or ""),
     "target": lambda one: str(one.get("resource_target") or one.get("resource_id") or ""),
+    "detail": lambda one: str((one.get("additional_fields") or {}).get("detail") or ""),
     "status": lambda one: str(one.get("status_code") or ""),
     "ip": lambda one: str(one.get("ip") or ""),
     "user agent": lambda one: str(one.get("user_agent") or ""),
 }
 COLUMNS = tuple(_CELLS)
-DEFAULT = ("time", "user", "action", "resource", "target", "status", "ip")
+DEFAULT = ("time", "user", "action", "resource", "target", "detail", "status", "ip")
 _KEYS = (("username", "user"), ("action", "action"), ("resource_type", "resource"), ("date_from", "since"))
 
 

@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column("resource_type", sa.String(length=32), nullable=False),
         sa.Column("resource_id", sa.String(length=64), nullable=False),
         sa.Column("resource_target", sa.String(length=254), nullable=False),
+        sa.Column("detail", sa.String(length=254), nullable=False),
         sa.Column("status_code", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_logs")),
     )
