@@ -131,11 +131,11 @@ class Outbound:
         parts, proxy = urlsplit(url), self.proxy(url)
         host, port = parts.hostname or "", parts.port
         at, at_port = (host, port) if proxy is None else (proxy.host, proxy.port)
-        connection = (
-            http.client.HTTPConnection(at, at_port, timeout=timeout)
-            if parts.scheme == "http"
-            else http.client.HTTPSConnection(at, at_port, timeout=timeout, context=self.context())
-        )
+        connection: http.client.HTTPConnection
+        if parts.scheme == "http":
+            connection = http.client.HTTPConnection(at, at_port, timeout=timeout)
+        else:
+            connection = _secured(host, self.context(), at, at_port, timeout)
         if proxy is not None:
             login = proxy.authorization()
             headers = {} if login is None else {"Proxy-Authorization": login}
@@ -179,6 +179,21 @@ class Outbound:
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise failure(url, self.proxy(url), error) from error
         return found
+
+
+def _secured(
+    host: str, context: "SSLContext", at: str, at_port: int | None, timeout: float
+) -> "http.client.HTTPSConnection":
+    import http.client  # noqa: PLC0415 - start-up time
+
+    class Secured(http.client.HTTPSConnection):
+        """Asks for the certificate of `host`, where the library takes what stands in the tunnel's request for it."""
+
+        def connect(self) -> None:
+            http.client.HTTPConnection.connect(self)
+            self.sock = context.wrap_socket(self.sock, server_hostname=host)
+
+    return Secured(at, at_port, timeout=timeout, context=context)
 
 
 def failure(url: str, proxy: Proxy | None, error: Exception) -> Unreachable:

@@ -3,6 +3,7 @@
 import logging
 import socket
 from collections.abc import Mapping
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection
@@ -86,7 +87,7 @@ async def connect(
     secure = target == "wss://"
     proxy = _proxy(outbound, target + rest, secure=secure) if sock is None else None
     context = outbound.context() if secure else None
-    server = _origin(url)
+    server, made = _origin(url), _Made()
     try:
         connection = await open_websocket(
             target + rest,
@@ -99,6 +100,7 @@ async def connect(
             origin=None if origin is None else Origin(origin),
             ssl=context,
             proxy=None if proxy is None else proxy.url(),
+            create_connection=cast("type[ClientConnection]", made),
             user_agent_header="coder",
             logger=_quiet,
             **({"happy_eyeballs_delay": _STAGGER} if sock is None else {"sock": sock}),
@@ -114,10 +116,38 @@ async def connect(
     except ProxyError as error:
         raise proxy_refused(proxy, str(error)) from None
     except InvalidHandshake as error:
-        raise tls_failure(server, error) or Unreachable(f"the server does not speak WebSocket: {error}") from None
+        told = tls_failure(server, error) or tls_failure(server, made.lost)
+        raise told or Unreachable(f"the server does not speak WebSocket: {error}") from None
     except OSError as error:
         raise failure(server, proxy, error) from None
     return WebSocketChannel(connection)
+
+
+class _Connection(ClientConnection):
+    """Remembers how it was lost: the error of a failed opening does not tell."""
+
+    lost: Exception | None = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take the transport's last word."""
+        self.lost = exc
+        super().connection_lost(exc)
+
+
+class _Made:
+    """Makes the connection, and keeps it for those who ask why it failed."""
+
+    def __init__(self) -> None:
+        self._connection: _Connection | None = None
+
+    def __call__(self, *arguments: Any, **options: Any) -> ClientConnection:
+        self._connection = _Connection(*arguments, **options)
+        return self._connection
+
+    @property
+    def lost(self) -> Exception | None:
+        """The transport's last word."""
+        return None if self._connection is None else self._connection.lost
 
 
 def _proxy(outbound: Outbound, url: str, *, secure: bool) -> Proxy | None:
