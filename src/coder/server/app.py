@@ -8,6 +8,7 @@ from starlette.types import ASGIApp
 from coder import __version__
 from coder.server import problems
 from coder.server.audit import Audited
+from coder.server.bodies import MAX_BODY, AnnouncedLength
 from coder.server.deployment import Deployment
 from coder.server.envelope import Envelope
 from coder.server.problems import Json
@@ -36,6 +37,7 @@ def create_app(deployment: Deployment) -> ASGIApp:
         openapi_url=docs.DESCRIPTION,
         default_response_class=Json,
         redirect_slashes=False,
+        max_body_size=MAX_BODY,
         responses={"default": {"description": "Refused.", "content": {"application/json": {"schema": _PROBLEM}}}},
     )
     app.state.deployment = deployment
@@ -44,7 +46,7 @@ def create_app(deployment: Deployment) -> ASGIApp:
         app.include_router(router, prefix=prefix)
     app.add_middleware(Audited, deployment=deployment)
     app.add_middleware(Transport, settings=deployment.settings, access_url=deployment.access_url)
-    return Envelope(app)  # outside of everything, so that answers to our own bugs carry it too
+    return Envelope(AnnouncedLength(app))  # outside of everything, so that answers to our own bugs carry it too
 
 
 _PROBLEM: dict[str, Any] = {

@@ -1,7 +1,9 @@
 """Who is calling: finds the token of a request and what it stands for."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, cast
 from uuid import UUID
 
 from fastapi import Depends
@@ -18,6 +20,8 @@ from coder.server.problems import Problem, forbidden, not_found, too_many
 COOKIE = "coder_session_token"
 HEADER = "Coder-Session-Token"
 BYPASS = "X-Coder-Bypass-Ratelimit"
+ASKED = "coder.asked"
+"""Key in the scope of a request whose caller was verified before its body was read: who it is."""
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _SIGNED_OUT = "You are signed out, or your session has ended. Sign in again."
 
@@ -88,7 +92,10 @@ def address(connection: HTTPConnection) -> str:
 
 
 def _pace(deployment: Deployment, subject: str) -> None:
-    seconds = deployment.api_limits.hit(subject, deployment.clock.monotonic())
+    _refuse(deployment, deployment.api_limits.hit(subject, deployment.clock.monotonic()))
+
+
+def _refuse(deployment: Deployment, seconds: float) -> None:
     if seconds:
         count = deployment.api_limits.limit.count
         raise too_many(f"Too many requests: one user, agent or address may send {count} a minute.", seconds)
@@ -96,16 +103,36 @@ def _pace(deployment: Deployment, subject: str) -> None:
 
 async def anyone(connection: HTTPConnection, deployment: Deployed) -> None:
     """Let everybody in, but no address too often. Raises Problem (429)."""
-    _pace(deployment, limits.source(address(connection)))
+    if ASKED not in connection.scope:
+        _pace(deployment, limits.source(address(connection)))
+
+
+@asynccontextmanager
+async def _counting_failures(connection: HTTPConnection, deployment: Deployment) -> AsyncIterator[None]:
+    """Count refusals against the address they go to, and look nothing up for one that has used up its allowance.
+
+    Tokens that were good a while ago are looked up nevertheless: their users may share the address with somebody else.
+    """
+    found = presented(connection)
+    token, seen = found.text if found else "", deployment.good_tokens
+    if token not in seen:
+        where = limits.source(address(connection))
+        _refuse(deployment, deployment.api_limits.wait(where, deployment.clock.monotonic()))
+    try:
+        yield
+    except Problem:
+        seen.discard(token)
+        await anyone(connection, deployment)
+        raise
+    seen.add(token)
 
 
 async def caller(connection: HTTPConnection, deployment: Deployed) -> Caller:
     """Return the signed-in user. Raises Problem: 401 for everybody else, 403 for other sites' pages, 429."""
-    try:
+    if ASKED in connection.scope:
+        return cast("Caller", connection.scope[ASKED])
+    async with _counting_failures(connection, deployment):
         who = await _signed_in(connection, deployment)
-    except Problem:
-        await anyone(connection, deployment)
-        raise
     if not (who.may(Action.UPDATE, Resource.DEPLOYMENT) and connection.headers.get(BYPASS) == "true"):
         _pace(deployment, str(who.user.id))
     audit.by(who.user)
@@ -173,11 +200,10 @@ def _rejected(detail: str) -> Problem:
 
 async def agent_caller(connection: HTTPConnection, deployment: Deployed) -> agents.Identity:
     """Return the agent whose token the request holds. Raises Problem (401, 403, 429)."""
-    try:
+    if ASKED in connection.scope:
+        return cast("agents.Identity", connection.scope[ASKED])
+    async with _counting_failures(connection, deployment):
         identity = await _agent(connection, deployment)
-    except Problem:
-        await anyone(connection, deployment)
-        raise
     _pace(deployment, str(identity.agent.id))
     return identity
 

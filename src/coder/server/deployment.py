@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from coder.access.limits import LoginLimits, Pace
+from coder.access.limits import LoginLimits, Pace, Remembered
 from coder.clock import Clock
 from coder.config import Settings
 from coder.db.site import Site
@@ -38,6 +38,8 @@ class Deployment:
     sockets: Sockets = field(default_factory=Sockets)
     login_limits: LoginLimits
     api_limits: Pace
+    good_tokens: Remembered = field(default_factory=Remembered)
+    """The tokens that were good when last seen."""
     presence: dict[UUID, object] = field(default_factory=dict)
     """By agent: what owns the record of its connection, the newest of its connections."""
 

@@ -23,6 +23,7 @@ UNSUPPORTED_VERSION = "Unknown or unsupported API version"
 RESUME_FIELD = "resume_token"
 """Clients whose 401 names this field in a validation dial again without the token."""
 
+_TOO_LARGE = "The request body is too large."
 _GOING_AWAY = 1001  # RFC 6455, section 7.4.1
 
 
@@ -78,6 +79,11 @@ def invalid(*validations: tuple[str, str]) -> Problem:
 def forbidden(detail: str) -> Problem:
     """Return the answer for what this caller may not do."""
     return Problem(403, "Forbidden.", detail=detail)
+
+
+def too_large() -> Problem:
+    """Return the answer for a body of more bytes than are read."""
+    return Problem(413, _TOO_LARGE)
 
 
 def upgrade_required() -> Problem:
@@ -142,9 +148,11 @@ def _field(fault: Any) -> str:
 
 async def _on_http(connection: HTTPConnection, error: Exception) -> Response | None:
     assert isinstance(error, HTTPException)
-    message = {404: "Route not found.", 405: "This route does not take that method."}.get(
-        error.status_code, error.detail
-    )
+    message = {
+        404: "Route not found.",
+        405: "This route does not take that method.",
+        413: _TOO_LARGE,
+    }.get(error.status_code, error.detail)
     return await _answer(connection, Problem(error.status_code, message, headers=error.headers))
 
 

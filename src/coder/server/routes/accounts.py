@@ -15,14 +15,15 @@ from coder.access.roles import Action, Resource
 from coder.db import keys, users, workspaces
 from coder.db.models import User
 from coder.server import audit, user_search, views
+from coder.server.asking import AskedFirst
 from coder.server.auth import Caller, SignedIn, user_named
 from coder.server.deployment import Deployed, Deployment
 from coder.server.problems import Problem, forbidden, invalid
 from coder.server.routes.users import FirstUser, check, limit_logins
 from coder.server.sockets import agents_of
-from coder.server.texts import Line
+from coder.server.texts import Line, Typed
 
-router = APIRouter(tags=["users"])
+router = APIRouter(tags=["users"], route_class=AskedFirst)
 
 _TAKEN = "A user with this name or e-mail address exists already."
 _STATUS = {"suspend": users.SUSPENDED, "activate": users.ACTIVE}
@@ -31,21 +32,21 @@ _STATUS = {"suspend": users.SUSPENDED, "activate": users.ACTIVE}
 class Profile(BaseModel):
     """What a user is called."""
 
-    username: str
+    username: Typed
     name: Line | None = Field(default=None, max_length=128)
 
 
 class Roles(BaseModel):
     """The roles a user is to have, all of them."""
 
-    roles: list[str] = Field(max_length=16)
+    roles: list[Typed] = Field(max_length=16)
 
 
 class Passwords(BaseModel):
     """A new password; the old one too when it is one's own."""
 
-    password: str
-    old_password: str = ""
+    password: Typed
+    old_password: Typed = ""
 
 
 @router.get("/users/me/organizations")
@@ -125,6 +126,7 @@ async def login_type(user: str, who: SignedIn, deployment: Deployed) -> dict[str
 async def set_profile(user: str, wanted: Profile, who: SignedIn, deployment: Deployed) -> views.Json:
     """Change what a user is called."""
     found = await _account(deployment, who, user, Action.UPDATE)
+    audit.detail(f"name: {wanted.username}")
     if fault := names.username_problem(wanted.username):
         raise invalid(("username", fault))
     values = {"username": wanted.username} | ({} if wanted.name is None else {"name": wanted.name})
@@ -142,6 +144,7 @@ async def set_status(user: str, status: str, who: SignedIn, deployment: Deployed
     wanted = _STATUS.get(status)
     if wanted is None:
         raise Problem(404, "Route not found.")
+    audit.detail(f"status: {wanted}")
     found = await _account(deployment, who, user, Action.UPDATE, others_only="You cannot change your own status.")
     await _set_status(deployment, found, wanted)
     return await _shown(deployment, found)
@@ -191,6 +194,7 @@ async def show_roles(user: str, who: SignedIn, deployment: Deployed) -> views.Js
 @router.put("/users/{user}/roles")
 async def set_roles(user: str, wanted: Roles, who: SignedIn, deployment: Deployed) -> views.Json:
     """Give a user exactly these roles. What they have open ends, so that nothing stays open that they now may not."""
+    audit.detail(f"roles: {', '.join(wanted.roles) or roles.MEMBER}")
     found = await _account(deployment, who, user, Action.UPDATE, others_only="You cannot change your own roles.")
     if unknown := roles.unknown(wanted.roles):
         known = ", ".join(sorted(roles.ANYWHERE))
@@ -207,6 +211,7 @@ async def set_roles(user: str, wanted: Roles, who: SignedIn, deployment: Deploye
 @router.put("/users/{user}/password", status_code=204)
 async def set_password(user: str, wanted: Passwords, request: Request, who: SignedIn, deployment: Deployed) -> Response:
     """Set a password. It ends all sessions and tokens of its user but the session this was asked with."""
+    audit.detail("password")
     found = await _account(deployment, who, user, Action.UPDATE)
     if found.id == who.user.id:
         limit_logins(request, found.email, deployment)

@@ -11,11 +11,13 @@ from coder.access.roles import Action, Resource
 from coder.db import keys
 from coder.db.models import ApiKey
 from coder.server import audit, views
+from coder.server.asking import AskedFirst
 from coder.server.auth import Caller, SignedIn, user_named
 from coder.server.deployment import Deployed, Deployment
 from coder.server.problems import Problem, forbidden, invalid, not_found
+from coder.server.texts import Typed
 
-router = APIRouter(tags=["tokens"])
+router = APIRouter(tags=["tokens"], route_class=AskedFirst)
 
 SESSION_KEY_LIFETIME = timedelta(days=7)
 """Lifetime of a key made for another program of the same user, such as the command line."""
@@ -28,8 +30,8 @@ class NewToken(BaseModel):
 
     lifetime: int = Field(default=0, ge=0, le=2**63 - 1)
     """Nanoseconds; 0 takes the default."""
-    scope: str = ""
-    token_name: str = ""
+    scope: Typed = ""
+    token_name: Typed = ""
 
 
 @router.post("/users/{user}/keys", status_code=201)
@@ -69,6 +71,7 @@ async def create_token(user: str, wanted: NewToken, who: SignedIn, deployment: D
     token = tokens.new_session_token()
     name = wanted.token_name or f"token-{token.id.lower()}"
     audit.about(None, name)
+    audit.detail(f"of {found.username}")
     if fault := names.name_problem(name):
         raise invalid(("token_name", fault))
     try:

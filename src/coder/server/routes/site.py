@@ -9,11 +9,12 @@ from starlette.responses import PlainTextResponse
 from coder import BUILD_VERSION
 from coder.access.roles import Action, Resource
 from coder.server import version, views
+from coder.server.asking import AskedFirst
 from coder.server.auth import ANYONE, Caller, SignedIn
 from coder.server.deployment import Deployed
 from coder.server.problems import Problem, not_found
 
-router = APIRouter(tags=["deployment"])
+router = APIRouter(tags=["deployment"], route_class=AskedFirst)
 root = APIRouter(tags=["health"])
 
 _ANY_SITE = {

@@ -4,19 +4,20 @@ import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from coder.access import names, passwords, tokens
 from coder.access.roles import OWNER
 from coder.db import keys, users
 from coder.db.models import User
 from coder.server import audit
+from coder.server.asking import AskedFirst
 from coder.server.auth import ANYONE, COOKIE, SignedIn, address
 from coder.server.deployment import Deployed, Deployment
 from coder.server.problems import Problem, invalid, too_many
-from coder.server.texts import Line
+from coder.server.texts import Line, Typed
 
-router = APIRouter(tags=["users"])
+router = APIRouter(tags=["users"], route_class=AskedFirst)
 
 _WRONG = "The e-mail address or the password is wrong."
 
@@ -24,17 +25,17 @@ _WRONG = "The e-mail address or the password is wrong."
 class FirstUser(BaseModel):
     """The user that owns a new deployment."""
 
-    email: str
-    username: str
-    password: str
-    name: Line = ""
+    email: Typed
+    username: Typed
+    password: Typed
+    name: Line = Field(default="", max_length=128)
 
 
 class Login(BaseModel):
     """What a person signs in with."""
 
-    email: str
-    password: str
+    email: Typed
+    password: Typed
 
 
 @router.get("/users/first", dependencies=[ANYONE])
@@ -84,6 +85,8 @@ def check(wanted: FirstUser) -> None:
 @router.post("/users/login", status_code=201, dependencies=[ANYONE])
 async def login(wanted: Login, request: Request, response: Response, deployment: Deployed) -> dict[str, str]:
     """Sign in with a password: a session token, also as the cookie of a browser."""
+    if fault := names.email_problem(wanted.email):
+        raise invalid(("email", fault))
     limit_logins(request, wanted.email, deployment)
     audit.about(None, wanted.email)
     async with deployment.store.read() as session:
@@ -118,12 +121,14 @@ async def new_session(deployment: Deployment, user: User) -> tokens.SessionToken
         lifetime = deployment.settings.sessions.duration
         await keys.create(session, token, user_id=user.id, login_type=keys.PASSWORD, lifetime=lifetime, now=now)
         await users.seen(session, user.id, now)
+    deployment.good_tokens.add(token.text)
     return token
 
 
 def _set_cookie(response: Response, deployment: Deployment, value: str) -> None:
     http = deployment.settings.http
-    secure = http.secure_auth_cookie or http.samesite_auth_cookie == "none"
+    https = deployment.access_url.startswith("https:")
+    secure = https or http.secure_auth_cookie or http.samesite_auth_cookie == "none"
     samesite: Any = http.samesite_auth_cookie
     if value:
         response.set_cookie(COOKIE, value, path="/", httponly=True, samesite=samesite, secure=secure)

@@ -14,15 +14,16 @@ from coder.access.roles import Action, Resource
 from coder.db import agents, users, workspaces
 from coder.db.models import User, Workspace
 from coder.server import agent_status, audit, events, search, views
+from coder.server.asking import AskedFirst
 from coder.server.auth import Caller, SignedIn, caller, user_named
 from coder.server.deployment import Deployed, Deployment
 from coder.server.problems import Problem, invalid, not_found
 from coder.server.rechecks import rechecked
 from coder.server.surroundings import surroundings
-from coder.server.texts import Line
+from coder.server.texts import Line, Typed
 from coder.server.upgrade import websocket_route
 
-router = APIRouter(tags=["workspaces"])
+router = APIRouter(tags=["workspaces"], route_class=AskedFirst)
 
 AGENT_NAME = "main"
 CONNECTION_TIMEOUT = 120
@@ -34,7 +35,7 @@ _ACTION_OF = {"start": Action.UPDATE, "stop": Action.UPDATE, "delete": Action.DE
 class NewWorkspace(BaseModel):
     """A workspace to make. The template is `machine`: the user brings the machine and starts the agent there."""
 
-    name: str
+    name: Typed
     template_id: UUID | None = None
     template_version_id: UUID | None = None
     architecture: Line = Field(default="amd64", max_length=16)
@@ -52,7 +53,7 @@ class NewBuild(BaseModel):
 class Rename(BaseModel):
     """A workspace's new name."""
 
-    name: str = ""
+    name: Typed = ""
 
 
 class Usage(BaseModel):

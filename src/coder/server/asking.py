@@ -1,0 +1,37 @@
+"""Routes that know who asks before they read what is sent."""
+
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+
+from coder.server.auth import ASKED, agent_caller, anyone, caller
+from coder.server.deployment import deployment
+
+_ASKS: tuple[Callable[..., Any], ...] = (caller, agent_caller, anyone)
+
+
+class AskedFirst(APIRoute):
+    """A route whose caller is verified, and paced, before its body is read: nobody unknown makes us hold one."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what handles requests."""
+        handle = super().get_route_handler()
+        calls = set(_calls(self.dependant))
+        asks = next((each for each in _ASKS if each in calls), None)
+        if self.body_field is None or asks is None:
+            return handle
+
+        async def ask_first(request: Request) -> Response:
+            request.scope[ASKED] = await asks(request, deployment(request))
+            return await handle(request)
+
+        return ask_first
+
+
+def _calls(dependant: Dependant) -> Iterator[Any]:
+    yield dependant.call
+    for inner in dependant.dependencies:
+        yield from _calls(inner)
