@@ -30,6 +30,10 @@ SESSION = "Ab3dE6gH9k-0123456789abcdefghijkl"
 Answer = tuple[int, Any]
 
 
+class JsonText(bytes):
+    """An answer's body that says it is JSON; other bytes are sent without a word on what they are."""
+
+
 @dataclass
 class Call:
     method: str
@@ -86,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         if self.fake.build is not None:
             self.send_header("X-Coder-Build-Version", self.fake.build)
-        if not isinstance(body, bytes):
+        if not isinstance(body, bytes) or isinstance(body, JsonText):
             self.send_header("Content-Type", "application/json; charset=utf-8")
         self.send_header("Content-Length", str(len(payload)))
         self.end_headers()

@@ -65,5 +65,5 @@ WORKSPACE: Shape = {
     },
 }
 LISTENING_PORT: Shape = {"port": int, "network": str}
-CONNECTION_INFO: Shape = {"derp_map": ({}, None), "disable_direct_connections": _FLAG, "derp_force_websockets": _FLAG}
-SSH_CONFIG: Shape = {"hostname_prefix": _TEXT, "hostname_suffix": _TEXT, "ssh_config_options": ({}, None)}
+CONNECTION_INFO: Shape = {"derp_map": {}, "disable_direct_connections": _FLAG, "derp_force_websockets": _FLAG}
+SSH_CONFIG: Shape = {"hostname_prefix": str, "hostname_suffix": _TEXT, "ssh_config_options": ({}, None)}
