@@ -4,14 +4,19 @@ The relay waits for nobody: a client may send a trickle from its login on, and i
 was yes by then. Answers are asked for again after a while.
 """
 
+import contextlib
 import json
 import threading
 import time
-import urllib.request
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from http.client import HTTPException
 from typing import Protocol
+from urllib.parse import urlsplit
+
+from coder.outbound import Outbound
 
 TIMEOUT = 5.0
 """Seconds for one answer."""
@@ -21,6 +26,8 @@ ASK_AGAIN = 600.0
 """Seconds an answer is good for."""
 MOST_KEYS = 100_000
 """Keys that are remembered; beyond them the oldest are asked for again."""
+NO_ANSWER = "this relay cannot find out whether it knows its clients: its verify URL does not answer"
+"""What clients are told meanwhile."""
 AT_ONCE = 8
 """Questions under way at the same time."""
 
@@ -40,6 +47,9 @@ class Relay(Protocol):
     def withdraw(self, keys: list[str]) -> None:
         """Treat clients as unknown."""
 
+    def set_health(self, problem: str) -> None:
+        """Tell all clients of a problem, or with an empty text that it is over."""
+
 
 class Verifier:
     """Lets known clients stay. `fail_open` takes an unreachable URL for a yes."""
@@ -52,6 +62,7 @@ class Verifier:
         self._lock = threading.Lock()
         self._known: OrderedDict[str, float] = OrderedDict()
         self._asking: set[str] = set()
+        self._answers = True
 
     def run(self, stop: threading.Event) -> None:
         """Serve until told to stop."""
@@ -66,14 +77,23 @@ class Verifier:
         """Ask about one client, and act on the answer."""
         try:
             allowed = self._ask(key, remote.rpartition(":")[0].strip("[]"))
-        except (OSError, ValueError):
+            self._tell(answers=True)
+        except (OSError, ValueError, HTTPException):
             allowed = self._fail_open
+            self._tell(answers=self._fail_open)
         with self._lock:
             self._asking.discard(key)
             if allowed:
                 self._known[key] = self._now()
         if allowed:
             self._relay.announce([key])
+
+    def _tell(self, *, answers: bool) -> None:
+        """Let the relay's clients know why they may be cut off, once, and when that is over."""
+        with self._lock:
+            changed, self._answers = answers != self._answers, answers
+        if changed:
+            self._relay.set_health("" if answers else NO_ANSWER)
 
     def forget_old(self) -> None:
         """Make the relay ask again about keys whose answer is too old, and about those that are too many."""
@@ -96,18 +116,18 @@ class Verifier:
             return True
 
 
-def ask_url(url: str) -> Ask:
+def ask_url(url: str, outbound: Outbound | None = None) -> Ask:
     """Return the question as a POST of `{"NodePublic", "Source"}` that is answered with `{"Allow": true}`."""
-    import ssl
-
-    import truststore
-
-    context = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    rules, parts = outbound or Outbound(), urlsplit(url)
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
     def ask(key: str, source: str) -> bool:
         body = json.dumps({"NodePublic": key, "Source": source}).encode()
-        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - http(s) only
-        with urllib.request.urlopen(request, timeout=TIMEOUT, context=context) as answer:  # noqa: S310
+        with contextlib.closing(rules.connection(url, TIMEOUT)) as connection:
+            connection.request("POST", path, body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
+                raise OSError(f"{url} answered {answer.status}")
             found = json.loads(answer.read(MAX_ANSWER))
         return isinstance(found, dict) and found.get("Allow") is True
 

@@ -27,6 +27,9 @@ class Relay:
     def announce(self, keys):
         self.calls.append(("announce", keys))
 
+    def set_health(self, problem):
+        self.calls.append(("health", problem))
+
     def withdraw(self, keys):
         self.calls.append(("withdraw", keys))
 
@@ -53,7 +56,7 @@ def answer(value):
 def test_a_client_stays_if_the_answer_is_yes(value, fail_open, stays):
     relay = Relay()
     Verifier(relay, answer(value), fail_open=fail_open).judge(KEY, "192.0.2.1:5")
-    assert relay.calls == ([("announce", [KEY])] if stays else [])
+    assert [call for call in relay.calls if call[0] != "health"] == ([("announce", [KEY])] if stays else [])
 
 
 def test_the_address_is_passed_on_without_port_and_brackets():
@@ -133,3 +136,28 @@ def test_the_question_and_its_answers(url):
             ask(KEY, source)
     with pytest.raises(OSError, match=r"."):
         ask_url("http://127.0.0.1:1/")(KEY, "192.0.2.1")
+
+
+def test_clients_are_told_once_that_nobody_answers_and_once_that_it_is_over():
+    answers = iter([OSError, ValueError, False, OSError])
+
+    def ask(_key, _source):
+        answer = next(answers)
+        if answer is not False:
+            raise answer
+        return answer
+
+    relay = Relay()
+    verifier = Verifier(relay, ask, fail_open=False)
+    for _ in range(4):
+        verifier.judge(KEY, "192.0.2.1:1")
+    assert relay.calls == [("health", relay_verify.NO_ANSWER), ("health", ""), ("health", relay_verify.NO_ANSWER)]
+
+
+def test_where_no_answer_is_a_yes_there_is_no_problem():
+    def ask(_key, _source):
+        raise OSError
+
+    relay = Relay()
+    Verifier(relay, ask, fail_open=True).judge(KEY, "192.0.2.1:1")
+    assert relay.calls == [("announce", [KEY])]

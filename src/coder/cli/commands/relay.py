@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from coder.cli import output
+from coder.cli.context import Globals
 from coder.config import split_address
 from coder.errors import CoderError
 from coder.ids import Secret
@@ -229,6 +230,8 @@ def _until_stopped(edge: Any, flags: dict[str, Any]) -> None:
 
         if not flags["verify_url"].startswith(("http://", "https://")):
             raise CoderError(f"--verify-url: {flags['verify_url']!r} is no URL", remedy="Start it with https://.")
-        verifier = Verifier(edge, ask_url(flags["verify_url"]), fail_open=flags["verify_url_fail_open"])
+        given = click.get_current_context().find_object(Globals)
+        outbound = given.outbound if given is not None else None
+        verifier = Verifier(edge, ask_url(flags["verify_url"], outbound), fail_open=flags["verify_url_fail_open"])
         threading.Thread(target=verifier.run, args=(stop,), name="verify").start()
     stop.wait()
