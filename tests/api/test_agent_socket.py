@@ -11,7 +11,9 @@ from websockets.exceptions import InvalidStatus
 from api import messages
 from api.conftest import Server, Workspace
 from api.messages import AGENT, ask
+from coder.db import agents
 from coder.errors import RpcError, RpcUnimplemented
+from coder.server import agent_calls
 from coder.server.routes.agent_self import Monitor
 from coder.wire.proto import agent_pb2 as pb
 from coder.wire.proto import tailnet_pb2
@@ -208,7 +210,24 @@ async def test_logs_are_kept_up_to_the_limit(live: Server):
     assert {line["source_id"] for line in logs} == {"3b579bf4-1ed8-4b99-87a8-e9a1e3410410"}
     assert [line["output"] for line in await live.get(f"{path}/logs?after={logs[0]['id']}")] == ["x"]
     seen = await live.get(path)
-    assert (seen["logs_length"], seen["logs_overflowed"]) == (6, True)
+    assert (seen["logs_length"], seen["logs_overflowed"]) == (6 + 2 * agents.LOG_LINE_BYTES, True)
+
+
+async def test_more_lines_than_can_be_kept_are_not_looked_at(live: Server, monkeypatch: pytest.MonkeyPatch):
+    workspace = await live.workspace()
+    path = f"/workspaceagents/{workspace.agent_id}"
+    flood = pb.BatchCreateLogsRequest(logs=[pb.Log()] * 200_000)
+    async with live.agent(workspace) as agent:
+        with monkeypatch.context() as without:
+            without.setattr(agent_calls, "_log_line", None)
+            assert (await ask(agent, "BatchCreateLogs", flood, pb.BatchCreateLogsResponse)).log_limit_exceeded
+        assert await live.get(f"{path}/logs") == []
+        most = pb.BatchCreateLogsRequest(logs=[pb.Log()] * agents.MAX_LOG_LINES)
+        assert not (await ask(agent, "BatchCreateLogs", most, pb.BatchCreateLogsResponse)).log_limit_exceeded
+        one = pb.BatchCreateLogsRequest(logs=[pb.Log()])
+        assert (await ask(agent, "BatchCreateLogs", one, pb.BatchCreateLogsResponse)).log_limit_exceeded
+    seen = await live.get(path)
+    assert (seen["logs_length"], seen["logs_overflowed"]) == (agents.MAX_LOG_BYTES, True)
 
 
 async def test_an_agent_that_leaves_is_disconnected_and_comes_back(live: Server):

@@ -15,7 +15,6 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from api.conftest import PASSWORD, Server, Workspace
 from coder.access.roles import AUDITOR, OWNER, USER_ADMIN
 from coder.db import agents
-from coder.db.models import AgentLog
 from coder.server.app import ROUTERS
 
 CALLERS = (None, (), (AUDITOR,), (USER_ADMIN,), (OWNER,))
@@ -148,7 +147,7 @@ async def cast(live: Server, roles: tuple[str, ...] | None) -> tuple[Server, dic
     token = await bob.call("POST", "/users/me/keys/tokens", json={"token_name": "ci"})
     async with live.deployment.store.write() as session:
         now = live.clock.now()
-        line = AgentLog(agent_id=theirs.agent_id, source_id=uuid4(), level="info", output="x", created_at=now)
+        line = {"source_id": uuid4(), "level": "info", "output": "x", "created_at": now}
         await agents.add_logs(session, theirs.agent_id, [line], now)
     names = {
         "user": "bob",

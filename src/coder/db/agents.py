@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
 
@@ -86,19 +86,32 @@ async def disconnected(session: AsyncSession, agent_id: UUID, now: datetime) -> 
 LOGS = "logs"
 """What changes when an agent prints; a subject of announcements together with the agent's id."""
 MAX_LOG_BYTES = 1 << 20
-"""Bytes of output kept of one agent."""
+"""Bytes kept of what one agent printed, each line with the space it takes beside its text."""
+LOG_LINE_BYTES = 64
+"""That space."""
+MAX_LOG_LINES = MAX_LOG_BYTES // LOG_LINE_BYTES
+"""Lines that can be kept of one agent, if they are all empty."""
 
 
-async def add_logs(session: AsyncSession, agent_id: UUID, logs: Sequence[AgentLog], now: datetime) -> bool:
-    """Keep lines an agent printed. Returns False, and keeps none of them, when they exceed what is kept of an agent."""
-    size = sum(len(log.output.encode()) for log in logs)
+async def add_logs(session: AsyncSession, agent_id: UUID, lines: Sequence[dict[str, Any]], now: datetime) -> bool:
+    """Keep lines an agent printed, given as the other columns of `AgentLog`.
+
+    Returns False, and keeps none of them, when they exceed what is kept of an agent.
+    """
+    size = sum(len(line["output"].encode()) + LOG_LINE_BYTES for line in lines)
     before = await session.scalar(select(WorkspaceAgent.logs_length).where(WorkspaceAgent.id == agent_id)) or 0
     if before + size > MAX_LOG_BYTES:
-        await change(session, agent_id, now, logs_overflowed=True)
+        await overflow_logs(session, agent_id, now)
         return False
-    session.add_all(logs)
+    if lines:
+        await session.execute(insert(AgentLog), [line | {"agent_id": agent_id} for line in lines])
     await change(session, agent_id, now, logs_length=before + size)
     return True
+
+
+async def overflow_logs(session: AsyncSession, agent_id: UUID, now: datetime) -> None:
+    """Note that an agent printed more than is kept."""
+    await change(session, agent_id, now, logs_overflowed=True)
 
 
 async def logs_after(session: AsyncSession, agent_id: UUID, after: int) -> Sequence[AgentLog]:

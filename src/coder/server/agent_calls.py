@@ -13,7 +13,6 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from coder.db import agents
-from coder.db.models import AgentLog
 from coder.errors import Malformed
 from coder.ids import uuid_from_bytes
 from coder.rpc.handlers import Context, Handler, Unary
@@ -142,18 +141,16 @@ class AgentCalls:
 
     async def _logs(self, request: pb.BatchCreateLogsRequest) -> pb.BatchCreateLogsResponse:
         source = uuid_from_bytes(request.log_source_id, where="log_source_id") if request.log_source_id else _NIL
-        rows = [
-            AgentLog(
-                agent_id=self._agent_id,
-                source_id=_EXTERNAL_LOGS if source == _NIL else source,
-                level=_LEVELS.get(each.level, "info"),
-                output=each.output,
-                created_at=_moment(each.created_at, "logs.created_at"),
-            )
-            for each in request.logs
-        ]
+        if source == _NIL:
+            source = _EXTERNAL_LOGS
+        now, kept = self._deployment.clock.now(), len(request.logs) <= agents.MAX_LOG_LINES
+        # More lines than could ever be kept are not even looked at: they would stall everybody else.
+        lines = [_log_line(source, each) for each in request.logs] if kept else []
         async with self._deployment.store.write() as session:
-            kept = await agents.add_logs(session, self._agent_id, rows, self._deployment.clock.now())
+            if kept:
+                kept = await agents.add_logs(session, self._agent_id, lines, now)
+            else:
+                await agents.overflow_logs(session, self._agent_id, now)
         self._deployment.changes.announce((agents.LOGS, self._agent_id))
         return pb.BatchCreateLogsResponse(log_limit_exceeded=not kept)
 
@@ -192,6 +189,15 @@ def _monitoring() -> pb.GetResourcesMonitoringConfigurationResponse:
         num_datapoints=_MONITOR_POINTS, collection_interval_seconds=_MONITOR_SECONDS
     )
     return pb.GetResourcesMonitoringConfigurationResponse(config=config)
+
+
+def _log_line(source: UUID, line: pb.Log) -> dict[str, Any]:
+    return {
+        "source_id": source,
+        "level": _LEVELS.get(line.level, "info"),
+        "output": line.output,
+        "created_at": _moment(line.created_at, "logs.created_at"),
+    }
 
 
 def _moment(stamp: Timestamp, where: str) -> datetime:
