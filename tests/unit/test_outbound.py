@@ -1,0 +1,67 @@
+"""Which proxy is used for what, and what is said when a way out is closed."""
+
+import pytest
+
+from coder.errors import CoderError
+from coder.ids import Secret
+from coder.outbound import Outbound, Proxies, Proxy
+
+LIST = "localhost, .corp.example ,10.0.0.1,relay.example:8443,[2001:db8::1],2001:db8::2,*.wild.example,:,."
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    def given(**values):
+        for name in ("https_proxy", "http_proxy", "no_proxy", "all_proxy"):
+            monkeypatch.delenv(name, raising=False)
+            monkeypatch.delenv(name.upper(), raising=False)
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+        return Proxies.of_system()
+
+    return given
+
+
+@pytest.mark.parametrize(
+    ("host", "direct"),
+    [
+        *((host, True) for host in ("localhost", "LOCALHOST", "corp.example", "a.b.Corp.example", "10.0.0.1")),
+        *((host, True) for host in ("2001:db8::1", "2001:db8::2", "x.wild.example")),
+        *((host, False) for host in ("notcorp.example", "corp.example.org", "10.0.0.11", "2001:db8::3", "host", "")),
+        ("relay.example", False),
+    ],
+)
+def test_hosts_are_spared_by_the_rules_that_relays_have_too(environment, host, direct):
+    proxies = environment(HTTPS_PROXY="http://secure:3128", NO_PROXY=LIST)
+    assert (proxies.of("https", host, 443) is None) is direct
+    assert proxies.of("http", host, 80) is None
+    assert proxies.of("https", "relay.example", 8443) is None
+
+
+def test_everything_can_be_spared(environment):
+    assert environment(HTTPS_PROXY="secure", NO_PROXY="*").of("https", "host", 443) is None
+
+
+def test_the_login_of_a_proxy(environment):
+    proxies = environment(HTTPS_PROXY="http://us%40er:p%40ss%20word@[::1]:3128")
+    proxy = proxies.of("https", "host", 443)
+    assert proxy == Proxy("::1", 3128, "us@er", Secret("p@ss word"))
+    assert (proxy.address, proxy.url()) == ("[::1]:3128", "http://us%40er:p%40ss%20word@[::1]:3128")
+    assert proxy.authorization() == "Basic dXNAZXI6cEBzcyB3b3Jk"
+    assert "p@ss" not in repr(proxies)
+
+
+@pytest.mark.parametrize(
+    "address", ["socks5://proxy:1080", "https://hunter2@proxy", "http://", "http://hunter2@x:port"]
+)
+def test_what_is_no_http_proxy_is_refused_without_its_password(environment, address):
+    with pytest.raises(CoderError, match="HTTPS_PROXY") as refused:
+        environment(HTTPS_PROXY=address)
+    assert "hunter2" not in f"{refused.value}{refused.value.remedy}"
+
+
+def test_a_key_needs_a_certificate():
+    with pytest.raises(CoderError, match="key without a certificate"):
+        Outbound.of(None, "", "key.pem")
+    assert Outbound.of("", "both.pem", None).identity == ("both.pem", "both.pem")
+    assert Outbound.of("", None, "") == Outbound()
