@@ -5,9 +5,11 @@ import sys
 import click
 import pytest
 
+from coder import descriptors
 from coder.cli import main as program
 from coder.cli.context import Globals
 from coder.cli.store import ConfigDir
+from coder.errors import CoderError
 from coder.ids import Secret
 from coder.outbound import Outbound
 
@@ -43,6 +45,18 @@ def test_every_command_has_help(coder, name):
     run = coder(name, "--help")
     assert run.code == 0
     assert run.out.startswith(f"Usage: coder {name}")
+
+
+@pytest.mark.parametrize(
+    "command", [["server"], ["relay"], ["--url", "http://127.0.0.1:3000", "agent"]], ids=lambda words: words[-1]
+)
+def test_what_holds_many_connections_raises_its_limit_of_open_files(coder, monkeypatch, command):
+    def raised():
+        raise CoderError("the limit was raised")
+
+    monkeypatch.setattr(descriptors, "raise_limit", raised)
+    run = coder(*command, CODER_AGENT_TOKEN="33333333-3333-4333-8333-333333333333")
+    assert "the limit was raised" in run.err
 
 
 def test_an_unknown_command_brings_the_nearest(coder):

@@ -64,7 +64,7 @@ def command(
     read. The agent dials the server for ever; SIGTERM ends it properly.
     """
     del auth
-    from coder import log
+    from coder import descriptors, log
     from coder.agent.settings import AgentSettings
     from coder.cli.headers import from_command
 
@@ -84,6 +84,7 @@ def command(
         map_ports=flags.map_ports,
         version=BUILD_VERSION,
     )
+    descriptors.raise_limit()
     style, place = ("json", log_json) if log_json else ("human", log_human)
     with Path(place).open("a", encoding="utf-8", buffering=1) as stream:
         log.configure(style=style, level="debug" if flags.verbose else "info", stream=stream)

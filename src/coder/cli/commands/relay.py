@@ -84,8 +84,10 @@ _OPTIONS = [
 
 
 def _run(**flags: Any) -> None:
+    from coder import descriptors
     from coder.dataplane.edge import Edge
 
+    descriptors.raise_limit()
     settings, pin = _settings(flags)
     try:
         edge = Edge(settings)

@@ -44,9 +44,10 @@ def _run(*, config_file: str | None, write_config: bool, **flags: Any) -> None:
         return
     import uvloop
 
-    from coder import log
+    from coder import descriptors, log
     from coder.server.run import run
 
+    descriptors.raise_limit()
     log.configure(style=settings.log.format, level=settings.log.level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(settings, announce=_announce))
