@@ -258,6 +258,7 @@ class Peering:
                 rpc.stream(SERVICE + "Coordinate", None, pb.CoordinateResponse) as call,
                 rpc.stream(SERVICE + "StreamDERPMaps", pb.StreamDERPMapsRequest(), pb.DERPMap) as maps,
             ):
+                self._act(self._peers.coordination_begun(self._clock.monotonic()))
                 await until_one_ends(
                     self._write(call, outbox), self._read(call), self._follow_maps(maps), self.moves.watch(rpc)
                 )

@@ -4,6 +4,8 @@
     READY_FOR_HANDSHAKE         it knows us: configure it, with keepalive, which starts the handshake
     no READY within 5 s         configure it all the same
     LOST                        keep it until 15 min have passed since its last handshake; a new NODE revokes that
+    LOST, to an agent           and until the coordinator was there for 15 min without it, whatever its handshakes: who
+                                does not come back may have lost the right to
     DISCONNECTED                remove it at once
 
 The caller does what the returned actions say and calls `tick` when the last `Wake` is due. `now` is seconds on a
@@ -25,6 +27,8 @@ READY_WAIT: Final = 5.0
 """Seconds a destination's node is held back when nothing says that it is ready."""
 LOST_AFTER: Final = 15 * 60.0
 """Seconds since the last handshake after which a lost peer is removed."""
+MISSED_AFTER: Final = 15 * 60.0
+"""Seconds after which an agent removes a peer that it hears nothing of although the coordinator is there."""
 
 _MAX_ENDPOINTS: Final = 64
 
@@ -81,6 +85,7 @@ class _Peer:
     ready: bool = False  # it has said, since it was last lost, that it knows us
     held_until: float | None = None  # its node waits for that
     lost_deadline: float | None = None
+    missed_since: float | None = None  # it is lost, and the coordinator is there to bring it back
 
 
 class Peers:
@@ -92,6 +97,7 @@ class Peers:
         self._peers: dict[UUID, _Peer] = {}
         self._destinations: set[UUID] = set()
         self._configured: tuple[PeerConfig, ...] = ()
+        self._coordinated = False
         self.refused = 0
         """Updates that made no sense and were skipped: the coordinator, or a peer through it, misbehaves."""
 
@@ -126,8 +132,18 @@ class Peers:
 
     def coordination_lost(self, now: float) -> list[Action]:
         """Take note that the coordinator cannot be heard: every peer counts as lost until its node comes again."""
+        self._coordinated = False
         for state in self._peers.values():
+            state.missed_since = None
             self._lose(now, state)
+        return self._actions(now)
+
+    def coordination_begun(self, now: float) -> list[Action]:
+        """Take note that the coordinator is there: from now on lost peers could come back through it."""
+        self._coordinated = True
+        for state in self._peers.values():
+            if state.lost_deadline is not None:
+                self._lose(now, state)
         return self._actions(now)
 
     def drop_all(self, now: float) -> list[Action]:
@@ -167,7 +183,7 @@ class Peers:
         unknown = state.node is None or state.node.key != node.key
         if unknown and peer in self._destinations and not state.ready:
             state.held_until = now + READY_WAIT
-        state.node, state.node_at, state.lost_deadline = node, now, None
+        state.node, state.node_at, state.lost_deadline, state.missed_since = node, now, None, None
 
     def _refuse_foreign_addresses(self, node: PeerConfig) -> None:
         """Raise `Malformed` for a peer that would take over the address of another one that is there."""
@@ -184,6 +200,9 @@ class Peers:
             age = self._handshake_age(state.node.key)
             since = state.node_at if age is None else now - age
             state.lost_deadline = since + LOST_AFTER
+            if self._acknowledge and self._coordinated:
+                state.missed_since = now if state.missed_since is None else state.missed_since
+                state.lost_deadline = min(state.lost_deadline, state.missed_since + MISSED_AFTER)
 
     def _actions(self, now: float) -> list[Action]:
         for peer, state in list(self._peers.items()):

@@ -4,7 +4,7 @@ import pytest
 from fakes.coordination import PeerUpdate, node, uid
 
 from coder.ids import NodeKey
-from coder.tailnet.peers import LOST_AFTER, READY_WAIT, Peers, SendReady, SetPeers, Wake
+from coder.tailnet.peers import LOST_AFTER, MISSED_AFTER, READY_WAIT, Peers, SendReady, SetPeers, Wake
 
 AGENT, CLIENT, OTHER = uid(1), uid(2), uid(3)
 NEW_KEY = NodeKey.from_raw(bytes([77] * 32))
@@ -193,3 +193,37 @@ def test_updates_about_unknown_peers_do_nothing(agent, kind):
 def test_updates_that_make_no_sense_are_counted_and_skipped(agent, update):
     assert agent.handle(0, update, brought(OTHER))[0] == ("set", OTHER)
     assert agent.peers.refused == 1
+
+
+def test_an_agent_does_not_keep_a_lost_peer_for_ever_while_the_coordinator_could_bring_it_back(agent):
+    agent.handle(0, brought(CLIENT))
+    agent.ages[agent.peers.configured[0].key] = 1
+    agent.reduce(agent.peers.coordination_begun(0))
+    assert agent.handle(100, said(CLIENT, LOST)) == [Wake(99 + LOST_AFTER)]
+    assert agent.tick(99 + LOST_AFTER) == [Wake(100 + MISSED_AFTER)]
+    assert agent.tick(100 + MISSED_AFTER) == [("set",), Wake(None)]
+
+
+def test_an_agent_keeps_all_peers_that_live_while_there_is_no_coordinator(agent):
+    agent.handle(0, brought(CLIENT))
+    agent.ages[agent.peers.configured[0].key] = 1
+    agent.reduce(agent.peers.coordination_begun(0))
+    agent.handle(100, said(CLIENT, LOST))
+    agent.reduce(agent.peers.coordination_lost(200))
+    assert agent.tick(5000) == [Wake(4999 + LOST_AFTER)]
+    agent.reduce(agent.peers.coordination_begun(5000))
+    assert agent.handle(5100, brought(CLIENT))[0] == Wake(None)
+    assert agent.tick(9000) == [Wake(None)]
+
+
+def test_a_client_keeps_a_lost_agent_that_lives(client):
+    client.handle(0, brought(AGENT), said(AGENT, READY))
+    client.ages[client.peers.configured[0].key] = 1
+    client.reduce(client.peers.coordination_begun(0))
+    client.handle(100, said(AGENT, LOST))
+    assert client.tick(5000) == [Wake(4999 + LOST_AFTER)]
+
+
+def test_a_node_that_the_server_refuses_drops_all(agent):
+    agent.handle(0, brought(CLIENT), brought(OTHER))
+    assert agent.reduce(agent.peers.drop_all(1)) == [("set",), Wake(None)]
