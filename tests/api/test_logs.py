@@ -219,4 +219,17 @@ async def test_old_entries_go(server: Server, monkeypatch: pytest.MonkeyPatch):
     async with store.write() as session:
         await logs.prune(session, now + timedelta(days=91), audit_for=timedelta(days=90), connections_for=timedelta(0))
     assert await entries(server) == []
-    assert pruning.PRUNE_EVERY == 3600.0
+
+
+async def test_ended_tokens_and_old_connections_are_forgotten(server: Server):
+    await server.call("POST", "/users/me/keys/tokens", json={"token_name": "ci", "lifetime": 10**9})
+    async with server.deployment.store.write() as session:
+        await logs.connected(session, connection(uuid4(), server.clock.now() - timedelta(days=91)))
+    await pruning.forget(server.deployment)
+    assert await connections(server) == []
+    assert len(await server.get("/users/me/keys/tokens")) == 1
+    await server.clock.advance(timedelta(days=91).total_seconds())
+    await pruning.forget(server.deployment)
+    await server.sign_in()
+    assert await server.get("/users/me/keys/tokens") == []
+    assert [each["action"] for each in await entries(server)] == ["login"]

@@ -86,6 +86,11 @@ async def delete(session: AsyncSession, key_id: str) -> None:
     await session.execute(delete_from(ApiKey).where(ApiKey.id == key_id))
 
 
+async def forget_expired(session: AsyncSession, before: datetime) -> None:
+    """Forget sessions and tokens that ended before then."""
+    await session.execute(delete_from(ApiKey).where(ApiKey.expires_at < before))
+
+
 async def end(
     session: AsyncSession, user_id: UUID, *, but: str | None = None, sessions_only: bool = False
 ) -> Sequence[str]:

@@ -1,29 +1,34 @@
-"""Forgets what the logs have kept long enough."""
+"""Forgets what has been kept long enough: entries of the logs, sessions and tokens that have ended."""
+
+from datetime import timedelta
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from coder.db import logs
+from coder.db import keys, logs
 from coder.server.deployment import Deployment
 
 log = structlog.get_logger(__name__)
 
 PRUNE_EVERY = 3600.0
-"""Seconds between looks at the logs."""
+"""Seconds between looks."""
+_EXPIRED_KEPT = timedelta(days=7)
+"""How long an ended token is still listed, so that its user sees why it is refused."""
 
 
 async def prune(deployment: Deployment) -> None:
-    """Forget old entries now and every hour, for ever."""
-    kept = deployment.settings.retention
+    """Forget it now and every hour, for ever."""
     while True:
         try:
-            async with deployment.store.write() as session:
-                await logs.prune(
-                    session,
-                    deployment.clock.now(),
-                    audit_for=kept.audit_logs,
-                    connections_for=kept.connection_logs,
-                )
+            await forget(deployment)
         except SQLAlchemyError as fault:
             log.warning("logs.unpruned", fault=str(fault))
         await deployment.clock.sleep(PRUNE_EVERY)
+
+
+async def forget(deployment: Deployment) -> None:
+    """Forget what is too old now. Raises SQLAlchemyError."""
+    kept, now = deployment.settings.retention, deployment.clock.now()
+    async with deployment.store.write() as session:
+        await keys.forget_expired(session, now - _EXPIRED_KEPT)
+        await logs.prune(session, now, audit_for=kept.audit_logs, connections_for=kept.connection_logs)
