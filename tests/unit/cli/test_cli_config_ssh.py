@@ -71,6 +71,13 @@ def test_options_are_written_down_and_lead_to_flags():
     ) in settings(made)
 
 
+def test_files_for_tls_go_along_and_are_read_back():
+    files = (("ca-file", "/etc/our ca.pem"), ("client-tls-cert-file", "/etc/me.pem"))
+    made = section(files=files)
+    assert '--ca-file "/etc/our ca.pem" --client-tls-cert-file "/etc/me.pem" ssh --stdio' in made
+    assert sshconfig.read(made) == sshconfig.Options(files=files)
+
+
 def test_a_section_is_read_back_as_it_was_made():
     assert sshconfig.read(section(**FULL)) == sshconfig.Options(**FULL)
     assert sshconfig.read(section()) == sshconfig.Options()
