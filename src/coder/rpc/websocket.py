@@ -1,5 +1,6 @@
 """A channel over a WebSocket (RFC 6455) that we open: binary messages without compression."""
 
+import asyncio
 import logging
 import socket
 from collections.abc import Mapping
@@ -20,11 +21,10 @@ from websockets.typing import Origin
 
 from coder.errors import Closed, Malformed, TimedOut, Unreachable, UpgradeRefused
 from coder.outbound import Outbound, Proxy, failure, proxy_refused, tls_failure
+from coder.rpc import racing
 
 MAX_MESSAGE = (4 << 20) + 64 * 1024
 """Bytes of one WebSocket message: the largest call message (4 MiB) and its framing."""
-_STAGGER = 0.15
-"""Seconds an address of the server has to itself before the next one is tried beside it (RFC 8305)."""
 _UNSUPPORTED_DATA = 1003
 _CLOSE_TIMEOUT = 0.3
 """Seconds the server has to answer that we close; the connection may be dead, and another is waited for."""
@@ -89,22 +89,26 @@ async def connect(
     context = outbound.context() if secure else None
     server, made = _origin(url), _Made()
     try:
-        connection = await open_websocket(
-            target + rest,
-            additional_headers=headers,
-            compression=None,
-            max_size=MAX_MESSAGE,
-            open_timeout=timeout,
-            close_timeout=_CLOSE_TIMEOUT,
-            ping_interval=None,  # the session above keeps itself alive
-            origin=None if origin is None else Origin(origin),
-            ssl=context,
-            proxy=None if proxy is None else proxy.url(),
-            create_connection=cast("type[ClientConnection]", made),
-            user_agent_header="coder",
-            logger=_quiet,
-            **({"happy_eyeballs_delay": _STAGGER} if sock is None else {"sock": sock}),
-        )
+        async with asyncio.timeout(timeout):
+            if proxy is None and sock is None:
+                sock = await racing.connect(*_address(target + rest, secure=secure))
+            place: dict[str, Any] = {} if sock is None else {"sock": sock}  # else the library finds the proxy
+            connection = await open_websocket(
+                target + rest,
+                additional_headers=headers,
+                compression=None,
+                max_size=MAX_MESSAGE,
+                open_timeout=None,
+                close_timeout=_CLOSE_TIMEOUT,
+                ping_interval=None,  # the session above keeps itself alive
+                origin=None if origin is None else Origin(origin),
+                ssl=context,
+                proxy=None if proxy is None else proxy.url(),
+                create_connection=cast("type[ClientConnection]", made),
+                user_agent_header="coder",
+                logger=_quiet,
+                **place,
+            )
     except InvalidURI:
         raise Malformed("this is no URL", where="url") from None
     except InvalidStatus as refused:
@@ -151,12 +155,18 @@ class _Made:
 
 
 def _proxy(outbound: Outbound, url: str, *, secure: bool) -> Proxy | None:
+    return outbound.proxies.of("https" if secure else "http", *_address(url, secure=secure))
+
+
+def _address(url: str, *, secure: bool) -> tuple[str, int]:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
         raise Malformed("this is no URL", where="url") from None
-    return outbound.proxies.of("https" if secure else "http", host or "", port or (443 if secure else 80))
+    if not host:
+        raise Malformed("this is no URL", where="url")
+    return host, port or (443 if secure else 80)
 
 
 def _origin(url: str) -> str:
