@@ -21,7 +21,7 @@ BUDGET = 12
 def limited(server: Server) -> Server:
     """Set the limit after the set-up, which asks too."""
     deployment = dataclasses.replace(server.deployment, api_limits=Pace(Limit(BUDGET, 60.0)))
-    server.http._transport.app._app.state.deployment = deployment
+    server.http._transport.app._app._app.state.deployment = deployment
     return server
 
 
