@@ -263,6 +263,19 @@ async def introduced(
     With `relay_only` it begins without direct paths, which `peering.set_block_direct` may allow later. What was begun
     `ahead` stays the caller's to close.
     """
+    asked = ahead or Ahead(flags, api)
+    try:
+        async with _introduced(flags, api, engine, agent, name, relay_only=relay_only, asked=asked) as connection:
+            yield connection
+    finally:
+        if ahead is None:
+            asked.close()
+
+
+@asynccontextmanager
+async def _introduced(
+    flags: Globals, api: "Api", engine: "Engine", agent: UUID, name: str, *, relay_only: bool, asked: Ahead
+) -> AsyncIterator[Connection]:
     from coder.dataplane.engine import NodeSettings
     from coder.peering import Client, Peering, WebSocketDial
     from coder.tailnet.addresses import agent_address, client_address
@@ -276,16 +289,15 @@ async def introduced(
         headers=flags.headers(api.url),
         outbound=flags.outbound,
     )
-    asked = ahead or Ahead(flags, api)
-    first = asyncio.ensure_future(asked.dial(dial))
+    waiting = [asyncio.ensure_future(asked.dial(dial))]
     try:
         info = await asked.info(str(agent))
         relays = relay_map(api.url, info)
+        if flags.prefer_region:
+            _require_region(relays, flags.prefer_region)
     except BaseException:
-        await _abandon(first)
+        await _abandon(waiting)
         raise
-    if flags.prefer_region:
-        _require_region(relays, flags.prefer_region)
     rules = Rules(
         client_flag=flags.disable_direct,
         server_blocks=bool(info.get("disable_direct_connections")),
@@ -307,13 +319,13 @@ async def introduced(
     connection = Connection(name, str(agent_address(agent)), peering, watch, rules)
     try:
         peering.set_map(relays)
-        connection.following = asyncio.ensure_future(peering.follow(_started(first, dial)))
+        connection.following = asyncio.ensure_future(peering.follow(_started(waiting, dial)))
         yield connection
     finally:
-        await _end(connection, first)
+        await _end(connection, waiting)
 
 
-async def _end(connection: Connection, first: "asyncio.Task[Channel]") -> None:
+async def _end(connection: Connection, waiting: "list[asyncio.Task[Channel]]") -> None:
     """Take leave of the coordinator and end the node."""
     following = connection.following
     try:
@@ -323,8 +335,7 @@ async def _end(connection: Connection, first: "asyncio.Task[Channel]") -> None:
         if following is not None:
             following.cancel()
             await asyncio.wait({following}, timeout=GOODBYE)
-        else:
-            await _abandon(first)
+        await _abandon(waiting)
         connection.peering.close()
 
 
@@ -348,9 +359,8 @@ def relay_map(url: str, info: Any) -> "DerpMap":
         raise errors.bad_answer(url) from error
 
 
-def _started(first: "asyncio.Task[Channel]", dial: "Dial") -> "Dial":
+def _started(waiting: "list[asyncio.Task[Channel]]", dial: "Dial") -> "Dial":
     """Hand out the dial that is under way already, then make new ones."""
-    waiting = [first]
 
     async def redial(resume: str | None) -> "Channel":
         return await (waiting.pop() if waiting else dial(resume))
@@ -358,9 +368,11 @@ def _started(first: "asyncio.Task[Channel]", dial: "Dial") -> "Dial":
     return redial
 
 
-async def _abandon(first: "asyncio.Task[Channel]") -> None:
-    """Give up a dial, and what came of it."""
-    first.cancel()
-    [result] = await asyncio.gather(first, return_exceptions=True)
-    if not isinstance(result, BaseException):
-        await result.close()
+async def _abandon(waiting: "list[asyncio.Task[Channel]]") -> None:
+    """Give up a dial that nobody took, and what came of it."""
+    while waiting:
+        dial = waiting.pop()
+        dial.cancel()
+        [result] = await asyncio.gather(dial, return_exceptions=True)
+        if not isinstance(result, BaseException):
+            await result.close()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 from coder.rpc.client import RpcClient
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from coder.clock import Clock
     from coder.peering.dialing import Dial
@@ -32,7 +32,7 @@ class Moves:
     async def dial(self, dial: "Dial", resume: str | None) -> "Channel":
         """Dial, and begin again with every move. Raises what dialling does."""
         while True:
-            attempt = await self._unless_moved(dial(resume))
+            attempt = await self._unless_moved(dial(resume), _hang_up)
             if attempt is not None:
                 return attempt
 
@@ -48,14 +48,27 @@ class Moves:
             self._moved.clear()
             await rpc.check(PATIENCE)
 
-    async def _unless_moved(self, job: "Awaitable[T]") -> T | None:
-        """Return what the job does, None if there is a move first; it is cancelled then."""
+    async def _unless_moved(
+        self, job: "Awaitable[T]", undo: "Callable[[T], Awaitable[None]] | None" = None
+    ) -> T | None:
+        """Return what the job does, None if there is a move first; it is cancelled then.
+
+        `undo` gets what the job has done although nobody will have it.
+        """
+        wanted = False
         self._moved.clear()
         doing, moving = asyncio.ensure_future(job), asyncio.ensure_future(self._moved.wait())
         try:
             await asyncio.wait({doing, moving}, return_when=asyncio.FIRST_COMPLETED)
-            return doing.result() if doing.done() else None
+            wanted = doing.done()
+            return doing.result() if wanted else None
         finally:
             moving.cancel()
             doing.cancel()
-            await asyncio.gather(doing, return_exceptions=True)
+            [result] = await asyncio.gather(doing, return_exceptions=True)
+            if not wanted and undo is not None and not isinstance(result, BaseException):
+                await undo(result)
+
+
+async def _hang_up(channel: "Channel") -> None:
+    await channel.close()

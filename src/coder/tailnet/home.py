@@ -50,26 +50,32 @@ def why(derp_map: DerpMap, home: int, latencies: Mapping[int, float], wanted: st
     if region is None:
         return "no region: no relay answers" if home == 0 else f"region {home}, which the map has no more"
     named = f"{_name(region)}{_ms(latencies.get(home))}"
-    asked = find(derp_map, wanted) if wanted else None
-    if asked is not None and asked.id == home:
-        return f"{named}: it was asked for"
     if wanted:
-        lost = f"{wanted!r} was asked for, but {'does not answer' if asked is not None else 'is not in the map'}"
-        return f"{named}: {lost}"
+        asked = find(derp_map, wanted)
+        if asked is not None and asked.id == home:
+            return f"{named}: it was asked for"
+        return f"{named}: {wanted!r} was asked for, but {'is not in the map' if asked is None else 'does not answer'}"
+    return f"{named}: {_beside_others(derp_map, home, latencies)}"
+
+
+def _beside_others(derp_map: DerpMap, home: int, latencies: Mapping[int, float]) -> str:
+    """Say why a region was chosen that nobody asked for."""
     others = sorted((latencies[one.id], one.id) for one in relays(derp_map) if one.id != home and one.id in latencies)
     if len(relays(derp_map)) == 1:
-        return f"{named}: the only one with a relay"
+        return "the only one with a relay"
     if home not in latencies:
-        return f"{named}: its relay was the first to answer"
+        return "its relay was the first to answer"
     if not others:
-        return f"{named}: no other one answers"
+        return "no other one answers"
     seconds, next_best = others[0]
     other = f"{_name(derp_map.regions[next_best])}{_ms(seconds)}"
     if latencies[home] <= seconds:
-        return f"{named}: the nearest; next is {other}"
-    if derp_map.home_scores:
-        return f"{named}: as the map weighs them; {other} is nearer"
-    return f"{named}: {other} is nearer, but not by enough"
+        return f"the nearest; next is {other}"
+    return (
+        f"as the map weighs them; {other} is nearer"
+        if derp_map.home_scores
+        else f"{other} is nearer, but not by enough"
+    )
 
 
 def _name(region: Region) -> str:

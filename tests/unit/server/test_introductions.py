@@ -71,6 +71,6 @@ async def test_whose_right_ends_is_dropped_by_its_partners_and_hears_of_it() -> 
     await introductions.revoke(CLIENT, "token deleted")
     await running
     heard = [update.kind for response in agent.take() for update in response.peer_updates]
-    Update = CoordinateResponse.PeerUpdate
-    assert heard == told == [Update.NODE, Update.DISCONNECTED]
+    kinds = CoordinateResponse.PeerUpdate
+    assert heard == told == [kinds.NODE, kinds.DISCONNECTED]
     await introductions.revoke(CLIENT, "nobody is there now")
