@@ -183,9 +183,7 @@ class Engine:
             else:
                 _close(event.fd)
         elif isinstance(event, native.Progress):
-            report = self._progress.get(event.request)
-            if report is not None:
-                report(_interval(event.interval))
+            self._progressed(event)
         elif isinstance(event, native.Failed):
             self._fail(event.text)
         elif isinstance(
@@ -203,6 +201,17 @@ class Engine:
                 node._take(event)  # noqa: SLF001 - the two are one
             elif isinstance(event, native.Incoming):
                 _close(event.fd)
+
+    def _progressed(self, event: "_native.Progress") -> None:
+        """Tell who asked; what goes wrong with that is the request's error, and no reason to miss other events."""
+        report, future = self._progress.get(event.request), self._waiting.get(event.request)
+        if report is None or future is None or future.done():
+            return
+        try:
+            report(_interval(event.interval))
+        except Exception as error:  # noqa: BLE001 - raised again where the request is awaited
+            self._native.cancel(event.node, event.request)
+            future.set_exception(error)
 
     def _fail(self, text: str) -> None:
         self._failed = text

@@ -1,6 +1,7 @@
 import json
 import stat
 
+import pytest
 from fakes.server import AGENT_ID, agent, workspace
 
 AGENT_TOKEN = "33333333-3333-4333-8333-333333333333"
@@ -30,14 +31,24 @@ def test_create_for_scripts(coder, signed_in):
 
 def test_create_can_keep_the_token_off_the_screen(coder, signed_in, tmp_path):
     signed_in.answers["POST /api/v2/users/me/workspaces"] = created
-    file = tmp_path / "token"
     for form in ("text", "json"):
+        file = tmp_path / form
         run = coder("create", "box", "-o", form, "--output-token-file", str(file))
         assert run.code == 0, run.err
         assert AGENT_TOKEN not in run.out + run.err
         assert f"CODER_AGENT_TOKEN_FILE={file}" in run.out
-    assert file.read_text() == AGENT_TOKEN + "\n"
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert file.read_text() == AGENT_TOKEN + "\n"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(("file", "problem"), [("there", "exists already"), ("nowhere/token", "there is no directory")])
+def test_create_makes_nothing_when_the_token_could_not_be_kept(coder, signed_in, tmp_path, file, problem):
+    (tmp_path / "there").write_text("another workspace's")
+    run = coder("create", "box", "--output-token-file", str(tmp_path / file))
+    assert run.code == 2
+    assert problem in run.err
+    assert (tmp_path / "there").read_text() == "another workspace's"
+    assert not [call for call in signed_in.calls if call.method == "POST"]
 
 
 def test_create_of_a_name_that_is_taken(coder, signed_in):

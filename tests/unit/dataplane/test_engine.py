@@ -28,7 +28,9 @@ class Pair:
         self.endpoints: list[asyncio.Future[tuple[str, ...]]] = []
         self.nodes = [self._node(0, NodeSettings(addresses=(ADDRESSES[0],)))]
         self.nodes.append(
-            self._node(1, NodeSettings(addresses=(ADDRESSES[1],), ports={80: "python"}, default="splice"))
+            self._node(
+                1, NodeSettings(addresses=(ADDRESSES[1],), ports={80: "python", 3: "speedtest"}, default="splice")
+            )
         )
 
     def _node(self, side: int, settings: NodeSettings):
@@ -169,3 +171,13 @@ async def test_closing_fails_what_waits_and_leaves_no_thread():
     outcomes = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [Closed, Closed]
     assert data_threads() == before
+
+
+async def test_what_a_listener_to_a_speed_test_raises_ends_the_test_and_nothing_else(pair):
+    def unread(_interval: object) -> None:
+        raise BrokenPipeError
+
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(BrokenPipeError):
+            await pair.nodes[0].speedtest(ADDRESSES[1], duration=PATIENCE, download=True, on_interval=unread)
+        assert (await pair.nodes[0].ping(ADDRESSES[1])).latency > 0

@@ -1,5 +1,6 @@
 """`coder create`."""
 
+import os
 import shlex
 from pathlib import Path
 
@@ -25,6 +26,8 @@ def command(flags: Globals, *, name: str, form: str, token_file: Path | None) ->
     Prints the one line to run on that machine. The line holds the agent's token, which is shown only this once:
     whoever has it can act as the machine.
     """
+    if token_file is not None:
+        _check(token_file)
     with flags.api() as api:
         workspace, token = api.create_workspace(name)
         agent = workspaces.agents(workspace)[0]
@@ -42,3 +45,17 @@ def command(flags: Globals, *, name: str, form: str, token_file: Path | None) ->
         return
     output.note(f"The workspace {workspace['name']!r} has been created. Run this on its machine:\n")
     output.out(f"  {line}" if flags.watched else line)
+
+
+def _check(token_file: Path) -> None:
+    """Refuse a file that could not be written, before there is a token that would be lost."""
+    place = token_file.absolute()
+    if os.path.lexists(place):
+        problem = f"{token_file} exists already and may hold another workspace's token; name another file, or remove it"
+    elif not place.parent.is_dir():
+        problem = f"there is no directory {place.parent}"
+    elif not os.access(place.parent, os.W_OK | os.X_OK):
+        problem = f"{place.parent} cannot be written to"
+    else:
+        return
+    raise click.BadParameter(problem, param_hint="--output-token-file")
