@@ -51,7 +51,7 @@ impl std::fmt::Debug for Options {
 pub enum Ended {
     /// With the process's exit code.
     Status(u32),
-    /// The user typed `~.`.
+    /// The user typed `~.`, or closed our output.
     Disconnected,
     /// The connection was lost.
     Lost,
@@ -157,8 +157,15 @@ async fn exchange(channel: Channel<Msg>, terminal: bool) -> Result<Ended, Error>
     loop {
         tokio::select! {
             message = incoming.wait() => match message {
-                Some(ChannelMsg::Data { data }) => show(&mut io::stdout(), &data)?,
-                Some(ChannelMsg::ExtendedData { data, .. }) => show(&mut io::stderr(), &data)?,
+                Some(ChannelMsg::Data { data }) => {
+                    // Whoever reads our output has had enough of it.
+                    if show(&mut io::stdout(), &data).is_err() {
+                        return Ok(Ended::Disconnected);
+                    }
+                }
+                Some(ChannelMsg::ExtendedData { data, .. }) => {
+                    let _ = show(&mut io::stderr(), &data);
+                }
                 Some(ChannelMsg::ExitStatus { exit_status }) => status = Some(Ended::Status(exit_status)),
                 Some(ChannelMsg::ExitSignal { .. }) => status = Some(Ended::Status(NO_STATUS)),
                 Some(ChannelMsg::Failure) => return Err(Error::RequestDenied),

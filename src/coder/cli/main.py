@@ -47,7 +47,6 @@ HIDDEN = {"connect": ("connect", "")}
 ALIASES = {"ls": "list", "rm": "delete", "tunnel": "port-forward", "token": "tokens", "user": "users"}
 
 EXIT_INTERRUPTED = 128 + 2  # a shell's number for death by SIGINT
-EXIT_UNREAD = 128 + 13  # and by SIGPIPE
 
 
 class Lazy(click.Group):
@@ -187,19 +186,9 @@ def run(argv: Sequence[str]) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        return _unread()
     except Exception as error:  # noqa: BLE001 - told apart below
         return _failed(error)
     return result if isinstance(result, int) else 0
-
-
-def _unread() -> int:
-    """Nobody reads the output any more: end as a program would that knows nothing of it."""
-    import os
-
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
-    return EXIT_UNREAD
 
 
 def _failed(error: Exception) -> int:

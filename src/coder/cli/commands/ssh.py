@@ -16,7 +16,7 @@ from coder.cli import output
 from coder.cli.context import Globals
 from coder.cli.errors import line
 from coder.cli.options import AssignedFlags, Duration
-from coder.errors import CoderError, Unreachable
+from coder.errors import Closed, CoderError, Unreachable
 
 if TYPE_CHECKING:
     import socket
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SSH_PORT = 1
 """The agent's SSH server inside the tunnel."""
+
+LOST = "'coder doctor' says how far the workspace can be reached now."
 
 EXIT_FAILED = 255
 """Our own failures, as in OpenSSH: every other code is the remote command's."""
@@ -235,7 +237,7 @@ class _Run:
                 agent=session.agent,
             )
             if how == "lost":
-                raise Unreachable(f"the connection to {self.workspace} was lost")
+                raise Closed(f"the connection to {self.workspace} was lost, or its agent stopped", remedy=LOST)
             return code
 
         def say(text: str) -> None:
@@ -274,7 +276,7 @@ class _Run:
                 watching.append(self._figures(connection, self.figures))
             try:
                 code = await _beside(use(stream), watching)
-            except Unreachable:
+            except (Closed, Unreachable):
                 await connection.raise_refusal()
                 raise
         self.log(f"ended with {code}")
