@@ -11,7 +11,10 @@ export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 unexport PYTHONPATH
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find crates -name '*.rs' -o -name 'Cargo.toml')
 
-.PHONY: help setup build fmt check types test unit rust-test e2e interop run bench lab fuzz proto docs lock clean
+ASSETS := src/coder/web/static/manifest.json
+WEB_SOURCES := web/package-lock.json web/build.mjs $(shell find web/src -type f)
+
+.PHONY: help setup assets screenshots build fmt check types test unit rust-test e2e interop run bench lab fuzz proto docs lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -25,9 +28,18 @@ $(VENV)/.built: $(VENV)/.installed pyproject.toml $(RUST_SOURCES)
 	$(BIN)/maturin develop --release --locked --quiet
 	touch $@
 
-setup: $(VENV)/.built ## install everything into .venv and build the data plane
+setup: $(VENV)/.built $(if $(shell command -v npm),$(ASSETS)) ## install everything into .venv, build the data plane and, where npm is, the pages' assets
 
-build: setup ## build a wheel into dist/
+web/node_modules/.installed: web/package-lock.json web/package.json web/.npmrc
+	npm --prefix web ci --no-audit --no-fund --ignore-scripts --loglevel=error
+	touch $@
+
+$(ASSETS): web/node_modules/.installed $(WEB_SOURCES)
+	npm --prefix web run --silent build
+
+assets: $(ASSETS) ## bundle the scripts and styles of the dashboard (needs Node 20 or newer)
+
+build: setup assets ## build a wheel into dist/
 	$(BIN)/maturin build --release --locked --out dist
 
 fmt: $(VENV)/.installed ## format everything
@@ -85,4 +97,4 @@ lock: $(VENV)/.installed ## renew requirements.txt from pyproject.toml
 		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header --output-file requirements.txt pyproject.toml
 
 clean: ## remove what was built, keep the caches of the package managers
-	rm -rf $(VENV) build dist .run target src/coder/dataplane/_native*.so
+	rm -rf $(VENV) build dist .run target src/coder/dataplane/_native*.so web/node_modules src/coder/web/static

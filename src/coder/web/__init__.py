@@ -1,0 +1,1 @@
+"""The dashboard: pages, their templates, and the assets they load."""

@@ -1,0 +1,4 @@
+// What every page needs: live parts by htmx.
+import htmx from "htmx.org";
+
+window.htmx = htmx;

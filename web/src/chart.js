@@ -1,0 +1,4 @@
+// The charts of a workspace's page.
+import uPlot from "uplot";
+
+window.uPlot = uPlot;
