@@ -58,7 +58,10 @@ class Proxies:
     by_scheme: Mapping[str, Proxy] = field(default_factory=dict)
     """For `https` and `http`: what speaks TLS, and what does not."""
     direct: tuple[str, ...] = ()
-    """Hosts that are reached directly: a name stands for all below it too, `name:port` for one port, `*` for all."""
+    """Hosts that are reached directly.
+
+    A name stands for all below it too, `name:port` for one port, `10.0.0.0/8` for addresses, `*` for all.
+    """
 
     @classmethod
     def of_system(cls) -> "Proxies":
@@ -151,9 +154,10 @@ class Outbound:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         return self.proxies.of(parts.scheme, parts.hostname or "", port)
 
-    def fetch(self, url: str, *, timeout: float, limit: int) -> bytes:
+    def fetch(self, url: str, *, timeout: float, limit: int, link_local: bool = True) -> bytes:
         """Fetch a document of at most `limit` bytes within `timeout` seconds, blocking; redirects are not followed.
 
+        Without `link_local`, nothing is asked of addresses that clouds answer on with the secrets of the machine.
         Returns one byte more than `limit` of what is larger. Raises Unreachable.
         """
         import http.client  # noqa: PLC0415 - start-up time
@@ -165,6 +169,8 @@ class Outbound:
         try:
             connection = self.connection(url, timeout)
             try:
+                if not link_local:
+                    _refuse_link_local(url, connection, proxied=self.proxy(url) is not None)
                 path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
                 connection.request("GET", path, headers={"Accept": "application/json", "User-Agent": "coder"})
                 response = connection.getresponse()
@@ -179,6 +185,37 @@ class Outbound:
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise failure(url, self.proxy(url), error) from error
         return found
+
+
+def _refuse_link_local(url: str, connection: "http.client.HTTPConnection", *, proxied: bool) -> None:
+    """Connect, and see where that led: a name may have meant another address a moment ago.
+
+    Behind a proxy only an address in the URL itself can be judged, in whatever way it is written.
+    """
+    import socket  # noqa: PLC0415 - start-up time
+    from urllib.parse import urlsplit  # noqa: PLC0415
+
+    if proxied:
+        try:
+            numeric = socket.getaddrinfo(urlsplit(url).hostname, None, flags=socket.AI_NUMERICHOST)
+        except socket.gaierror:
+            return  # a name
+        addresses = [str(each[4][0]) for each in numeric]
+    else:
+        connection.connect()
+        addresses = [str(connection.sock.getpeername()[0])]
+    if any(map(is_metadata, addresses)):
+        raise Unreachable(f"cannot fetch {url}: it is at a link-local address", remedy="Check the address.")
+
+
+def is_metadata(address: str) -> bool:
+    """Whether a cloud's metadata may be at this address: link-local ones, and the two that are not."""
+    from ipaddress import IPv6Address, ip_address  # noqa: PLC0415 - start-up time
+
+    found = ip_address(address.partition("%")[0])
+    if isinstance(found, IPv6Address):
+        found = found.ipv4_mapped or found.sixtofour or found
+    return found.is_link_local or str(found) in {"fd00:ec2::254", "100.100.100.200"}
 
 
 def _secured(
@@ -308,6 +345,8 @@ def _covers(entry: str, host: str, port: int) -> bool:
     """Whether an entry of the list of directly reached hosts means this one; relays are told apart by the same rule."""
     if entry == "*":
         return True
+    if "/" in entry:
+        return _within(entry, host)
     name, colon, number = entry.rpartition(":")
     if colon and (name.endswith("]") or ":" not in name):
         if number != str(port):
@@ -316,3 +355,13 @@ def _covers(entry: str, host: str, port: int) -> bool:
         name = entry  # more than one colon without brackets is an IPv6 address
     name = name.strip("[]").lstrip("*.").lower()
     return bool(name) and (host.lower() == name or host.lower().endswith(f".{name}"))
+
+
+def _within(network: str, host: str) -> bool:
+    """Whether a host, given as an address, is within a network; names are not looked up for it."""
+    from ipaddress import ip_address, ip_network  # noqa: PLC0415 - start-up time
+
+    try:
+        return ip_address(host) in ip_network(network.strip("[]"), strict=False)
+    except ValueError:
+        return False

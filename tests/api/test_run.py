@@ -17,6 +17,7 @@ from coder.config import Settings
 from coder.dataplane.edge import EdgeSettings
 from coder.db.store import StateDirectoryError
 from coder.errors import CoderError, Unreachable
+from coder.ids import Secret
 from coder.server.run import Ready, _has_ipv6, run
 
 ANY = "[::]" if _has_ipv6() else "0.0.0.0"
@@ -110,6 +111,34 @@ async def test_where_stun_is_answered(tmp_path: Path, flags: dict[str, str], stu
         assert here.edges[0].settings.stun == stun
         assert here.ready.result().access_url == "https://coder.example.com"
         assert here.ready.result().access_url_derived is False
+
+
+async def test_the_relays_of_a_region_are_meshed(tmp_path: Path):
+    (tmp_path / "mesh.key").write_text("0123456789abcdef\n")
+    (tmp_path / "authority.pem").write_text("PEM")
+    others = "https://two.example.com,https://three.example.com"
+    flags = {
+        "derp_server_mesh_key_file": str(tmp_path / "mesh.key"),
+        "derp_server_mesh_with": others,
+        "derp_server_mesh_ca_file": str(tmp_path / "authority.pem"),
+        "derp_server_mesh_cert_name": "relay",
+    }
+    async with running(settings(tmp_path, **flags)) as here:
+        plan = here.edges[0].settings
+    assert (plan.mesh_key, plan.mesh) == (Secret("0123456789abcdef"), tuple(others.split(",")))
+    assert (plan.mesh_roots, plan.mesh_name) == (b"PEM", "relay")
+
+
+@pytest.mark.parametrize(
+    ("key", "words"), [("", "needs the region's secret"), ("/nowhere/key", "cannot read"), ("short", "too short")]
+)
+async def test_a_mesh_without_a_usable_secret(tmp_path: Path, key: str, words: str):
+    (tmp_path / "short").write_text("short")
+    path = str(tmp_path / key) if key else ""
+    flags = {"derp_server_mesh_key_file": path, "derp_server_mesh_with": "https://two.example.com"}
+    with pytest.raises(CoderError, match=words):
+        async with running(settings(tmp_path, **flags)):
+            pass
 
 
 async def test_https_beside_http_and_instead_of_it(tmp_path: Path):

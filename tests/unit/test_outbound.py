@@ -2,11 +2,12 @@
 
 import pytest
 
-from coder.errors import CoderError
+from coder.errors import CoderError, Unreachable
 from coder.ids import Secret
-from coder.outbound import Outbound, Proxies, Proxy
+from coder.outbound import Outbound, Proxies, Proxy, is_metadata
 
-LIST = "localhost, .corp.example ,10.0.0.1,relay.example:8443,[2001:db8::1],2001:db8::2,*.wild.example,:,."
+LIST = "localhost, .corp.example ,10.0.0.1,relay.example:8443,[2001:db8::1],2001:db8::2,*.wild.example,:,.,"
+LIST += "192.168.5.9/16,2001:db8:1::/48,/8,1.2.3.4/33,::/x"
 
 
 @pytest.fixture
@@ -26,8 +27,11 @@ def environment(monkeypatch):
     ("host", "direct"),
     [
         *((host, True) for host in ("localhost", "LOCALHOST", "corp.example", "a.b.Corp.example", "10.0.0.1")),
-        *((host, True) for host in ("2001:db8::1", "2001:db8::2", "x.wild.example")),
+        *((host, True) for host in ("2001:db8::1", "2001:db8::2", "x.wild.example", "192.168.0.1")),
+        ("2001:db8:1:ffff::1", True),
         *((host, False) for host in ("notcorp.example", "corp.example.org", "10.0.0.11", "2001:db8::3", "host", "")),
+        ("192.169.0.1", False),
+        ("1.2.3.4", False),
         ("relay.example", False),
     ],
 )
@@ -65,3 +69,21 @@ def test_a_key_needs_a_certificate():
         Outbound.of(None, "", "key.pem")
     assert Outbound.of("", "both.pem", None).identity == ("both.pem", "both.pem")
     assert Outbound.of("", None, "") == Outbound()
+
+
+METADATA = ["169.254.169.254", "::ffff:169.254.169.254", "2002:a9fe:a9fe::", "fe80::1%2", "fd00:ec2::254"]
+
+
+@pytest.mark.parametrize("address", [*METADATA, "100.100.100.200"])
+def test_addresses_that_clouds_tell_secrets_at(address):
+    assert is_metadata(address)
+    assert not is_metadata("192.0.2.1")
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "0xA9FEA9FE", "2852039166", "[::ffff:169.254.169.254]"])
+def test_a_proxy_is_not_asked_for_them_however_they_are_written(environment, host):
+    outbound = Outbound(proxies=environment(HTTP_PROXY="http://127.0.0.1:1"))
+    with pytest.raises(Unreachable, match="link-local"):
+        outbound.fetch(f"http://{host}/latest", timeout=1, limit=1, link_local=False)
+    with pytest.raises(Unreachable, match="proxy"):
+        outbound.fetch(f"http://{host}/latest", timeout=1, limit=1)

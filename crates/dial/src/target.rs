@@ -1,6 +1,7 @@
 //! What to dial, and how.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use wire::derpmap::{Region, RelayNode};
@@ -137,7 +138,8 @@ pub struct ProxyRules {
     pub https: Option<ProxySettings>,
     /// For relays without.
     pub http: Option<ProxySettings>,
-    /// Hosts that are reached directly: a name stands for all below it too, `name:port` for that port only, `*` for all.
+    /// Hosts that are reached directly: a name stands for all below it too, `name:port` for that port only,
+    /// `10.0.0.0/8` for addresses, `*` for all.
     pub bypass: Vec<String>,
 }
 
@@ -161,6 +163,9 @@ fn covers(entry: &str, host: &str, port: u16) -> bool {
     if entry == "*" {
         return true;
     }
+    if let Some((network, length)) = entry.split_once('/') {
+        return within(network.trim_matches(['[', ']']), length.trim_end_matches(']'), host) == Some(true);
+    }
     let bare = entry.trim_start_matches('[').trim_end_matches(']');
     let (name, wanted) = match entry.rsplit_once(':') {
         // More than one colon without brackets is an IPv6 address.
@@ -175,6 +180,19 @@ fn covers(entry: &str, host: &str, port: u16) -> bool {
     !name.is_empty()
         && wanted.is_none_or(|wanted: u16| wanted == port)
         && (host.eq_ignore_ascii_case(name) || below() == Some(true))
+}
+
+/// Whether a host, given as an address, begins as the network does; names are not looked up for it.
+fn within(network: &str, length: &str, host: &str) -> Option<bool> {
+    let length: u32 = length.parse().ok()?;
+    let differing = match (network.parse().ok()?, host.parse().ok()?) {
+        (IpAddr::V4(network), IpAddr::V4(host)) if length <= 32 => {
+            u128::from(network.to_bits() ^ host.to_bits()) << 96
+        }
+        (IpAddr::V6(network), IpAddr::V6(host)) if length <= 128 => network.to_bits() ^ host.to_bits(),
+        _ => return None,
+    };
+    Some(differing.leading_zeros() >= length)
 }
 
 #[cfg(test)]
@@ -204,7 +222,8 @@ mod tests {
     #[test]
     fn proxies_are_chosen_by_scheme_and_spared_hosts() {
         let proxy = |host: &str| ProxySettings { host: host.into(), port: 3128, credentials: None };
-        let list = "localhost, .corp.example ,10.0.0.1,relay.example:8443,[2001:db8::1],2001:db8::2,*.wild.example,:,.";
+        let list = "localhost, .corp.example ,10.0.0.1,relay.example:8443,[2001:db8::1],2001:db8::2,*.wild.example,:,.,\
+                    192.168.5.9/16,2001:db8:1::/48,/8,1.2.3.4/33,::/x";
         let rules = ProxyRules {
             https: Some(proxy("secure")),
             http: None,
@@ -214,10 +233,19 @@ mod tests {
         for direct in ["localhost", "LOCALHOST", "corp.example", "a.b.Corp.example", "10.0.0.1"] {
             assert_eq!(chosen(direct, 443), None, "{direct}");
         }
-        for direct in ["2001:db8::1", "2001:db8::2", "x.wild.example"] {
+        for direct in ["2001:db8::1", "2001:db8::2", "x.wild.example", "192.168.0.1", "2001:db8:1:ffff::1"] {
             assert_eq!(chosen(direct, 443), None, "{direct}");
         }
-        for proxied in ["notcorp.example", "corp.example.org", "10.0.0.11", "2001:db8::3", "host", ""] {
+        for proxied in [
+            "notcorp.example",
+            "corp.example.org",
+            "10.0.0.11",
+            "2001:db8::3",
+            "host",
+            "",
+            "192.169.0.1",
+            "1.2.3.4",
+        ] {
             assert_eq!(chosen(proxied, 443), Some("secure"), "{proxied}");
         }
         assert_eq!(chosen("relay.example", 8443), None);

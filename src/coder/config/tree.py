@@ -222,6 +222,31 @@ class DerpSettings:
         yaml="networking.derp.relayURL",
         about="URL under which other replicas reach the relay of this one. A server on its own has no use for it.",
     )
+    mesh_key_file: str = setting(
+        "",
+        flag="derp-server-mesh-key-file",
+        yaml="networking.derp.meshKeyFile",
+        about="File with the secret that the relays of this region share.",
+    )
+    mesh_with: tuple[str, ...] = setting(
+        (),
+        flag="derp-server-mesh-with",
+        yaml="networking.derp.meshWith",
+        about="URL of another server, or of a `coder relay`, whose relay belongs to this region. A server that finds "
+        "itself in the list ignores that entry.",
+    )
+    mesh_ca_file: str = setting(
+        "",
+        flag="derp-server-mesh-ca-file",
+        yaml="networking.derp.meshCAFile",
+        about="PEM file of the authorities of those relays' certificates. Else the system's.",
+    )
+    mesh_cert_name: str = setting(
+        "",
+        flag="derp-server-mesh-cert-name",
+        yaml="networking.derp.meshCertName",
+        about="Name, or sha256-raw:<hex>, that those certificates must carry instead of their host.",
+    )
     verify_clients: bool = setting(
         False,
         flag="derp-verify-clients",
@@ -246,7 +271,15 @@ class DerpSettings:
         "",
         flag="derp-config-url",
         yaml="networking.derp.url",
-        about="URL of a DERP map to build on. Fetched again every five minutes; clients and agents follow.",
+        about="URL of a DERP map to build on. Fetched again every five minutes; clients and agents follow. The last "
+        "usable one is kept in the state directory.",
+    )
+    config_url_link_local: bool = setting(
+        False,
+        flag="derp-config-url-allow-link-local",
+        yaml="networking.derp.urlAllowLinkLocal",
+        about="Fetch the map from a link-local address too. Else none of them is asked, since clouds tell a machine's "
+        "secrets there.",
     )
     config_path: str = setting(
         "",

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from coder.errors import Unreachable
+from coder.errors import CoderError, Unreachable
 from coder.ids import Secret
 
 
@@ -48,6 +49,7 @@ class Edge:
 
     Raises:
         Unreachable: an address cannot be bound or the certificate cannot be used; the message says which and why.
+        CoderError: a URL, a network or an address is none.
 
     """
 
@@ -74,6 +76,8 @@ class Edge:
             )
         except OSError as error:
             raise Unreachable(str(error), remedy="") from error  # the text names the remedy
+        except ValueError as error:
+            raise CoderError(str(error), remedy="Correct that setting.") from None
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -126,6 +130,26 @@ class Edge:
     def close(self) -> None:
         """Stop accepting, let requests in flight end, tell relay clients to come back, join the threads."""
         self._native.close()
+
+
+def read_setting(path: str) -> bytes:
+    """Return what a file named in a setting holds. Raises CoderError."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise CoderError(f"cannot read {path}: {(error.strerror or '').lower()}") from None
+
+
+def mesh_key(path: str) -> Secret:
+    """Return the secret of a region's relays that a file holds. Raises CoderError."""
+    text = read_setting(path).decode("utf-8", "replace").strip()
+    if len(text) < MESH_KEY_LENGTH:
+        raise CoderError(f"the mesh key in {path} is too short", remedy="Make one with: openssl rand -hex 32")
+    return Secret(text)
+
+
+MESH_KEY_LENGTH = 16
+"""Characters it has at least."""
 
 
 def self_signed(names: Sequence[str]) -> tuple[str, str]:

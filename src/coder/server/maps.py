@@ -90,10 +90,15 @@ class Recipe:
     stun_ports: tuple[int, ...]
     """UDP ports of the embedded STUN server."""
     outbound: Outbound = field(default_factory=Outbound)
+    kept: Path | None = None
+    """Where the last usable document of the URL is kept, for a start while the URL does not answer."""
 
-    async def build(self) -> DerpMap:
-        """Build the map from file or URL and the settings. Raises MapError."""
-        base, settings = await self._base(), self.settings
+    async def build(self, *, starting: bool = False) -> DerpMap:
+        """Build the map from file or URL and the settings; at the start from a kept document if need be.
+
+        Raises MapError.
+        """
+        base, settings = await self._base(starting=starting), self.settings
         embedded = derpmap.EmbeddedRegion(
             access_url=self.access_url,
             id=settings.region_id,
@@ -134,22 +139,54 @@ class Recipe:
         """Whether neither file nor URL is involved."""
         return not self.settings.config_path and not self.settings.config_url
 
-    async def _base(self) -> DerpMap | None:
+    async def _base(self, *, starting: bool) -> DerpMap | None:
         path, url = self.settings.config_path, self.settings.config_url
         if url and path:
             raise MapError("Give --derp-config-url or --derp-config-path, not both.")
         if path:
             return _parse(await asyncio.to_thread(_read, path), path)
         if url:
-            return _parse(await asyncio.to_thread(_fetch, self.outbound, url), url)
+            return await asyncio.to_thread(self._from_url, url, starting=starting)
         return None
+
+    def _from_url(self, url: str, *, starting: bool) -> DerpMap:
+        try:
+            document = _fetch(self.outbound, url, link_local=self.settings.config_url_link_local)
+            found = _parse(document, url)
+        except MapError as problem:
+            kept = self._recall(url) if starting else None
+            if kept is None:
+                raise
+            log.warning("derp.map_kept", reason=str(problem))
+            return kept
+        self._keep(url, document)
+        return found
+
+    def _keep(self, url: str, document: bytes) -> None:
+        """Keep a usable document, together with where it came from."""
+        if self.kept is None:
+            return
+        fresh = self.kept.with_suffix(".new")
+        try:
+            fresh.write_bytes(url.encode() + b"\n" + document)
+            fresh.replace(self.kept)
+        except OSError as problem:
+            log.warning("derp.map_not_kept", path=str(self.kept), reason=problem.strerror)
+
+    def _recall(self, url: str) -> DerpMap | None:
+        """Return the map of the document that was kept of this URL."""
+        try:
+            came_from, _, document = (self.kept.read_bytes() if self.kept else b"").partition(b"\n")
+            return _parse(document, url) if came_from == url.encode() else None
+        except (OSError, MapError):
+            return None
 
 
 async def load(recipe: Recipe) -> DerpMaps:
     """Build the map. Raises MapError."""
     if recipe.settings.relay_url:
         log.warning("derp.relay_url_unused", reason="there is no other replica")
-    return DerpMaps(await recipe.build())
+    return DerpMaps(await recipe.build(starting=True))
 
 
 async def follow(maps: DerpMaps, recipe: Recipe, clock: Clock) -> None:
@@ -178,12 +215,13 @@ def _read(path: str) -> bytes:
     return _bounded(document, path)
 
 
-def _fetch(outbound: Outbound, url: str) -> bytes:
+def _fetch(outbound: Outbound, url: str, *, link_local: bool) -> bytes:
     # Redirects are not followed: the document is asked for where the operator said, and nowhere else.
     if not url.startswith(("http://", "https://")):
         raise MapError(f"Cannot fetch the DERP map from {url}: it is no URL.", remedy="Start it with https://.")
     try:
-        return _bounded(outbound.fetch(url, timeout=FETCH_TIMEOUT, limit=MAX_DOCUMENT), url)
+        found = outbound.fetch(url, timeout=FETCH_TIMEOUT, limit=MAX_DOCUMENT, link_local=link_local)
+        return _bounded(found, url)
     except MapError:
         raise
     except CoderError as problem:

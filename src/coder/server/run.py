@@ -21,7 +21,7 @@ from coder.access.limits import NO_LIMIT, Limit, LoginLimits, Pace
 from coder.clock import Clock, SystemClock
 from coder.config import ConfigError, DerpSettings, HttpSettings, Settings, split_address
 from coder.dataplane.edge import Edge as NativeEdge
-from coder.dataplane.edge import EdgeSettings
+from coder.dataplane.edge import EdgeSettings, mesh_key, read_setting
 from coder.db import site, users
 from coder.db.store import SqliteStore
 from coder.outbound import Outbound
@@ -138,6 +138,7 @@ async def assemble(
         access_url=access_url,
         stun_ports=stun_ports,
         outbound=Outbound.of(outside.ca_file, outside.cert_file, outside.key_file),
+        kept=settings.state_path / "derp-map",
     )
     return Deployment(
         settings=settings,
@@ -159,15 +160,22 @@ def _login_limits(settings: HttpSettings) -> LoginLimits:
 
 
 def _plan(settings: Settings, upstream: str) -> EdgeSettings:
+    derp = settings.derp
+    if derp.mesh_with and not derp.mesh_key_file:
+        raise ConfigError("--derp-server-mesh-with needs the region's secret: give --derp-server-mesh-key-file.")
     return EdgeSettings(
         listen=(listen_address(settings.http.address, "http-address"),) if settings.http.address else (),
         listen_tls=(listen_address(settings.tls.address, "tls-address"),) if settings.tls.enable else (),
         certificate=(settings.tls.cert_files[0], settings.tls.key_files[0]) if settings.tls.enable else None,
         tls_13_only=settings.tls.min_version == "tls13",
         upstream=upstream,
-        derp=settings.derp.enable,
-        require_announced=settings.derp.verify_clients,
-        stun=_stun_addresses(settings.derp),
+        derp=derp.enable,
+        require_announced=derp.verify_clients,
+        stun=_stun_addresses(derp),
+        mesh_key=mesh_key(derp.mesh_key_file) if derp.mesh_key_file else None,
+        mesh=derp.mesh_with,
+        mesh_roots=read_setting(derp.mesh_ca_file) if derp.mesh_ca_file else None,
+        mesh_name=derp.mesh_cert_name or None,
         trusted_proxies=settings.http.proxy_trusted_origins,
     )
 

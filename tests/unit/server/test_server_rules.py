@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
@@ -315,3 +316,29 @@ async def test_a_url_is_asked_again_after_a_while():
         while not heard.done():
             await clock.advance(maps.FETCH_EVERY)
         assert [region.region_name for region in heard.result().regions.values()] == ["Another"]
+
+
+async def test_the_last_usable_document_of_a_url_serves_a_start_without_it(tmp_path: Path):
+    async with Web(200, MAP.encode()) as web:
+        made_of = replace(from_url(web.url), kept=tmp_path / "kept")
+        await maps.load(made_of)
+        web.body = b"<html>"
+        assert (await maps.load(made_of)).region_names() == {1: "One"}
+        other = replace(made_of, settings=DerpSettings(enable=False, config_url=web.url + "?other"))
+        with pytest.raises(maps.MapError, match="not JSON"):
+            await maps.load(other)
+        with pytest.raises(maps.MapError, match="not JSON"):
+            await made_of.build()
+    assert (await maps.load(made_of)).region_names() == {1: "One"}
+    (tmp_path / "kept").write_text("nonsense")
+    with pytest.raises(maps.MapError, match="nothing listens"):
+        await maps.load(made_of)
+
+
+async def test_a_name_that_leads_to_a_link_local_address_is_not_asked(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("coder.outbound.is_metadata", "127.0.0.1".__eq__)  # what this machine surely has
+    async with Web(200, MAP.encode()) as web:
+        with pytest.raises(maps.MapError, match="link-local"):
+            await maps.load(from_url(web.url))
+        allowed = DerpSettings(enable=False, config_url=web.url, config_url_link_local=True)
+        assert (await maps.load(recipe(allowed, ()))).region_names() == {1: "One"}

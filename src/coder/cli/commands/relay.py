@@ -89,10 +89,7 @@ def _run(**flags: Any) -> None:
 
     descriptors.raise_limit()
     settings, pin = _settings(flags)
-    try:
-        edge = Edge(settings)
-    except ValueError as error:  # a URL or a network that is none
-        raise CoderError(str(error), remedy="See coder relay --help.") from None
+    edge = Edge(settings)
     try:
         _announce(edge, pin)
         _until_stopped(edge, flags)
@@ -112,11 +109,11 @@ command = click.Command(
 
 def _settings(flags: dict[str, Any]) -> tuple[Any, str]:
     """Return the edge's settings, and the pin of a self-signed certificate. Raises CoderError for what cannot be."""
-    from coder.dataplane.edge import EdgeSettings, certificate_pin
+    from coder.dataplane.edge import EdgeSettings, certificate_pin, read_setting
 
     certificate, pin = _certificate(flags), ""
     if flags["tls_self_signed"]:
-        pin = certificate_pin(_read(certificate[0])) if certificate else ""
+        pin = certificate_pin(read_setting(certificate[0])) if certificate else ""
     plain = flags["address"] or (None if certificate else DEFAULT_PLAIN)
     secure = flags["tls_address"] or (DEFAULT_TLS if certificate else None)
     if secure and not certificate:
@@ -133,7 +130,7 @@ def _settings(flags: dict[str, Any]) -> tuple[Any, str]:
         trusted_proxies=flags["trusted_proxy"],
         mesh_key=mesh_key,
         mesh=flags["mesh_with"],
-        mesh_roots=_read(flags["mesh_ca_file"]) if flags["mesh_ca_file"] else None,
+        mesh_roots=read_setting(flags["mesh_ca_file"]) if flags["mesh_ca_file"] else None,
         mesh_name=flags["mesh_cert_name"],
         rate_limit=(rate, max(flags["rate_burst"] or rate, 1 << 16)) if rate else None,
         require_announced=bool(flags["verify_url"]),
@@ -170,21 +167,13 @@ def _self_signed(directory: Path, names: tuple[str, ...]) -> tuple[str, str]:
 
 
 def _mesh_key(flags: dict[str, Any]) -> Secret | None:
+    from coder.dataplane import edge
+
     if not flags["mesh_key_file"]:
         if flags["mesh_with"]:
             raise CoderError("--mesh-with needs the region's secret", remedy="Give --mesh-key-file.")
         return None
-    text = _read(flags["mesh_key_file"]).decode("utf-8", "replace").strip()
-    if len(text) < 16:
-        raise CoderError(
-            f"the mesh key in {flags['mesh_key_file']} is too short",
-            remedy="Make one with: openssl rand -hex 32",
-        )
-    return Secret(text)
-
-
-def _read(path: str) -> bytes:
-    return Path(path).read_bytes()
+    return edge.mesh_key(flags["mesh_key_file"])
 
 
 def _addresses(address: str | None, flag: str) -> tuple[str, ...]:
