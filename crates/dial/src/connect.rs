@@ -13,6 +13,7 @@ use wire::derpmap::{Family, RelayNode};
 
 use crate::deadline::{Deadline, wait_any};
 use crate::error::{Failure, Stage};
+use crate::sending::fill_long_paths;
 
 /// Head start of IPv6 when it is known to work.
 const V6_HEAD_START: Duration = Duration::from_millis(200);
@@ -147,6 +148,7 @@ fn begin(address: SocketAddr) -> io::Result<Socket> {
     // A tunnel inside must not suffer twice from a path that loses packets; a system without it has its own default.
     #[cfg(target_os = "linux")]
     let _ = socket.set_tcp_congestion(b"bbr");
+    fill_long_paths(&socket);
     match socket.connect(&address.into()) {
         Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(error),
         _ => Ok(socket),

@@ -3,13 +3,14 @@
 //! [`relay`] turns a region's definition into a connected byte stream, on which the DERP greeting comes next;
 //! [`latency`] measures how far away the region is. Both block until their deadline at most, so they run on a thread
 //! of their own; the [`Stream`] that comes out never blocks. Which region to dial and when is for others to decide.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod connect;
 mod deadline;
 mod error;
 mod http;
 mod proxy;
+mod sending;
 mod stream;
 mod target;
 mod tls;
@@ -23,6 +24,7 @@ use wire::derpmap::RelayNode;
 
 pub use deadline::Deadline;
 pub use error::{DialError, Failure, Stage};
+pub use sending::fill_long_paths;
 pub use stream::Stream;
 pub use target::{Identity, ProxyRules, ProxySettings, Target, TrustRoots};
 

@@ -35,8 +35,6 @@ const USER_TIMEOUT: Duration = Duration::from_secs(15);
 const TCP_KEEPALIVE: Duration = Duration::from_secs(600);
 /// The same for links: the clients of a dead relay would be missed.
 const LINK_KEEPALIVE: Duration = Duration::from_secs(10);
-/// What a socket may hold that is not on its way yet: more would only make disco packets wait.
-const NOT_SENT: u32 = 256 * 1024;
 /// Logins with keys that are not announced, which wait to be asked for; more are forgotten, and their clients cut off.
 const UNANNOUNCED_LIMIT: usize = 1024;
 /// How clients are told of the end: when to come back at the earliest, over how long they are spread, and how long to try.
@@ -419,5 +417,5 @@ fn tune(stream: &Stream, keepalive: Duration) {
     let socket = socket2::SockRef::from(stream);
     let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
     let _ = socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(keepalive));
-    let _ = socket.set_tcp_notsent_lowat(NOT_SENT);
+    dial::fill_long_paths(stream);
 }
