@@ -73,3 +73,23 @@ def echo(connection: socket.socket) -> None:
     """Send back what comes."""
     while part := connection.recv(1 << 16):
         connection.sendall(part)
+
+
+@contextlib.contextmanager
+def datagram_service(host: str = "127.0.0.1") -> Iterator[int]:
+    """Answer each UDP datagram with its bytes backwards, in a thread; the value is the port."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as serving:
+        serving.bind((host, 0))
+
+        def run() -> None:
+            while True:
+                payload, sender = serving.recvfrom(1 << 16)
+                if payload == b"":
+                    return
+                serving.sendto(payload[::-1], sender)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        yield serving.getsockname()[1]
+        serving.sendto(b"", serving.getsockname())
+        thread.join(PATIENCE)

@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from e2e.deployment import wait_until
-from e2e.services import PATIENCE, echo, free_ports, read_all, reverse_all, service
+from e2e.services import PATIENCE, datagram_service, echo, free_ports, read_all, reverse_all, service
 
 pytestmark = pytest.mark.e2e
 
@@ -152,6 +152,48 @@ def test_a_terminal_shows_live_counters(workspace):
         wait_until("the counters", lambda: log().count("100 kB") == 2)
         row = next(line for line in reversed(log().splitlines()) if line.startswith("127.0.0.1"))
         assert row.split() == [f"127.0.0.1:{local}", str(remote), "1", "1", "0", "100", "kB", "100", "kB"]
+
+
+def ask_udp(port, payload, host="127.0.0.1", tries=20):
+    """Send a datagram until it is answered: none is promised to arrive."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as caller:
+        caller.settimeout(PATIENCE / tries)
+        caller.connect((host, port))
+        for _ in range(tries):
+            with contextlib.suppress(TimeoutError):
+                caller.send(payload)
+                return caller.recv(1 << 16)
+    return None
+
+
+def test_udp_datagrams_go_there_and_back_beside_tcp(workspace):
+    here = free_ports(3)
+    with (
+        datagram_service() as remote,
+        service(echo) as other,
+        forwarding(
+            workspace,
+            "--udp", f"{here[0]}:{remote},[::1]:{here[1]}:{remote}", "--udp", f"127.0.0.2:{here[2]}:{remote}",
+            "--tcp", f"{here[0]}:{other}",
+        ) as (log, process),
+    ):  # fmt: skip
+        assert ask_udp(here[0], b"abc") == b"cba"
+        assert ask_udp(here[0], bytes(1232)) == bytes(1232)
+        assert ask_udp(here[0], b"abc", "::1") == b"cba"
+        assert ask_udp(here[1], b"def", "::1") == b"fed"
+        assert ask_udp(here[2], b"ghi", "127.0.0.2") == b"ihg"
+        assert ask(here[0], b"tcp") == b"tcp"
+        assert f"Forwarding 'udp://127.0.0.1:{here[0]}' locally to 'udp://127.0.0.1:{remote}' in the workspace" in log()
+        assert process.poll() is None
+
+
+def test_a_udp_port_serves_again_when_another_agent_took_over(workspace):
+    [local] = free_ports()
+    with datagram_service() as remote, forwarding(workspace, "--udp", f"{local}:{remote}"):
+        assert ask_udp(local, b"one") == b"eno"
+        workspace.stop("agent", kill=True)
+        workspace.start_agent()
+        assert wait_until("the new agent", lambda: ask_udp(local, b"two", tries=60)) == b"owt"
 
 
 def test_a_port_of_the_workspace_leads_to_this_machine(workspace):

@@ -177,6 +177,27 @@ impl Engine {
         Ok(self.engine.request(node, Request::Splice(endpoint(address, port)?, fd)))
     }
 
+    /// Forwards what comes to a UDP socket. Takes the descriptor over.
+    fn datagrams(&self, node: NodeId, fd: i32, address: &str, port: u16) -> PyResult<u64> {
+        if fd < 0 {
+            return Err(PyValueError::new_err("not a descriptor"));
+        }
+        // SAFETY: the caller gives the descriptor away (`socket.detach()`), so nobody else closes it.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(self.engine.request(node, Request::Datagrams(endpoint(address, port)?, fd)))
+    }
+
+    /// `(open, opened, lost, sent bytes, received bytes)` of such a request; none once it is over.
+    fn datagram_counts(
+        &self,
+        py: Python<'_>,
+        node: NodeId,
+        request: u64,
+    ) -> Option<(u64, u64, u64, u64, u64)> {
+        let counts = py.detach(|| self.engine.datagram_counts(node, request))?;
+        Some((counts.open, counts.opened, counts.lost, counts.sent, counts.received))
+    }
+
     fn speedtest(
         &self,
         node: NodeId,

@@ -93,6 +93,9 @@ pub enum Request {
     Connect(SocketAddrV6),
     /// A stream, joined to a local socket.
     Splice(SocketAddrV6, OwnedFd),
+    /// What comes to a UDP socket of this machine goes to this address, and answers to whoever asked, until the request is
+    /// cancelled or the node closes.
+    Datagrams(SocketAddrV6, OwnedFd),
     /// A full check of the network, now; the answer follows its [`Event::Report`](crate::Event::Report).
     Check,
     /// A speed test against the peer's port 3.
@@ -123,6 +126,21 @@ pub struct Stats {
     pub streams: u64,
 }
 
+/// What came through a [`Request::Datagrams`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DatagramCounts {
+    /// Callers that are remembered now …
+    pub open: u64,
+    /// … and all there were.
+    pub opened: u64,
+    /// Datagrams that could not be sent on, in either direction.
+    pub lost: u64,
+    /// Bytes to the peer …
+    pub sent: u64,
+    /// … and from it.
+    pub received: u64,
+}
+
 pub(crate) enum Command {
     Add(Box<Node>),
     Remove(NodeId),
@@ -134,6 +152,7 @@ pub(crate) enum Command {
     Request(NodeId, RequestId, Request),
     Cancel(NodeId, RequestId),
     Stats(NodeId, SyncSender<Stats>),
+    DatagramCounts(NodeId, RequestId, SyncSender<Option<DatagramCounts>>),
     LastHandshake(NodeId, NodePublic, SyncSender<Option<Duration>>),
     UdpPorts(NodeId, SyncSender<(u16, u16)>),
     PeerPaths(NodeId, NodePublic, SyncSender<Option<PeerFacts>>),

@@ -143,7 +143,8 @@ impl DataThread {
             | Source::Relay(node, _)
             | Source::Stream(node, _)
             | Source::Service(node, _)
-            | Source::Datagrams(node, _) => node,
+            | Source::Datagrams(node, _)
+            | Source::Callers(node, _) => node,
             Source::Wake | Source::Interfaces => return,
         };
         let Some(node) = self.nodes.get_mut(&id) else { return };
@@ -161,6 +162,7 @@ impl DataThread {
             Source::Stream(_, token) => node.stream_ready(now, &self.reactor, token, item.hung_up),
             Source::Service(_, index) => node.service_ready(now, &self.reactor, index),
             Source::Datagrams(_, index) => node.datagrams_ready(now, index),
+            Source::Callers(_, index) => node.callers_ready(now, index),
             Source::Wake | Source::Interfaces => {}
         }
     }
@@ -216,6 +218,9 @@ impl DataThread {
                 Some(id)
             }
             Command::Cancel(id, request) => on(id, &mut |node| node.cancel(now, reactor, request)),
+            Command::DatagramCounts(id, request, reply) => {
+                on(id, &mut |node| node.datagram_counts(request, &reply))
+            }
             Command::Stats(id, reply) => on(id, &mut |node| node.stats(&reply)),
             Command::LastHandshake(id, peer, reply) => on(id, &mut |node| node.last_handshake(&peer, &reply)),
             Command::UdpPorts(id, reply) => on(id, &mut |node| node.udp_ports(&reply)),

@@ -21,6 +21,11 @@ const LARGEST: usize = 1500;
 /// Datagrams taken from one service before others get their turn.
 const READS: usize = 64;
 
+/// How long a flow to this port is remembered without datagrams.
+pub(crate) fn idle_limit(port: u16) -> Duration {
+    if port == 53 { IDLE_DNS } else { IDLE }
+}
+
 struct Forward {
     peer: SocketAddrV6,
     to: SocketAddrV6,
@@ -30,7 +35,7 @@ struct Forward {
 
 impl Forward {
     fn expires(&self) -> Instant {
-        self.used + if self.to.port() == 53 { IDLE_DNS } else { IDLE }
+        self.used + idle_limit(self.to.port())
     }
 }
 

@@ -14,7 +14,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use wire::derpmap::DerpMap;
 use wire::keys::{DiscoPublic, NodePublic};
 
-use crate::command::{Command, NodeSettings, Peer, Request, Stats};
+use crate::command::{Command, DatagramCounts, NodeSettings, Peer, Request, Stats};
 use crate::data_thread;
 use crate::events::{Event, Events, NodeId, RequestId};
 use crate::local::Node;
@@ -167,6 +167,13 @@ impl Engine {
         let (reply, answer) = sync_channel(1);
         self.mailbox.send(Command::Stats(node, reply));
         answer.recv_timeout(ANSWER_LIMIT).ok()
+    }
+
+    /// What came through the socket of a [`Request::Datagrams`]; none once it is over. Waits for the data thread.
+    pub fn datagram_counts(&self, node: NodeId, request: RequestId) -> Option<DatagramCounts> {
+        let (reply, answer) = sync_channel(1);
+        self.mailbox.send(Command::DatagramCounts(node, request, reply));
+        answer.recv_timeout(ANSWER_LIMIT).ok().flatten()
     }
 
     /// Time since the last completed handshake with a peer. Waits for the data thread.

@@ -4,6 +4,7 @@
 //! An [`Engine`] is one thread that carries any number of nodes. Everything is asked of it through commands and told by
 //! it through events; requests have names, so that a binding can turn them into awaitables and cancel them.
 
+mod callers;
 mod command;
 mod data_thread;
 mod datagrams;
@@ -23,6 +24,6 @@ mod udp;
 
 pub use dial::{Identity, ProxyRules, ProxySettings, TrustRoots};
 
-pub use command::{NodeSettings, Peer, PortUse, Request, Stats};
+pub use command::{DatagramCounts, NodeSettings, Peer, PortUse, Request, Stats};
 pub use engine::{Engine, NodeKeys};
 pub use events::{Answer, Event, Events, Failure, NodeId, RequestId};

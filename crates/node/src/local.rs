@@ -15,7 +15,8 @@ use tunnel::{PeerConfig, PeerId, Tunnel};
 use wire::derpmap::DerpMap;
 use wire::keys::{DiscoPrivate, DiscoPublic, NodePrivate, NodePublic};
 
-use crate::command::{NodeSettings, Peer, Request, Stats};
+use crate::callers::Callers;
+use crate::command::{DatagramCounts, NodeSettings, Peer, Request, Stats};
 use crate::datagrams::Datagrams;
 use crate::engine::Mailbox;
 use crate::events::{Answer, Event, Events, Failure, NodeId, RequestId};
@@ -48,6 +49,7 @@ pub(crate) struct Node {
     outlet: Outlet,
     streams: Streams,
     datagrams: Datagrams,
+    callers: Callers,
     pings: Pings,
     /// Requests for a check of the network.
     checks: Vec<RequestId>,
@@ -103,6 +105,7 @@ impl Node {
             outlet,
             streams: Streams::default(),
             datagrams: Datagrams::default(),
+            callers: Callers::new(random()?),
             pings: Pings::new(ping_seed),
             checks: Vec::new(),
             settings,
@@ -250,6 +253,11 @@ impl Node {
             Request::Echo(address) => self.pings.echo(now, request, address, &mut self.stack),
             Request::Connect(to) => self.open(now, reactor, request, to, Purpose::Descriptor),
             Request::Splice(to, fd) => self.open(now, reactor, request, to, Purpose::Splice(fd)),
+            Request::Datagrams(to, socket) => {
+                if let Err(error) = self.callers.open(self.id, reactor, request, to, socket) {
+                    self.answer(request, Answer::Failed(Failure::System(error.to_string())));
+                }
+            }
             Request::Speedtest { peer, duration, direction } => {
                 self.open(now, reactor, request, peer, Purpose::Speedtest(direction, duration));
             }
@@ -270,6 +278,7 @@ impl Node {
     pub(crate) fn cancel(&mut self, now: Instant, reactor: &Reactor, request: RequestId) {
         self.pings.cancel(request);
         self.checks.retain(|waiting| *waiting != request);
+        self.callers.cancel(reactor, request);
         self.with_streams(now, reactor, |streams, cx| streams.cancel(cx, request));
     }
 
@@ -289,6 +298,10 @@ impl Node {
         });
     }
 
+    pub(crate) fn datagram_counts(&self, request: RequestId, reply: &SyncSender<Option<DatagramCounts>>) {
+        let _ = reply.try_send(self.callers.counts(request));
+    }
+
     pub(crate) fn last_handshake(&self, peer: &NodePublic, reply: &SyncSender<Option<Duration>>) {
         let _ = reply.try_send(self.tunnel.last_handshake(peer));
     }
@@ -304,8 +317,9 @@ impl Node {
 
     /// Fails what still waits and tells peers of streams that end with the node, as far as sockets take it at once.
     pub(crate) fn close(mut self, now: Instant, reactor: &Reactor) {
-        let checks = std::mem::take(&mut self.checks);
-        for request in checks.into_iter().chain(self.pings.requests()).chain(self.streams.requests()) {
+        let mut requests = std::mem::take(&mut self.checks);
+        requests.extend(self.callers.close(reactor));
+        for request in requests.into_iter().chain(self.pings.requests()).chain(self.streams.requests()) {
             self.answer(request, Answer::Failed(Failure::Closed));
         }
         self.with_streams(now, reactor, Streams::abort);

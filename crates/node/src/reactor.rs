@@ -30,6 +30,8 @@ pub(crate) enum Source {
     Service(NodeId, u32),
     /// The local socket of a UDP flow.
     Datagrams(NodeId, u32),
+    /// A local socket whose datagrams go to a peer.
+    Callers(NodeId, u32),
 }
 
 impl Source {
@@ -42,6 +44,7 @@ impl Source {
             Self::Stream(node, index) => (4, node, index),
             Self::Service(node, index) => (5, node, index),
             Self::Datagrams(node, index) => (6, node, index),
+            Self::Callers(node, index) => (7, node, index),
         };
         kind << 61 | u64::from(node & 0x1fff_ffff) << 32 | u64::from(index)
     }
@@ -56,7 +59,8 @@ impl Source {
             3 => Self::Relay(node, index as u16),
             4 => Self::Stream(node, index),
             5 => Self::Service(node, index),
-            _ => Self::Datagrams(node, index),
+            6 => Self::Datagrams(node, index),
+            _ => Self::Callers(node, index),
         }
     }
 }
@@ -154,6 +158,7 @@ mod tests {
             Source::Stream(1, u32::MAX),
             Source::Service(2, 3),
             Source::Datagrams(9, 0),
+            Source::Callers(9, 1),
         ] {
             assert_eq!(Source::decode(source.encode()), source);
         }

@@ -7,6 +7,7 @@ import socket
 import struct
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from coder.cli.forwards import Forward, join
@@ -34,6 +35,32 @@ class Way(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What came through a forwarded port."""
+
+    open: int = 0
+    """Connections that are open now …"""
+    opened: int = 0
+    """… and all there were."""
+    failed: int = 0
+    """Those that did not reach the service; for UDP, datagrams that could not be sent on."""
+    sent: int = 0
+    """Bytes to the workspace …"""
+    received: int = 0
+    """… and from it."""
+
+    def plus(self, other: "Figures") -> "Figures":
+        """Return the sums."""
+        return Figures(
+            self.open + other.open,
+            self.opened + other.opened,
+            self.failed + other.failed,
+            self.sent + other.sent,
+            self.received + other.received,
+        )
+
+
 class Listener:
     """One forwarded TCP port, and what came through it."""
 
@@ -57,10 +84,7 @@ class Listener:
             CoderError: the system does not give it.
 
         """
-        self._sockets.append(_bound(self.forward.bind or "127.0.0.1", self.forward.local))
-        if self.forward.bind is None:
-            with contextlib.suppress(CoderError):
-                self._sockets.append(_bound("::1", self.forward.local))
+        self._sockets = bind(self.forward, socket.SOCK_STREAM)
 
     def start(self) -> None:
         """Serve whoever connects, and who has already."""
@@ -80,6 +104,10 @@ class Listener:
             more = _counters(local)
             up, down = up + more[0], down + more[1]
         return up, down
+
+    def figures(self) -> Figures:
+        """Return the counters."""
+        return Figures(self.open, self.opened, self.failed, *self.moved)
 
     async def close(self) -> None:
         """Stop listening and reset what is open."""
@@ -144,18 +172,35 @@ def _reset_on_close(local: socket.socket) -> None:
         local.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def bind(forward: Forward, kind: socket.SocketKind) -> list[socket.socket]:
+    """Take the address asked for, or both loopback addresses, of which IPv6 may be missing.
+
+    Raises:
+        CoderError: the system does not give it.
+
+    """
+    taken = [_bound(forward.bind or "127.0.0.1", forward.local, kind)]
+    if forward.bind is None:
+        with contextlib.suppress(CoderError):
+            taken.append(_bound("::1", forward.local, kind))
+    return taken
+
+
+def _bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        made = socket.socket(family, socket.SOCK_STREAM)
+        made = socket.socket(family, kind)
     except OSError as error:
         raise CoderError(f"cannot listen on {join(host, port)}: {error.strerror}") from None
     try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if kind == socket.SOCK_STREAM:
+            # Of UDP sockets this would let two share a port.
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, port))
-        made.listen(BACKLOG)
+        if kind == socket.SOCK_STREAM:
+            made.listen(BACKLOG)
         made.setblocking(False)
     except OSError as error:
         made.close()

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from coder.dataplane.values import (
+    DatagramStats,
     EndpointFacts,
     Incoming,
     Interval,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from coder.dataplane import _native
 
 __all__ = [
+    "DatagramStats",
     "EndpointFacts",
     "Engine",
     "Incoming",
@@ -364,6 +366,32 @@ class Node:
         """
         local.setblocking(False)
         await self._wait(self._native.splice(self._number, local.detach(), address, port))
+
+    async def forward_datagrams(
+        self,
+        local: socket.socket,
+        address: str,
+        port: int,
+        on_start: Callable[[Callable[[], DatagramStats | None]], None],
+    ) -> None:
+        """Send what comes to a UDP socket to this port, and answers to who asked, until cancelled.
+
+        Takes the socket over. `on_start` is given a function for the counters; it returns None once this is over.
+
+        Raises:
+            Unreachable: the system said no.
+            Closed: the node was closed.
+
+        """
+        local.setblocking(False)
+        request = self._native.datagrams(self._number, local.detach(), address, port)
+
+        def counters() -> DatagramStats | None:
+            counts = self._native.datagram_counts(self._number, request)
+            return None if counts is None else DatagramStats(*counts)
+
+        on_start(counters)
+        await self._wait(request)
 
     async def speedtest(
         self,

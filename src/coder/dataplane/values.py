@@ -67,6 +67,22 @@ class SpeedtestResult:
     """Segments this end sent again; None when it was the other that sent, or nobody counted."""
 
 
+@dataclass(frozen=True, slots=True)
+class DatagramStats:
+    """What came through a UDP socket whose datagrams go to a peer."""
+
+    open: int
+    """Local addresses that sent something lately …"""
+    opened: int
+    """… and all there were."""
+    lost: int
+    """Datagrams that could not be sent on, in either direction."""
+    sent: int
+    """Bytes to the peer …"""
+    received: int
+    """… and from it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStats:
     """A node's counters since it was made."""

@@ -9,8 +9,10 @@ import pytest
 
 from coder.cli import forwarding, forwards, main, reverse
 from coder.cli.commands import port_forward
-from coder.cli.forwarding import Listener
-from coder.errors import CoderError, StreamReset, TimedOut, Unreachable
+from coder.cli.datagrams import DatagramListener
+from coder.cli.forwarding import Figures, Listener
+from coder.dataplane.values import DatagramStats
+from coder.errors import Closed, CoderError, StreamReset, TimedOut, Unreachable
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts the bytes of a socket")
 
@@ -140,6 +142,76 @@ def test_a_port_that_the_system_keeps_is_explained(monkeypatch, number, remedy):
     assert remedy in caught.value.remedy
 
 
+class DatagramNode:
+    """Counts for a socket what it is told to, and is closed on demand."""
+
+    def __init__(self, **counts):
+        self.stats = DatagramStats(**counts)
+        self.over = asyncio.Event()
+        self.asked = []
+
+    async def forward_datagrams(self, local, address, port, on_start):
+        self.asked.append((address, port))
+        on_start(lambda: self.stats)
+        with local:
+            await self.over.wait()
+        raise Closed("the node is closed")
+
+
+async def test_a_udp_port_goes_from_node_to_node_and_its_counters_go_on():
+    nodes = [
+        DatagramNode(open=2, opened=3, lost=1, sent=100, received=50),
+        DatagramNode(open=1, opened=1, lost=0, sent=7, received=5),
+    ]
+    ways = iter(nodes)
+
+    async def way():
+        node = next(ways, None)
+        if node is None:
+            await asyncio.Event().wait()
+        return node, "fd7a::1"
+
+    listener = DatagramListener(forwards.Forward("udp", "127.0.0.1", 0, 53), way, None)
+    listener.bind()
+    listener.start()
+    await until(lambda: nodes[0].asked)
+    assert listener.figures() == Figures(2, 3, 1, 100, 50)
+    nodes[0].over.set()
+    await until(lambda: nodes[1].asked)
+    assert listener.figures() == Figures(1, 4, 1, 107, 55)
+    assert port_forward._row(listener) == ["127.0.0.1:0/udp", "53", "1", "4", "1", "107 B", "55 B"]
+    await listener.close()
+    assert nodes[1].asked == [("fd7a::1", 53)]
+
+
+async def test_a_udp_port_that_cannot_be_served_is_told_and_tried_again(monkeypatch):
+    monkeypatch.setattr("coder.cli.datagrams.RETRY", 0.0)
+    told = []
+
+    class Refusing:
+        async def forward_datagrams(self, local, *_):
+            local.close()
+            raise Unreachable("no buffer space")
+
+    async def way():
+        return Refusing(), "fd7a::1"
+
+    listener = DatagramListener(forwards.Forward("udp", None, 0, 53), way, lambda _, error: told.append(str(error)))
+    listener.bind()
+    listener.start()
+    await until(lambda: len(told) > 2)
+    await listener.close()
+    assert set(told) == {"no buffer space"}
+
+
+def test_a_udp_port_that_is_taken_is_one_line():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        with pytest.raises(CoderError, match=f"cannot listen on 127.0.0.1:{port}"):
+            DatagramListener(forwards.Forward("udp", None, port, port), None, None).bind()
+
+
 def free_port():
     with socket.socket() as chosen:
         chosen.bind(("127.0.0.1", 0))
@@ -152,7 +224,6 @@ def free_port():
         ((), 2, "no port-forwards requested"),
         (("--tcp", "x"), 2, "is no port to forward"),
         (("--tcp", "1,1"), 2, "is specified twice"),
-        (("--udp", "53"), 1, "UDP"),
         (("--udp", "53-52"), 2, "ends before it begins"),
     ],
 )

@@ -175,4 +175,8 @@ impl Node {
     pub(crate) fn datagrams_ready(&mut self, now: Instant, index: u32) {
         self.datagrams.ready(now, index, &mut self.stack);
     }
+
+    pub(crate) fn callers_ready(&mut self, now: Instant, index: u32) {
+        self.callers.ready(now, index, &mut self.stack);
+    }
 }

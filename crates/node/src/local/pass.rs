@@ -64,6 +64,9 @@ impl Node {
         if self.datagrams.next_timeout().is_some_and(|at| at <= now) {
             self.datagrams.handle_timeout(now);
         }
+        if self.callers.next_timeout().is_some_and(|at| at <= now) {
+            self.callers.handle_timeout(now);
+        }
         if self.streams.next_timeout().is_some_and(|at| at <= now) {
             self.with_streams(now, reactor, Streams::handle_timeout);
         }
@@ -77,6 +80,7 @@ impl Node {
             self.outlet.relays.next_timeout(),
             self.pings.next(),
             self.datagrams.next_timeout(),
+            self.callers.next_timeout(),
             self.streams.next_timeout(),
             self.stack_due(now),
         ]
@@ -177,7 +181,7 @@ impl Node {
                 self.with_streams(now, reactor, |streams, cx| streams.lost(cx, flow, Failure::Timeout));
             }
             Happened::Datagram { from, to, bytes } => {
-                if self.settings.default == PortUse::Splice {
+                if !self.callers.arrived(now, from, to, &bytes) && self.settings.default == PortUse::Splice {
                     self.datagrams.forward(now, self.id, reactor, from, to, &bytes);
                 }
             }

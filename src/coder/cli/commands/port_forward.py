@@ -15,10 +15,11 @@ from coder.cli.context import Globals
 from coder.cli.errors import line
 from coder.cli.options import AssignedFlags, Duration
 from coder.cli.threads import in_thread
-from coder.errors import CoderError, NotFound, PeerUnsupported, TimedOut
+from coder.errors import CoderError, NotFound, TimedOut
 
 if TYPE_CHECKING:
     from coder.cli.connect import Connection
+    from coder.cli.datagrams import DatagramListener
     from coder.cli.forwarding import Listener
     from coder.dataplane.engine import Node
 
@@ -56,13 +57,13 @@ def command(
 ) -> int:
     """Reach ports of a workspace as ports of this machine.
 
-    `--tcp 8080` and `--tcp 8080:80` listen on the loopback addresses; give another, as in `--tcp 0.0.0.0:8080:80` or
-    `--tcp [::]:8080:80`, to let other machines in. Runs until stopped, and keeps its ports through outages.
+    `--tcp 8080`, `--tcp 8080:80` and `--udp 5353:53` listen on the loopback addresses; give another, as in
+    `--tcp 0.0.0.0:8080:80` or `--tcp [::]:8080:80`, to let other machines in. Runs until stopped, and keeps its ports
+    through outages.
     """
     del disable_autostart  # workspaces that bring their machine start by themselves
     wanted = forwards.parse("tcp", tcp)
-    if forwards.parse("udp", udp):
-        raise PeerUnsupported("UDP ports cannot be forwarded from this machine", remedy="Forward TCP ports.")
+    wanted += forwards.parse("udp", udp)
     backwards = forwards.parse("tcp", reverse)
     if not wanted and not backwards:
         raise click.UsageError("no port-forwards requested")
@@ -77,14 +78,13 @@ async def _forward(
     patience: float,
 ) -> int:
     from coder.cli import reverse
-    from coder.cli.forwarding import Listener
 
     if backwards:
         reverse.program()
     variables = reverse.environment(click.get_current_context())
     screen = Screen(live=flags.watched)
     tunnel = Tunnel(flags, workspace, patience, screen)
-    screen.listeners = [Listener(forward, tunnel.way, tunnel.failed) for forward in wanted]
+    screen.listeners = [_listener(forward, tunnel) for forward in wanted]
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -113,6 +113,15 @@ async def _forward(
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
     return 0
+
+
+def _listener(forward: forwards.Forward, tunnel: "Tunnel") -> "Listener | DatagramListener":
+    from coder.cli.datagrams import DatagramListener
+    from coder.cli.forwarding import Listener
+
+    if forward.network == "udp":
+        return DatagramListener(forward, tunnel.way, tunnel.stuck)
+    return Listener(forward, tunnel.way, tunnel.failed)
 
 
 async def _first(waited: "Sequence[asyncio.Task[None] | asyncio.Event]") -> bool:
@@ -210,6 +219,10 @@ class Tunnel:
         if isinstance(error, TimedOut | NotFound) and self._doubt is None and self._connection is not None:
             self._doubt = asyncio.ensure_future(self._check(self._connection))
 
+    def stuck(self, listener: "DatagramListener", error: CoderError) -> None:
+        """Hear of a UDP port that is not served for the moment."""
+        self._screen.note(f"UDP port {listener.forward.here} is not forwarded: {error}")
+
     async def _check(self, connection: "Connection") -> None:
         """Ask the server whether the workspace still has this agent: a new build has another."""
         try:
@@ -236,7 +249,7 @@ class Screen:
     """Lines for the person watching, and below them, on a terminal, a table that is drawn anew when it changes."""
 
     def __init__(self, *, live: bool) -> None:
-        self.listeners: Sequence[Listener] = ()
+        self.listeners: Sequence[Listener | DatagramListener] = ()
         self._live = live
         self._drawn: list[str] = []
 
@@ -273,10 +286,11 @@ class Screen:
         self._drawn = []
 
 
-def _row(listener: "Listener") -> list[str]:
-    sent, received = listener.moved
-    numbers = (listener.open, listener.opened, listener.failed)
-    return [listener.forward.here, str(listener.forward.remote), *map(str, numbers), _size(sent), _size(received)]
+def _row(listener: "Listener | DatagramListener") -> list[str]:
+    forward, figures = listener.forward, listener.figures()
+    suffix = "/udp" if forward.network == "udp" else ""
+    numbers = (forward.remote, figures.open, figures.opened, figures.failed)
+    return [f"{forward.here}{suffix}", *map(str, numbers), _size(figures.sent), _size(figures.received)]
 
 
 def _size(count: int) -> str:
