@@ -11,6 +11,7 @@ from coder.wire.derpmap import DerpMap, Region, RelayNode
 
 if TYPE_CHECKING:
     from coder.dataplane.engine import Engine, NetworkReport
+    from coder.tailnet.portmap.report import PortMapReport
 
 USES_WEBSOCKET, NODE_UNHEALTHY, NO_STUN, HARD_NAT = "EDERP01", "EDERP02", "ESTUN01", "ESTUN02"
 """Codes of warnings, as the protocol's clients know them."""
@@ -40,9 +41,12 @@ class _Checked:
         return "warning" if slow else "ok"
 
 
-async def derp_report(engine: "Engine", derp_map: DerpMap, rules: Rules, patience: float) -> dict[str, Any]:
-    """Check every relay and STUN server of the map, all at once, and the network as a whole."""
-    whole, *regions = await asyncio.gather(
+async def derp_report(
+    engine: "Engine", derp_map: DerpMap, rules: Rules, patience: float
+) -> tuple[dict[str, Any], "PortMapReport"]:
+    """Check every relay and STUN server of the map, the network as a whole and its router, all at once."""
+    router, whole, *regions = await asyncio.gather(
+        relaycheck.router(engine, rules),
         relaycheck.check(engine, derp_map, rules, patience),
         *(_region(engine, derp_map, region, rules, patience) for region in derp_map.regions.values()),
     )
@@ -50,15 +54,16 @@ async def derp_report(engine: "Engine", derp_map: DerpMap, rules: Rules, patienc
     healthy = all(each["healthy"] for each in reports.values())
     warnings = _network_warnings(derp_map, whole)
     severities = [each["severity"] for each in reports.values()] + ["warning"] * bool(warnings)
-    return {
+    derp = {
         "severity": _worst(severities),
         "warnings": warnings,
         "dismissed": False,
         "healthy": healthy,
         "regions": reports,
-        "netcheck": None if whole is None else netcheck(whole),
+        "netcheck": None if whole is None else netcheck(whole, router),
         "netcheck_logs": [],
     }
+    return derp, router
 
 
 async def _region(engine: "Engine", derp_map: DerpMap, region: Region, rules: Rules, patience: float) -> dict[str, Any]:
@@ -124,7 +129,7 @@ def _network_warnings(derp_map: DerpMap, report: "NetworkReport | None") -> list
     return []
 
 
-def netcheck(report: "NetworkReport") -> dict[str, Any]:
+def netcheck(report: "NetworkReport", router: "PortMapReport") -> dict[str, Any]:
     """Write a report under the names of Tailscale's Go type; latencies in nanoseconds."""
 
     def latencies(of: dict[int, float]) -> dict[str, int]:
@@ -140,9 +145,9 @@ def netcheck(report: "NetworkReport") -> dict[str, Any]:
         "ICMPv4": report.icmpv4,
         "MappingVariesByDestIP": report.mapping_varies_by_dest_ip,
         "HairPinning": report.hair_pinning,
-        "UPnP": None,
-        "PMP": None,
-        "PCP": None,
+        "UPnP": router.upnp,
+        "PMP": router.pmp,
+        "PCP": router.pcp,
         "PreferredDERP": report.preferred_derp,
         "RegionLatency": latencies(report.region_latency),
         "RegionV4Latency": latencies(report.region_v4_latency),

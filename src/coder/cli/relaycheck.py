@@ -1,6 +1,7 @@
 """Whether a relay relays: two nodes that know nothing else ping each other through it."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING
 from coder.dataplane.engine import NodeSettings, Peer, RelayProblem, SelfChanged
 from coder.errors import CoderError
 from coder.outbound import Outbound
-from coder.peering import network
+from coder.peering import gateways, network
+from coder.tailnet.portmap.report import PortMapReport
 from coder.wire import derpmap_json
 from coder.wire.derpmap import DerpMap, Region
 
@@ -25,6 +27,9 @@ ATTEMPT = 0.1
 PAUSE = 0.05
 """Seconds between two."""
 
+ROUTER_PATIENCE = 3.0
+"""Seconds for the router to answer when it is asked for a port."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
@@ -32,12 +37,19 @@ class Rules:
 
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     force_websockets: bool = False
+    map_ports: bool = True
+    """The router may be asked for a port."""
     outbound: Outbound = field(default_factory=Outbound)
 
     @classmethod
     def of(cls, flags: "Globals", url: str, *, force_websockets: bool) -> "Rules":
         """Join what the flags say with what the server does."""
-        return cls(headers=flags.headers(url), force_websockets=force_websockets, outbound=flags.outbound)
+        return cls(
+            headers=flags.headers(url),
+            force_websockets=force_websockets,
+            map_ports=flags.map_ports,
+            outbound=flags.outbound,
+        )
 
 
 @dataclass(slots=True)
@@ -91,6 +103,31 @@ async def check(engine: "Engine", derp_map: DerpMap, rules: Rules, patience: flo
         return await network.checked(node, patience)
     finally:
         node.close()
+
+
+async def router(engine: "Engine", rules: Rules) -> PortMapReport:
+    """Ask the router for a port, and give it back: what it can do."""
+    if not rules.map_ports:
+        return PortMapReport(error="port mapping is off")
+    from coder.clock import SystemClock
+    from coder.peering.portmapping import PortMapping
+
+    node = _node(engine, rules, ADDRESSES[0], lambda _event: None, block_direct=False)
+    mapping = PortMapping(node, clock=SystemClock(), network=gateways.default_network)
+    try:
+        mapping.start()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ROUTER_PATIENCE):
+                while _undecided(mapping.report()):  # noqa: ASYNC110 - each answer alone decides nothing
+                    await asyncio.sleep(PAUSE)
+        return mapping.report()
+    finally:
+        await mapping.close()
+        node.close()
+
+
+def _undecided(found: PortMapReport) -> bool:
+    return found.gateway is not None and found.external is None and None in {found.upnp, found.pmp, found.pcp}
 
 
 def _node(

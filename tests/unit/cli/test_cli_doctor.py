@@ -9,10 +9,14 @@ from fakes.server import AGENT_ID, MAP, SESSION, agent, workspace
 from coder.cli.health import go_duration
 from coder.dataplane.engine import RelayProblem
 from coder.errors import TimedOut
+from coder.tailnet.portmap.report import PortMapReport, Protocol
 
 STAGES = ["server", "sign-in", "version", "agent", "relay", "coordination", "disco", "wireguard", "direct"]
 ALONE = ["server", "sign-in", "version", "relay", "udp"]
 ME = "GET /api/v2/users/me"
+FAR = {"RegionID": 7, "RegionCode": "far", "RegionName": "Far"}
+FAR_NODE = {"Name": "7a", "RegionID": 7, "HostName": "far.test", "STUNPort": -1}
+TWO = {"Regions": MAP["Regions"] | {"7": FAR | {"Nodes": [FAR_NODE]}}}
 NO_STUN = json.loads(json.dumps(MAP).replace("3478", "-1"))
 
 
@@ -23,6 +27,7 @@ def _hurry(monkeypatch):
     monkeypatch.setattr("coder.cli.checkup.SETTLED", 0.0)
     monkeypatch.setattr("coder.cli.checkup.PING_PATIENCE", 0.05)
     monkeypatch.setattr("coder.tailnet.diagnosis.SETTLED", 0.0)
+    monkeypatch.setattr("coder.peering.gateways.default_network", lambda: None)
 
 
 def examine(coder, *args):
@@ -401,6 +406,55 @@ def test_netcheck_warns_of_a_network_without_direct_connections(coder, network, 
     derp = json.loads(coder("netcheck").out)["derp"]
     assert [warning["code"] for warning in derp["warnings"]] == codes
     assert (derp["severity"], derp["healthy"]) == ("warning", True)
+
+
+def test_netcheck_in_words(coder, network, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:hunter2@proxy.test:3128")
+    with_node(network, lambda node: reports(node, captive_portal=False, hair_pinning=False))
+    network.answers["GET /api/v2/workspaceagents/connection"] = (200, {"derp_map": TWO, "derp_force_websockets": True})
+    text = coder("--prefer-region", "coder", "netcheck", "-o", "table").out
+    for line in (
+        "UDP             works",
+        "IPv4            works, seen as 203.0.113.7:41641",
+        "NAT             easy or none: the same port for every destination; no hairpin",
+        "Port mapping    none: there is no default route",
+        "Captive portal  none",
+        "Proxy           proxy.test:3128",
+        "Home            region 999 (coder), 1.0 ms: it was asked for",
+        "999 *   coder  Coder Embedded Relay  1.0ms    by WebSocket, 29ms  answers",
+        "7       far    Far                   -        by WebSocket, 29ms  -",
+        "! Region 7 (far), 7a: Reached by WebSocket: the server wants it.",
+    ):
+        assert line in text.splitlines(), text
+
+
+def test_netcheck_in_words_where_nothing_works(coder, network, monkeypatch):
+    monkeypatch.setattr("coder.cli.commands.netcheck.PATIENCE", 0.1)
+    with_node(network, lambda node: (setattr(node, "pongs", [None]), reports(node, udp=False, ipv4=False)))
+    text = coder("--disable-port-mapping", "netcheck", "-o", "table").out
+    assert "UDP             blocked: no STUN server answers" in text
+    assert "IPv4            no answer" in text
+    assert "Port mapping    none: port mapping is off" in text
+    assert "does not work" in text
+    assert "! Region 999 (coder), 999b: no message came through." in text
+
+
+@pytest.mark.parametrize(
+    ("router", "words"),
+    [
+        (PortMapReport(gateway="10.0.0.1", external="1.2.3.4:5", via=Protocol.PCP, pcp=True), "PCP by 10.0.0.1 gives"),
+        (PortMapReport(gateway="10.0.0.1", pmp=True, error="refused"), "speaks NAT-PMP, but gives no port: refused"),
+    ],
+)
+def test_netcheck_tells_of_the_router(coder, network, monkeypatch, router, words):
+    async def asked(*_):
+        return router
+
+    monkeypatch.setattr("coder.cli.relaycheck.router", asked)
+    assert words in coder("netcheck", "-o", "table").out
+    found = json.loads(coder("netcheck").out)
+    assert found["port_mapping"]["external"] == router.external
+    assert found["derp"]["netcheck"]["PMP"] is router.pmp
 
 
 @pytest.mark.parametrize(
