@@ -1,0 +1,17 @@
+"""What pages say after something was done. Addresses carry only the names, so nobody can put words in our mouth."""
+
+NOTICES = {
+    "signed-out": "You are signed out.",
+    "created": "The workspace is there.",
+    "deleted": "The workspace is deleted.",
+    "starting": "The workspace is being started.",
+    "stopping": "The workspace is being stopped.",
+    "shared": "The port's sharing is set.",
+    "unshared": "The port is yours alone again.",
+    "user-created": "The user can sign in now.",
+    "user-changed": "The user is changed.",
+    "user-deleted": "The user is deleted.",
+    "token-deleted": "The token no longer works.",
+    "password": "The password is changed. Other sessions and tokens have ended.",
+    "profile": "Your profile is changed.",
+}

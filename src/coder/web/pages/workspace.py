@@ -1,0 +1,144 @@
+"""One workspace: its agents, their connections as a picture, apps, ports, logs, and what can be done with it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.responses import Response
+
+from coder.web import api
+from coder.web.page import Page, refusal
+from coder.web.pages.workspaces import agents, condition
+
+LOG_LINES = 500
+"""Lines of a log on a page, the newest."""
+_LEVELS = ("authenticated", "organization", "public")
+_DOING = {"start": "starting", "stop": "stopping", "delete": "deleted"}
+
+
+async def _workspace(page: Page) -> dict[str, Any]:
+    params = page.request.path_params
+    route = f"/users{api.path(params['owner'])}/workspace{api.path(params['name'])}"
+    found: dict[str, Any] = await page.ask("GET", route)
+    return found
+
+
+def _here(page: Page) -> str:
+    params = page.request.path_params
+    return api.path(f"@{params['owner']}", params["name"]).replace("%40", "@", 1)
+
+
+async def show(page: Page) -> Response:
+    """Show the whole page."""
+    return await _show(page)
+
+
+async def _show(page: Page, problem: api.Refused | None = None) -> Response:
+    workspace = await _workspace(page)
+    values: dict[str, Any] = {"workspace": workspace, "condition": condition(workspace), "agents": agents(workspace)}
+    for each in await asyncio.gather(*(part(page, workspace) for part in (_picture, _ports, _logs))):
+        values |= each
+    apps_host = (await page.ask_or({"host": ""}, "/applications/host"))["host"]
+    return page.render(
+        "workspace.html",
+        problem.status if problem else 200,
+        problem=problem,
+        base=_here(page),
+        apps_host=apps_host,
+        **values,
+    )
+
+
+async def part(page: Page) -> Response:
+    """Show one part anew: `state`, `picture`, `ports` or `logs`."""
+    name = page.request.path_params["part"]
+    if name not in _PARTS:
+        raise refusal(404, "There is no such part.")
+    workspace = await _workspace(page)
+    values = await _PARTS[name](page, workspace)
+    return page.part(f"parts/{name}.html", workspace=workspace, base=_here(page), agents=agents(workspace), **values)
+
+
+async def _state(page: Page, workspace: dict[str, Any]) -> dict[str, Any]:
+    return {"condition": condition(workspace), "apps_host": (await page.ask("GET", "/applications/host"))["host"]}
+
+
+async def _picture(page: Page, workspace: dict[str, Any]) -> dict[str, Any]:
+    found = [(agent, await page.ask_or(None, f"/workspaceagents/{agent['id']}/network")) for agent in agents(workspace)]
+    return {"networks": found}
+
+
+async def _ports(page: Page, workspace: dict[str, Any]) -> dict[str, Any]:
+    shares = (await page.ask_or({"shares": []}, f"/workspaces/{workspace['id']}/port-share"))["shares"]
+    levels = {(each["agent_name"], each["port"]): each for each in shares}
+    rows = []
+    for agent in agents(workspace):
+        answer: dict[str, Any] = {"ports": [], "problem": ""}
+        if agent["status"] == "connected":
+            answer |= await _listening(page, agent["id"])
+        shown = {each["port"] for each in answer["ports"] or ()}
+        rest = [each for (name, port), each in levels.items() if name == agent["name"] and port not in shown]
+        rows.append((agent, answer, rest))
+    return {"ports": rows, "shares": levels, "levels": _LEVELS}
+
+
+async def _listening(page: Page, agent_id: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = await page.ask("GET", f"/workspaceagents/{agent_id}/listening-ports")
+    except api.Refused as refused:
+        return {"problem": refused.message}
+    return found
+
+
+async def _logs(page: Page, workspace: dict[str, Any]) -> dict[str, Any]:
+    found = []
+    for agent in agents(workspace):
+        lines = await page.ask_or([], f"/workspaceagents/{agent['id']}/logs")
+        found.append((agent, lines[-LOG_LINES:], max(len(lines) - LOG_LINES, 0)))
+    build = await page.ask_or([], f"/workspacebuilds/{workspace['latest_build']['id']}/logs")
+    return {"logs": found, "build_log": build[-LOG_LINES:]}
+
+
+_PARTS: dict[str, Callable[[Page, dict[str, Any]], Awaitable[dict[str, Any]]]] = {
+    "state": _state,
+    "picture": _picture,
+    "ports": _ports,
+    "logs": _logs,
+}
+
+
+async def act(page: Page) -> Response:
+    """Do what a form of the page asks for."""
+    what = page.form.get("what", "")
+    workspace = await _workspace(page)
+    try:
+        if what in _DOING:
+            return await _transition(page, workspace, what)
+        if what in {"share", "unshare"}:
+            return await _share(page, workspace, what)
+        raise refusal(400, "The form does not say what to do.")
+    except api.Refused as refused:
+        return await _show(page, refused)
+
+
+async def _transition(page: Page, workspace: dict[str, Any], what: str) -> Response:
+    if what == "delete" and page.form.get("confirm", "").strip() != workspace["name"]:
+        raise refusal(400, f"To delete the workspace, type its name, {workspace['name']}, into the field.")
+    await page.ask("POST", f"/workspaces/{workspace['id']}/builds", {"transition": what})
+    return page.go("/workspaces" if what == "delete" else _here(page), _DOING[what])
+
+
+async def _share(page: Page, workspace: dict[str, Any], what: str) -> Response:
+    form = page.form
+    port = form.get("port", "")
+    if not (port.isdecimal() and len(port) < 6):
+        raise refusal(400, "A port is a number from 9 to 65535.")
+    wanted: dict[str, Any] = {"agent_name": form.get("agent", ""), "port": int(port)}
+    route = f"/workspaces/{workspace['id']}/port-share"
+    if what == "unshare" or form.get("level") == "owner":
+        await page.ask("DELETE", route, wanted)
+        return page.go(_here(page), "unshared")
+    await page.ask(
+        "POST", route, wanted | {"share_level": form.get("level", ""), "protocol": form.get("protocol", "http")}
+    )
+    return page.go(_here(page), "shared")

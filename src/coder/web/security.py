@@ -1,0 +1,62 @@
+"""What keeps pages and their forms to their own user: headers, form tokens, and where a login may lead. Pure."""
+
+import hmac
+import re
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from urllib.parse import urlsplit
+
+SESSION = "coder_session_token"
+FORM_COOKIE = "coder_form"
+"""Cookie of browsers without a session: what the tokens of their forms are made from."""
+
+_LOCAL_PATH = re.compile(r"/(?![/\\])[\x21-\x7e]*")
+
+
+def headers(origin: str, *, connect: Iterable[str] = ()) -> dict[str, str]:
+    """Return the headers of a page of this server. `connect` are further origins its scripts may ask."""
+    websocket = "ws" + origin.removeprefix("http")
+    sources = " ".join(["'self'", websocket, *connect])
+    policy = (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+        f"connect-src {sources}; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    )
+    return {
+        "Content-Security-Policy": policy,
+        "X-Frame-Options": "DENY",
+        "Referrer-Policy": "same-origin",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+        "Cache-Control": "no-store",
+    }
+
+
+def form_token(cookies: Mapping[str, str]) -> str:
+    """Return the token that the forms of this browser carry; empty when it has no cookie to make it from."""
+    held = cookies.get(SESSION) or cookies.get(FORM_COOKIE) or ""
+    return hmac.new(held.encode(), b"form of the dashboard", sha256).hexdigest() if held else ""
+
+
+def may_send(request_headers: Mapping[str, str], origin: str) -> bool:
+    """Say whether a form comes from a page of ours. A browser tells; what tells nothing is no browser's form."""
+    site, given = request_headers.get("sec-fetch-site"), request_headers.get("origin")
+    if site is not None and site != "same-origin":
+        return False
+    return given.lower() == origin if given is not None else site == "same-origin"
+
+
+def token_fits(cookies: Mapping[str, str], given: str) -> bool:
+    """Compare a form's token in constant time."""
+    expected = form_token(cookies)
+    return bool(expected) and hmac.compare_digest(expected.encode(), given.encode())
+
+
+def destination(wanted: str, origin: str) -> str:
+    """Return the path a login leads to: one of this server, whatever was asked for."""
+    if wanted.lower().startswith((origin + "/")):
+        wanted = wanted[len(origin) :]
+    if not _LOCAL_PATH.fullmatch(wanted) or "\\" in wanted:
+        return "/"
+    parts = urlsplit(wanted)
+    return "/" if parts.scheme or parts.netloc or parts.path in {"/login", "/logout"} else wanted
