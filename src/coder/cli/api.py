@@ -250,6 +250,8 @@ class Api:
             return value
         if status < 400:
             raise errors.redirected(self.url, headers.get("Location"))
+        if status == http.client.NOT_FOUND and not is_json and not headers.get(BUILD_HEADER):
+            raise errors.bad_answer(self.url)
         if status == http.client.UNAUTHORIZED and self._token is not None:
             raise errors.session_invalid(self.url)
         raise ApiError.from_answer(self.url, status, value if isinstance(value, dict) else {})

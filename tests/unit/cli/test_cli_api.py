@@ -1,5 +1,6 @@
 import http.client
 import socket
+from email.message import Message
 
 import pytest
 from fakes.server import SESSION, USER, Call, FakeServer, workspace
@@ -148,3 +149,13 @@ def test_a_new_workspace_comes_with_its_token_apart():
 def test_prints_no_secret():
     api = Api("http://x", token=Secret(SESSION))
     assert SESSION not in repr(api)
+
+
+def test_a_page_that_is_not_there_on_somebody_elses_server():
+    api = Api("https://elsewhere.test")
+    with pytest.raises(Unreachable, match="does not answer like a Coder server"):
+        api._parse(404, Message(), b"<html>")
+    ours = Message()
+    ours["X-Coder-Build-Version"] = "v1"
+    with pytest.raises(ApiError):
+        api._parse(404, ours, b"")

@@ -61,7 +61,7 @@ def test_signs_in_with_a_password_where_users_exist(coder, server):
 
 def test_a_wrong_password_is_one_line(coder, server, config):
     server.answers["POST /api/v2/users/login"] = accept
-    run = coder("--force-tty", "login", server.url, stdin="alice@example.com\nwrong\n")
+    run = coder("--force-tty", "login", server.url, stdin="alice@example.com\nwrong\n" * 3)
     assert run.code == 1
     assert run.err.splitlines()[-1] == "error: The e-mail or the password is wrong. Try again: coder login."
     assert not config.exists()
@@ -197,3 +197,18 @@ def test_a_header_command_that_fails_is_one_line_without_what_it_printed(coder, 
     assert run.err.startswith(text)
     assert "hush" not in run.err + run.out
     assert signed_in.calls == []
+
+
+def test_a_slip_does_not_end_a_login_that_asks(coder, server):
+    server.answers["POST /api/v2/users/login"] = accept
+    run = coder("--force-tty", "login", server.url, stdin=f"alice@example.com\nwrong\nalice@example.com\n{PASSWORD}\n")
+    assert run.code == 0, run.err
+    assert "Error: The e-mail or the password is wrong. Once more:" in run.err
+
+
+def test_what_the_server_would_refuse_is_asked_again_at_once(coder, fresh):
+    answers = f"me\na b\nalice\nnonsense\nalice@example.com\nshort\nshort\n{PASSWORD}\n{PASSWORD}\n"
+    run = coder("--force-tty", "login", fresh.url, stdin=answers)
+    assert run.code == 0, run.err
+    for told in ("`me` is reserved", "letters and digits", "An e-mail address is needed", "too easy to guess"):
+        assert run.err.count(told) == 1

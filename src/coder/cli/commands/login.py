@@ -1,17 +1,22 @@
 """`coder login`."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from coder.cli import errors, output
 from coder.cli.context import Globals, normal_url
 from coder.cli.errors import ApiError
-from coder.errors import NotSignedIn
+from coder.errors import CoderError, NotSignedIn
 from coder.ids import Secret
 
 if TYPE_CHECKING:
     from coder.cli.api import Api
+
+
+TRIES = 3
+"""How often somebody who answers questions may err."""
 
 
 @click.command("login")
@@ -88,11 +93,23 @@ def _first_user(
         raise errors.first_user_needs_input([f"--first-user-{option}" for option in missing])
     if missing:
         output.note("This server has no users yet. Let's create the first one, its owner.")
-    username = username or click.prompt("Username", default=_system_user(), err=True)
-    email = email or click.prompt("Email", err=True)
-    password = password or click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    from coder.access import names, passwords
+
+    username = username or _asked("Username", names.username_problem, default=_system_user())
+    email = email or _asked("Email", names.email_problem)
+    password = password or _asked("Password", passwords.password_problem, hide_input=True, confirmation_prompt=True)
     api.create_first_user(email=email, username=username, name=name or "", password=password, trial=trial)
     return _with_password(api, email, password)
+
+
+def _asked(what: str, problem: Callable[[str], str | None], **more: Any) -> str:
+    """Ask until the answer is one that the server will take too."""
+    while True:
+        answer: str = click.prompt(what, err=True, **more)
+        told = problem(answer.strip() if what != "Password" else answer)
+        if told is None:
+            return answer if what == "Password" else answer.strip()
+        output.note(f"Error: {told}")
 
 
 def _system_user() -> str:
@@ -127,9 +144,18 @@ def _with_token(api: "Api", token: Secret, *, keep: bool) -> Secret:
 
 
 def _ask(flags: Globals, api: "Api", email: str | None) -> Secret:
-    """Ask for a password or, when the e-mail is left empty, for a token."""
+    """Ask for a password or, when the e-mail is left empty, for a token; thrice at most."""
     if not flags.interactive:
         raise errors.login_needs_input(api.url)
+    for _ in range(TRIES - 1):
+        try:
+            return _ask_once(api, email)
+        except NotSignedIn as error:
+            output.note(f"Error: {errors.line(CoderError(error.message, remedy=''))}. Once more:")
+    return _ask_once(api, email)
+
+
+def _ask_once(api: "Api", email: str | None) -> Secret:
     if not email:
         email = click.prompt("Email (empty to paste a session token)", default="", show_default=False, err=True).strip()
     if email:
