@@ -12,8 +12,9 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from coder.cli import output
 from coder.cli.forwards import Forward, join
-from coder.errors import NotFound
+from coder.errors import CoderError, NotFound
 
 FIRST_RETRY = 1.0
 LAST_RETRY = 30.0
@@ -42,6 +43,28 @@ def program() -> str:
 def spec(forward: Forward) -> str:
     """Write a forward as OpenSSH's `-R` takes it."""
     return f"{join(forward.bind or 'localhost', forward.local)}:127.0.0.1:{forward.remote}"
+
+
+def check(specs: Sequence[str]) -> None:
+    """Have OpenSSH read what `-R` is to be. Raises CoderError for what it does not understand."""
+    words = ("-F", "none", "-G", *(word for text in specs for word in ("-R", text)), "workspace")
+    complaint = complaint_of([program(), *words])
+    if complaint:
+        raise CoderError(f"--remote-forward: {complaint}", remedy="Write it like 8080:localhost:3000.")
+
+
+def complaint_of(command: Sequence[str]) -> str:
+    """Return what OpenSSH has against a configuration that it is only to read (`-G`); nothing if it fits."""
+    import subprocess
+
+    try:
+        done = subprocess.run(  # noqa: S603 - a program of this machine, its words each in its place
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=5, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""  # whoever uses it later hears of it
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    return output.printable(lines[-1].strip().rstrip(".")) if done.returncode and lines else ""
 
 
 def arguments(workspace: str, specs: Sequence[str]) -> list[str]:

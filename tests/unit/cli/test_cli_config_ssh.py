@@ -358,3 +358,17 @@ def test_a_name_is_the_systems_own_tunnel_only_in_its_prefix(coder, monkeypatch,
 
     monkeypatch.setattr("socket.getaddrinfo", answer)
     assert coder("connect", "exists", "dev.coder").code == code
+
+
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="asks OpenSSH")
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [("Port=abc", "Bad port 'abc'"), ("Nonsense=1", "nonsense"), ("StrictHostKeyChecking=banana", "banana")],
+)
+def test_values_that_openssh_refuses(coder, signed_in, tmp_path, option, words):
+    file = tmp_path / "ssh"
+    run = coder("config-ssh", "-y", "--ssh-config-file", str(file), "-o", option)
+    assert run.code == 2
+    assert run.err.startswith("error: --ssh-option: ")
+    assert words in run.err
+    assert not file.exists()

@@ -1,4 +1,5 @@
 import asyncio
+import shutil
 
 import pytest
 from fakes.server import AGENT_ID, agent, workspace
@@ -129,6 +130,7 @@ def test_editors_call_it_with_flags_of_their_own(coder, network, monkeypatch, tm
 
 def test_a_failure_is_in_the_log_too(coder, network, tmp_path):
     network.answers["GET /api/v2/users/me/workspace/nowhere"] = (404, {"message": "Resource not found."})
+    (tmp_path / "log").mkdir()
     assert coder("ssh", "--log-dir", str(tmp_path / "log"), "nowhere", "true").code == 255
     [log] = (tmp_path / "log").iterdir()
     assert "failed: there is no workspace 'nowhere'" in log.read_text()
@@ -176,3 +178,25 @@ def test_use_without_an_app_is_told_without_a_body(server):
     with Api(server.url) as api:
         api.note_usage("w", "a", None)
     assert server.calls[-1].body is None
+
+
+def test_options_behind_the_workspace_are_no_command(coder, network):
+    run = coder("ssh", "dev", "-t", "htop")
+    assert run.code == 2
+    assert "coder ssh -t ... dev" in " ".join(run.err.split())
+
+
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="asks OpenSSH")
+def test_a_forward_that_openssh_does_not_understand(coder, network):
+    run = coder("ssh", "-R", "foo", "dev", "true")
+    assert (run.code, run.err.splitlines()[-1]) == (
+        255,
+        "error: --remote-forward: Bad remote forwarding specification 'foo'. Write it like 8080:localhost:3000.",
+    )
+
+
+def test_a_log_goes_where_there_is_a_directory(coder, network, tmp_path):
+    run = coder("ssh", "-l", str(tmp_path / "nope"), "dev", "true")
+    assert run.code == 255
+    assert "there is no directory" in run.err
+    assert not (tmp_path / "nope").exists()

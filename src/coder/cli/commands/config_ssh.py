@@ -124,8 +124,7 @@ def _options(flags: Globals, previous: sshconfig.Options | None, given: Any) -> 
         header_command=flags.header_command,
         files=_files(flags),
     )
-    for option in options.ssh_options:
-        sshconfig.split_option(option)
+    _check(options.ssh_options)
     if previous in (None, options) or given["yes"] or given["dry_run"] or not flags.interactive:
         return options
     output.note("The options differ from those of the last time:")
@@ -133,6 +132,22 @@ def _options(flags: Globals, previous: sshconfig.Options | None, given: Any) -> 
     after = [f"{key}={value}" for key, value in options.pairs()]
     _show(before, after, "last time", "now", to_stderr=True)
     return options if click.confirm("Use the new ones?", default=True, err=True) else previous
+
+
+def _check(ssh_options: Sequence[str]) -> None:
+    """Refuse options that are none, and values that this machine's OpenSSH would refuse at each use."""
+    from coder.cli.reverse import complaint_of
+
+    pairs = [sshconfig.split_option(option) for option in ssh_options]
+    client = shutil.which("ssh")
+    words = [word for key, value in pairs if value for word in ("-o", f"{key}={value}")]
+    if client is None or not words:
+        return
+    # All at once: IgnoreUnknown among them speaks for the others.
+    if complaint := complaint_of([client, "-F", "none", "-G", *words, "workspace"]):
+        raise Malformed(
+            complaint.rpartition("line 0")[2].lstrip(": "), where="--ssh-option", remedy="See man 5 ssh_config."
+        )
 
 
 def _change(flags: Globals, path: Path, old: str, new: str, given: Any) -> int:

@@ -69,7 +69,9 @@ TERMINAL = "xterm-256color"
     "-R", "--remote-forward", envvar="CODER_SSH_REMOTE_FORWARD", multiple=True, metavar="PORT:HOST:PORT",
     help="Let a port of the workspace lead here; repeatable; needs OpenSSH.",
 )  # fmt: skip
-@click.option("--timeout", type=Duration(), default="60s", show_default=True, help="How long to wait for the agent.")
+@click.option(
+    "--timeout", type=Duration(positive=True), default="60s", show_default=True, help="How long to wait for the agent."
+)
 @click.option("-l", "--log-dir", envvar="CODER_SSH_LOG_DIR", metavar="DIR", help="Where to write a log of the session.")
 @click.option("--network-info-dir", metavar="DIR", help="Where to write figures of the connection, for editors.")
 @click.option("--network-info-interval", type=Duration(), default="5s", show_default=True, help="How often.")
@@ -93,6 +95,13 @@ def command(flags: Globals, /, workspace: str, command: tuple[str, ...], **given
     """
     # Whether and how a workspace is started is for flags of theirs that mean nothing for one that brings its machine.
     name = strip_host(workspace, prefix=given["ssh_host_prefix"], suffix=given["hostname_suffix"])
+    if command[:1] == ("--",):
+        command = command[1:]
+    elif command and command[0].startswith("-"):
+        raise click.UsageError(
+            f"options go before the workspace: coder ssh {command[0]} ... {workspace}."
+            f" A command that begins so goes behind --: coder ssh {workspace} -- {command[0]} ..."
+        )
     stdio, agent = given["stdio"], given["identity_agent"] if given["forward_agent"] else None
     if stdio and (command or given["remote_forward"]):
         raise click.UsageError("--stdio goes without a command and without --remote-forward")
@@ -181,11 +190,17 @@ def _directory(path: str | None) -> Path | None:
 @contextmanager
 def _log(path: str | None, *, stdio: bool) -> Iterator[Callable[[str], None]]:
     """Give a function that writes to the session's log, if there is one."""
-    directory = _directory(path)
-    if directory is None:
+    if path is None:
         yield lambda _text: None
         return
     from coder.cli.pulse import LogFile
+
+    if not stdio and not Path(path).expanduser().is_dir():  # editors expect it to be made
+        raise CoderError(
+            f"there is no directory {path} to write a log to",
+            remedy="-l is --log-dir here; users of a workspace have no names.",
+        )
+    directory = _directory(path) or Path()
 
     try:
         file = LogFile(directory, stdio=stdio)
@@ -248,7 +263,7 @@ class _Run:
             return await self._reach(run, say)
         from coder.cli import reverse
 
-        reverse.program()
+        reverse.check(session.backwards)
         variables = reverse.environment(click.get_current_context())
         return await self._reach(run, say, reverse.keep(variables, self.workspace, session.backwards, say))
 
