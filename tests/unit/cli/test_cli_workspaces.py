@@ -1,8 +1,11 @@
+import io
 import json
 import stat
 
 import pytest
 from fakes.server import AGENT_ID, agent, workspace
+
+from coder.cli.commands import list as listing
 
 AGENT_TOKEN = "33333333-3333-4333-8333-333333333333"
 BY_NAME = "GET /api/v2/users/me/workspace/dev"
@@ -125,7 +128,9 @@ def test_delete_asks_first(coder, signed_in):
     path = f"/api/v2/workspaces/{workspace()['id']}/builds"
     signed_in.answers[f"POST {path}"] = (201, {})
     assert coder("delete", "dev").code == 2, "nobody to ask"
-    assert coder("--force-tty", "delete", "dev", stdin="n\n").code == 130
+    run = coder("--force-tty", "delete", "dev", stdin="n\n")
+    assert (run.code, run.err.splitlines()[-1]) == (1, "Nothing was deleted.")
+    assert coder("--force-tty", "delete", "dev", stdin="").code == 130
     assert not signed_in.asked(path)
     run = coder("--force-tty", "delete", "dev", stdin="y\n")
     assert run.out == "The workspace 'dev' has been deleted.\n"
@@ -140,3 +145,20 @@ def test_the_server_is_not_there(coder, signed_in, config):
         assert run.code == 1
         assert run.err.startswith("error: cannot reach the server at http://127.0.0.1:1: nothing listens there. Check")
         assert run.err.count("\n") == 1
+
+
+def test_a_list_fits_a_narrow_terminal(monkeypatch):
+    monkeypatch.setattr("sys.stdout", Terminal())
+    one = workspace(agent()) | {"template_display_name": "A template with quite a long name"}
+    for columns, left in ((200, listing.DEFAULT), (60, ("workspace", "status", "healthy", "agent", "last built"))):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert tuple(listing._fitting(list(listing.DEFAULT), [one])) == left
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    assert tuple(listing._fitting(list(listing.DEFAULT), [one])) == listing.DEFAULT
+
+
+class Terminal(io.StringIO):
+    """What takes itself for one."""
+
+    def isatty(self) -> bool:
+        return True

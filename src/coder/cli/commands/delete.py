@@ -10,14 +10,20 @@ from coder.cli.context import Globals
 @click.argument("workspace")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def command(flags: Globals, *, workspace: str, yes: bool) -> None:
-    """Delete a workspace. Its machine stays; only its access to this server ends."""
+def command(flags: Globals, *, workspace: str, yes: bool) -> int:
+    """Delete a workspace. Its machine stays; only its access to this server ends.
+
+    Exits with 1 when the answer to the question is no.
+    """
     target = workspaces.Target.parse(workspace)
     with flags.api() as api:
         found = workspaces.find(api, target)
         if not yes:
             if not flags.interactive:
                 raise click.UsageError("Nobody is there to confirm; pass --yes to delete.")
-            click.confirm(f"Delete workspace {target.name!r} for good?", abort=True, err=True)
+            if not click.confirm(f"Delete workspace {target.name!r} for good?", err=True):
+                output.note("Nothing was deleted.")
+                return 1
         api.delete_workspace(found["id"])
     output.out(f"The workspace {target.name!r} has been deleted.")
+    return 0

@@ -1,5 +1,6 @@
 """`coder list`."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -41,6 +42,25 @@ _CELLS: dict[str, Callable[[Any], str]] = {
 COLUMNS = tuple(_CELLS)
 
 
+LEAST = ("template", "last built", "healthy")
+"""What is left out first where a terminal is too narrow."""
+
+
+def _fitting(columns: list[str], found: list[Any]) -> list[str]:
+    """Leave out columns until the table fits the terminal; all stay in a pipe."""
+    import shutil
+
+    if not sys.stdout.isatty():
+        return columns
+    width = shutil.get_terminal_size().columns
+    for name in LEAST:
+        rows = [[_CELLS[column](one) for column in columns] for one in found]
+        if max(map(len, output.table(columns, rows).splitlines())) <= width:
+            break
+        columns = [column for column in columns if column != name]
+    return columns
+
+
 @click.command("list")
 @click.option("-a", "--all", "everyone", is_flag=True, help="Also the workspaces of other users.")
 @click.option("--search", metavar="QUERY", help="What to look for.  [default: owner:me]")
@@ -58,4 +78,6 @@ def command(flags: Globals, *, everyone: bool, search: str | None, form: str, ch
     elif not found:
         output.note("No workspaces found! Create one:\n  coder create <name>")
     else:
+        if chosen is None:
+            columns = _fitting(columns, found)
         output.out(output.table(columns, [[_CELLS[column](one) for column in columns] for one in found]))
