@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "list": ("list", "List workspaces."),
     "login": ("login", "Sign in to a server, or create its first user."),
     "logout": ("logout", "Sign out and forget the session."),
-    "netcheck": ("netcheck", "Report on relays and this machine's network, as JSON."),
+    "netcheck": ("netcheck", "Report on relays and this machine's network."),
     "ping": ("ping", "Ping a workspace and say over which path."),
     "port-forward": ("port_forward", "Reach ports of a workspace as ports of this machine."),
     "relay": ("relay", "Run a relay on its own, for a region of its own."),
@@ -181,6 +181,9 @@ def run(argv: Sequence[str]) -> int:
     """Run one command and return its exit status; every failure is one line on stderr, none a traceback."""
     try:
         result = group.main(args=list(argv), prog_name="coder", standalone_mode=False)
+    except click.NoSuchOption as error:
+        _placed(error).show()
+        return error.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -189,6 +192,16 @@ def run(argv: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - told apart below
         return _failed(error)
     return result if isinstance(result, int) else 0
+
+
+def _placed(error: click.NoSuchOption) -> click.NoSuchOption:
+    """Say where a flag goes that stands in the wrong place: those of all commands come before the command."""
+    ours = {name for param in group.params for name in param.opts if name not in {"-h", "--help", "--version"}}
+    if error.option_name not in ours or error.ctx is None or error.ctx.command is group:
+        return error
+    command = " ".join(error.ctx.command_path.split()[1:])
+    place = f"It goes before the command: coder {error.option_name} ... {command} ..."
+    return click.NoSuchOption(error.option_name, f"{error.message} {place}", ctx=error.ctx)
 
 
 def _failed(error: Exception) -> int:

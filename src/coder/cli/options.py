@@ -55,18 +55,24 @@ def format_latency(seconds: float) -> str:
 
 
 class Duration(click.ParamType[float]):
-    """A click parameter in Go's duration syntax; the value is seconds."""
+    """A click parameter in Go's duration syntax; the value is seconds. A `positive` one is more than none."""
 
     name = "duration"
+
+    def __init__(self, *, positive: bool = False) -> None:
+        self._positive = positive
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Turn the text into seconds."""
         if isinstance(value, (int, float)):
             return float(value)
         try:
-            return parse_duration(value)
+            seconds = parse_duration(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+        if self._positive and seconds <= 0:
+            self.fail(f"{value!r} is no time at all; give it a second or more", param, ctx)
+        return seconds
 
 
 _TRUE = frozenset({"1", "t", "true", "TRUE", "True"})

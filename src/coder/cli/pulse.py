@@ -42,20 +42,26 @@ async def tell_usage(note: Callable[[str | None], None], app: str | None, clock:
         await clock.sleep(USAGE)
 
 
-async def tell_outages(ping: Callable[[], Awaitable[object]], clock: Clock, say: Callable[[str], None]) -> None:
-    """Say once, after each outage, how long it was; for ever."""
+async def tell_outages(
+    ping: Callable[[], Awaitable[object]], clock: Clock, say: Callable[[str], None], *, lost: str = ""
+) -> None:
+    """Say once, after each outage, how long it was; for ever. `lost` is said while it lasts."""
     silent_since: float | None = None
+    told = False
     while True:
         began = clock.monotonic()
         try:
             await ping()
         except CoderError:
             silent_since = began if silent_since is None else silent_since
+            if lost and not told and clock.monotonic() - silent_since >= NOTICEABLE:
+                told = True
+                say(lost)
             await clock.sleep(FAST_BEAT)
             continue
         if silent_since is not None and (silence := clock.monotonic() - silent_since) >= NOTICEABLE:
             say(f"The connection is back after {format_duration(round(silence))}.")
-        silent_since = None
+        silent_since, told = None, False
         await clock.sleep(BEAT)
 
 

@@ -125,3 +125,17 @@ def test_settings_do_not_print_their_secrets(tmp_path):
     assert "quiet" not in repr(flags)
     assert flags.headers("http://x") == {"X-Key": "still"}
     assert "still" not in repr(flags)
+
+
+def test_a_flag_of_all_commands_behind_one_is_told_its_place(coder):
+    run = coder("ping", "dev", "--url", "https://x")
+    assert run.code == 2
+    assert "No such option '--url'. It goes before the command: coder --url ... ping ..." in " ".join(run.err.split())
+    assert "before the command" not in coder("ping", "dev", "--nonsense").err
+
+
+@pytest.mark.parametrize("command", [("ping", "dev"), ("doctor",), ("ssh",)])
+def test_no_time_at_all_is_refused(coder, command):
+    run = coder(*command, "--timeout" if command == ("ssh",) else "-t", "0s", *(["dev"] if command == ("ssh",) else []))
+    assert run.code == 2
+    assert "is no time at all" in run.err

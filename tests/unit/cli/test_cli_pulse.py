@@ -31,11 +31,11 @@ class Peer:
             raise TimedOut("no answer")
 
 
-async def watched(*steps):
+async def watched(*steps, lost=""):
     """Let a peer be there, or not, for so many seconds; return what was said."""
     clock, said = FakeClock(), []
     peer = Peer(clock)
-    task = asyncio.ensure_future(pulse.tell_outages(peer.ping, clock, said.append))
+    task = asyncio.ensure_future(pulse.tell_outages(peer.ping, clock, said.append, lost=lost))
     for there, seconds in steps:
         peer.there = there
         for _ in range(seconds):
@@ -55,6 +55,12 @@ async def test_a_connection_that_answers_is_asked_seldom_and_told_nothing_of():
     said, asked = await watched((True, 100))
     assert said == []
     assert asked == 21
+
+
+async def test_an_outage_can_be_told_while_it_lasts():
+    said, _ = await watched((True, 20), (False, 60), (True, 30), lost="Gone.")
+    assert said[0] == "Gone."
+    assert len(said) == 2
 
 
 async def test_one_lost_ping_is_no_outage():

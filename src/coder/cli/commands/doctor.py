@@ -25,7 +25,12 @@ INDENT = 15
 @click.command("doctor")
 @click.argument("workspace", required=False)
 @click.option(
-    "-t", "--timeout", type=Duration(), default="10s", show_default=True, help="How long each stage may take at most."
+    "-t",
+    "--timeout",
+    type=Duration(positive=True),
+    default="10s",
+    show_default=True,
+    help="How long each stage may take at most.",
 )
 @output_option("text", "json")
 @click.pass_obj

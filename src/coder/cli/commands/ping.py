@@ -27,7 +27,7 @@ COLUMNS = ("workspace", "total", "successful", "min", "avg", "max", "variance")
     "-n", "--num", type=click.IntRange(min=0), default=10, show_default=True, help="How many pings; 0: for ever."
 )
 @click.option(
-    "-t", "--timeout", type=Duration(), default="5s", show_default=True,
+    "-t", "--timeout", type=Duration(positive=True), default="5s", show_default=True,
     help="How long to wait for each pong, and at first for the agent.",
 )  # fmt: skip
 @click.option("--wait", type=Duration(), default="1s", show_default=True, help="Time between two pings.")

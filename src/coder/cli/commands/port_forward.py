@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import random
 import shutil
 import signal
@@ -27,6 +28,8 @@ REDRAW = 1.0
 """Seconds between two looks at the counters."""
 FIRST_RETRY = 1.0
 LAST_RETRY = 30.0
+
+AWAY = "The workspace does not answer; connections wait until it does."
 
 COLUMNS = ("local", "workspace", "open", "total", "failed", "sent", "received")
 
@@ -193,7 +196,7 @@ class Tunnel:
 
     async def _once(self) -> None:
         from coder.cli.connect import connect
-        from coder.cli.pulse import tell_usage
+        from coder.cli.pulse import PATIENCE, tell_outages, tell_usage
         from coder.clock import SystemClock
 
         async with connect(self._flags, self._workspace, patience=self._patience) as connection:
@@ -203,10 +206,14 @@ class Tunnel:
             self._connection = connection
             self.up.set()
             usage = asyncio.ensure_future(tell_usage(connection.note_usage, None, SystemClock()))
+            outages = asyncio.ensure_future(
+                tell_outages(functools.partial(connection.ping, PATIENCE), SystemClock(), self._screen.note, lost=AWAY)
+            )
             try:
                 await _first([*([connection.following] if connection.following else []), self._lost])
             finally:
                 usage.cancel()
+                outages.cancel()
                 self.up.clear()
                 self._connection = None
 
