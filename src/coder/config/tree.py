@@ -44,7 +44,7 @@ class HttpSettings:
         False,
         flag="secure-auth-cookie",
         yaml="networking.secureAuthCookie",
-        about="Send the session cookie over HTTPS only.",
+        about="Send the session cookie over HTTPS only. Always so where the access URL is https.",
     )
     samesite_auth_cookie: str = setting(
         "lax",
