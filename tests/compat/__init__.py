@@ -1,0 +1,1 @@
+"""What the real clients and agents ask, in their order, asked of this server."""
