@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,22 @@ class Deployment:
         for process in self.processes.values():
             process.kill()
             process.wait(PATIENCE)
+
+
+@contextlib.contextmanager
+def running(place: Path, *flags: str, agent: bool = True) -> Iterator[Deployment]:
+    """A server with these flags, its first user, and the workspace `dev`, whose agent is connected unless told not."""
+    made = Deployment(place)
+    try:
+        made.start_server("", *flags)
+        sign_in(made)
+        made.ok("create", "dev", "--output-token-file", str(made.place / "token"))
+        if agent:
+            made.start_agent()
+            wait_until("the agent", lambda: made.agent_status() == "connected")
+        yield made
+    finally:
+        made.close()
 
 
 def sign_in(deployment: Deployment) -> None:

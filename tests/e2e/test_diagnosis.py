@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from e2e.deployment import Deployment, sign_in, wait_until
+from e2e.deployment import running, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -13,17 +13,9 @@ RELAY_ONLY = "--disable-direct-connections"
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory):
-    made = Deployment(tmp_path_factory.mktemp("diagnosis"))
-    try:
-        made.start_server()
-        sign_in(made)
-        made.ok("create", "dev", "--output-token-file", str(made.place / "token"))
+    with running(tmp_path_factory.mktemp("diagnosis")) as made:
         made.ok("create", "empty", "--output-token-file", str(made.place / "other"))
-        made.start_agent()
-        wait_until("the agent", lambda: made.agent_status() == "connected")
         yield made
-    finally:
-        made.close()
 
 
 def examine(deployment, *arguments):

@@ -2,23 +2,15 @@
 
 import pytest
 
-from e2e.deployment import Deployment, sign_in, wait_until
+from e2e.deployment import running
 
 pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory):
-    made = Deployment(tmp_path_factory.mktemp("websockets"))
-    try:
-        made.start_server("", "--derp-force-websockets")
-        sign_in(made)
-        made.ok("create", "dev", "--output-token-file", str(made.place / "token"))
-        made.start_agent()
-        wait_until("the agent", lambda: made.agent_status() == "connected")
+    with running(tmp_path_factory.mktemp("websockets"), "--derp-force-websockets") as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.mark.parametrize("direction", ["down", "up"])

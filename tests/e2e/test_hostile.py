@@ -8,7 +8,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from e2e.deployment import Deployment, sign_in, wait_until
+from e2e.deployment import Deployment, running
 
 pytestmark = pytest.mark.e2e
 
@@ -17,18 +17,10 @@ LIMIT = 25
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory):
-    made = Deployment(tmp_path_factory.mktemp("hostile"))
-    try:
-        made.start_server()
-        sign_in(made)
-        for name in ("dev", "other"):
-            made.ok("create", name, "--output-token-file", str(made.place / ("token" if name == "dev" else "foreign")))
-        made.start_agent()
-        wait_until("the agent", lambda: made.agent_status() == "connected")
+    with running(tmp_path_factory.mktemp("hostile")) as made:
+        made.ok("create", "other", "--output-token-file", str(made.place / "foreign"))
         yield made
         assert made.json("speedtest", "dev", "-t", "1s")["overall"]["throughput_mbits"] > 0
-    finally:
-        made.close()
 
 
 @pytest.fixture(scope="module")

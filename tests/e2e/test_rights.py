@@ -8,24 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from e2e.deployment import CODER, PATIENCE, Deployment, sign_in, wait_until
+from e2e.deployment import CODER, PATIENCE, running, wait_until
 
 pytestmark = pytest.mark.e2e
 
 
 @contextlib.contextmanager
 def deployed(place):
-    made = Deployment(place)
-    try:
-        made.start_server()
-        sign_in(made)
-        made.ok("create", "dev", "--output-token-file", str(made.place / "token"))
-        made.start_agent()
+    with running(place) as made:
         made.ok("users", "create", "-u", "bob", "-e", "b@example.com", CODER_USER_PASSWORD="correct-horse-battery-8")
-        wait_until("the agent", lambda: made.agent_status() == "connected")
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture(scope="module")

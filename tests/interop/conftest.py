@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from e2e.deployment import Deployment, sign_in
+from e2e.deployment import running
 
 from interop.real import Real
 
@@ -62,14 +62,8 @@ def real_binary() -> Path:
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory):
     """A server with a user and the workspace `dev`, no agent yet."""
-    made = Deployment(tmp_path_factory.mktemp("deployment"))
-    try:
-        made.start_server()
-        sign_in(made)
-        made.ok("create", "dev", "--output-token-file", str(made.place / "token"))
+    with running(tmp_path_factory.mktemp("deployment"), agent=False) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture(scope="module")

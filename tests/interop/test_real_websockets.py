@@ -1,7 +1,7 @@
 """Both implementations at our relay through WebSockets only."""
 
 import pytest
-from e2e.deployment import Deployment, sign_in, wait_until
+from e2e.deployment import running, wait_until
 
 from interop.real import Real
 from interop.test_real import RELAYED, mbits, pongs
@@ -11,14 +11,8 @@ pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 
 @pytest.fixture(scope="module")
 def forced(real_binary, tmp_path_factory):
-    made = Deployment(tmp_path_factory.mktemp("forced"))
-    try:
-        made.start_server("", "--derp-force-websockets")
-        sign_in(made)
-        made.ok("create", "dev", "--output-token-file", str(made.place / "token"))
+    with running(tmp_path_factory.mktemp("forced"), "--derp-force-websockets", agent=False) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.mark.parametrize("whose", ["ours", "theirs"])
