@@ -16,7 +16,7 @@ use wire::keys::{DiscoPublic, NodePublic};
 
 use crate::command::{Command, DatagramCounts, NodeSettings, Peer, Request, Stats};
 use crate::data_thread;
-use crate::events::{Event, Events, NodeId, RequestId};
+use crate::events::{Event, Events, NodeId, Reply, RequestId};
 use crate::local::Node;
 
 /// The data thread answers questions between two batches; longer than this it never takes while it lives.
@@ -157,8 +157,17 @@ impl Engine {
         id
     }
 
+    /// Starts a request whose answer goes to `reply`, called in the data thread, instead of the events.
+    pub fn request_from(&self, node: NodeId, request: Request, reply: Reply) -> RequestId {
+        let id = self.next_request.fetch_add(1, Ordering::Relaxed);
+        self.events.expect(id, reply);
+        self.mailbox.send(Command::Request(node, id, request));
+        id
+    }
+
     /// Gives a request up; no answer follows, unless it is already waiting to be taken.
     pub fn cancel(&self, node: NodeId, request: RequestId) {
+        self.events.forget(request);
         self.mailbox.send(Command::Cancel(node, request));
     }
 

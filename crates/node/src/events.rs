@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use paths::{Path, Report};
@@ -144,11 +144,20 @@ pub enum Failure {
     Closed,
 }
 
+/// Whoever asked from Rust and is told directly, in the data thread: it must not wait for anything.
+pub type Reply = Box<dyn FnOnce(Answer) + Send>;
+
 /// The queue between the data thread and Python.
-#[derive(Debug)]
 pub struct Events {
     queue: Mutex<Queue>,
+    replies: Mutex<BTreeMap<RequestId, Reply>>,
     readable: OwnedFd,
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Events").finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -161,6 +170,7 @@ impl Events {
     pub(crate) fn new() -> std::io::Result<Self> {
         Ok(Self {
             queue: Mutex::new(Queue::default()),
+            replies: Mutex::default(),
             readable: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         })
     }
@@ -174,8 +184,32 @@ impl Events {
         queue.items.drain(..).collect()
     }
 
+    /// Has the answer to a request go to `reply` instead of the queue.
+    pub(crate) fn expect(&self, request: RequestId, reply: Reply) {
+        self.replies().insert(request, reply);
+    }
+
+    /// Nobody waits for this answer any more.
+    pub(crate) fn forget(&self, request: RequestId) {
+        self.replies().remove(&request);
+    }
+
+    fn replies(&self) -> MutexGuard<'_, BTreeMap<RequestId, Reply>> {
+        self.replies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Adds an event. One that waits about the same thing is replaced; a stream nobody takes is closed.
     pub(crate) fn push(&self, node: NodeId, event: Event) {
+        let event = match event {
+            Event::Done { request, answer } => {
+                let reply = self.replies().remove(&request);
+                match reply {
+                    Some(reply) => return reply(answer),
+                    None => Event::Done { request, answer },
+                }
+            }
+            other => other,
+        };
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(event, Event::Incoming { .. }) {
             if queue.incoming >= INCOMING_LIMIT {
@@ -210,5 +244,28 @@ fn supersedes(new: &Event, old: &Event) -> bool {
             new == old
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_answer_goes_to_who_asked_and_else_into_the_queue() {
+        let events = Events::new().unwrap();
+        let (told, heard) = std::sync::mpsc::channel();
+        for request in [1, 2] {
+            let told = told.clone();
+            events.expect(request, Box::new(move |answer| told.send((request, answer)).unwrap()));
+        }
+        events.forget(2);
+        for request in [1, 2, 1] {
+            events.push(7, Event::Done { request, answer: Answer::Checked });
+        }
+        assert!(matches!(heard.try_recv().unwrap(), (1, Answer::Checked)));
+        assert!(heard.try_recv().is_err());
+        assert_eq!(events.take().len(), 2);
     }
 }

@@ -26,4 +26,4 @@ pub use dial::{Identity, ProxyRules, ProxySettings, TrustRoots};
 
 pub use command::{DatagramCounts, NodeSettings, Peer, PortUse, Request, Stats};
 pub use engine::{Engine, NodeKeys};
-pub use events::{Answer, Event, Events, Failure, NodeId, RequestId};
+pub use events::{Answer, Event, Events, Failure, NodeId, Reply, RequestId};
