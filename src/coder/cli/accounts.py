@@ -74,7 +74,7 @@ def create_token(api: Api, name_of_user: str, *, name: str, lifetime: float, sco
 def tokens(api: Api, *, everyone: bool) -> list[Json]:
     """Return one's own tokens, or everybody's."""
     path = f"{_user('me', 'keys', 'tokens')}?include_all={str(everyone).lower()}"
-    return list(api.ask(path, [shapes.TOKEN]))
+    return list(api.ask(path, ([shapes.TOKEN], None)) or [])  # null is an empty list of some servers
 
 
 def find_token(api: Api, text: str) -> Json:

@@ -182,7 +182,9 @@ def run(argv: Sequence[str]) -> int:
     try:
         result = group.main(args=list(argv), prog_name="coder", standalone_mode=False)
     except click.NoSuchOption as error:
-        _placed(error).show()
+        if (moved := _moved(error, list(argv))) is not None:
+            return run(moved)
+        error.show()
         return error.exit_code
     except click.ClickException as error:
         error.show()
@@ -194,14 +196,17 @@ def run(argv: Sequence[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _placed(error: click.NoSuchOption) -> click.NoSuchOption:
-    """Say where a flag goes that stands in the wrong place: those of all commands come before the command."""
-    ours = {name for param in group.params for name in param.opts if name not in {"-h", "--help", "--version"}}
-    if error.option_name not in ours or error.ctx is None or error.ctx.command is group:
-        return error
-    command = " ".join(error.ctx.command_path.split()[1:])
-    place = f"It goes before the command: coder {error.option_name} ... {command} ..."
-    return click.NoSuchOption(error.option_name, f"{error.message} {place}", ctx=error.ctx)
+def _moved(error: click.NoSuchOption, argv: list[str]) -> list[str] | None:
+    """Put a flag of all commands that stands behind its command before it; None when the flag is none of those."""
+    ours = {name: param for param in group.params if isinstance(param, click.Option) for name in param.opts}
+    param = ours.get(error.option_name)
+    if param is None or error.ctx is None or error.ctx.command is group or param.name == "version":
+        return None
+    for at, word in reversed(list(enumerate(argv))):
+        if word.partition("=")[0] == error.option_name:
+            end = at + (1 if param.is_flag or "=" in word else 2)
+            return argv[at:end] + argv[:at] + argv[end:]
+    return None
 
 
 def _failed(error: Exception) -> int:

@@ -37,6 +37,12 @@ def test_users_are_listed_searched_and_shown(coder, signed_in):
     assert "roles       owner" in coder("users", "show", "alice").out
 
 
+@pytest.mark.parametrize("none", [[], None])
+def test_no_tokens_are_an_empty_list_however_the_server_says_it(coder, signed_in, none):
+    signed_in.answers[f"GET {TOKENS}"] = (200, none)
+    assert json.loads(coder("tokens", "list", "-o", "json").out) == []
+
+
 def test_a_new_user_gets_a_password_that_is_printed_once(coder, signed_in):
     signed_in.answers[f"POST {USERS}"] = (201, ALICE)
     run = coder("users", "create", "-u", "alice", "-e", "alice@example.com")

@@ -127,11 +127,20 @@ def test_settings_do_not_print_their_secrets(tmp_path):
     assert "still" not in repr(flags)
 
 
-def test_a_flag_of_all_commands_behind_one_is_told_its_place(coder):
-    run = coder("ping", "dev", "--url", "https://x")
-    assert run.code == 2
-    assert "No such option '--url'. It goes before the command: coder --url ... ping ..." in " ".join(run.err.split())
-    assert "before the command" not in coder("ping", "dev", "--nonsense").err
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--url", "http://nowhere.invalid"),
+        ("--url=http://nowhere.invalid",),
+        ("--url", "http://x", "-v", "--url", "http://nowhere.invalid"),
+    ],
+)
+def test_a_flag_of_all_commands_may_stand_behind_one(coder, flags):
+    run = coder("list", *flags, "--token", "x")
+    assert run.code == 1
+    assert "nowhere.invalid" in run.err
+    assert coder("ping", "dev", "--nonsense").code == 2
+    assert coder("ping", "dev", "--url").code == 2
 
 
 @pytest.mark.parametrize("command", [("ping", "dev"), ("doctor",), ("ssh",)])

@@ -83,6 +83,8 @@ def one_clear_line(result):
 @pytest.mark.parametrize("body", BODIES, ids=json.dumps)
 @pytest.mark.parametrize(("words", "route"), ASKED, ids=str)
 def test_answers_of_another_shape(run, words, route, body):
+    if route == TOKENS and body is None:
+        pytest.skip("some servers say null for no tokens")
     one_clear_line(run(words, route, body))
 
 
