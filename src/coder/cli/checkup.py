@@ -21,8 +21,8 @@ from coder.errors import CoderError, TimedOut, Unreachable
 from coder.tailnet.diagnosis import SETTLED, Code, Nat, Side
 
 if TYPE_CHECKING:
-    from coder.cli.relaycheck import Exchange
     from coder.dataplane.engine import NetworkReport, Pong
+    from coder.peering.relaycheck import Exchange
     from coder.wire.derpmap import DerpMap, Region
 
 TO_SERVER = ("server", "sign-in", "version")
@@ -124,8 +124,8 @@ async def _workspace(
         return Told(UUID(one["id"]), f"{one['name']} is connected to the server")
 
     agent_id = await exam.run("agent", agent)
-    from coder.cli import relaycheck
     from coder.dataplane.engine import Engine
+    from coder.peering import relaycheck
 
     async with AsyncExitStack() as stack:
 
@@ -257,8 +257,8 @@ def _not_introduced(connection: Connection) -> TimedOut:
 
 
 async def _relays(exam: Examination, flags: Globals, api: Api, patience: float) -> None:
-    from coder.cli import relaycheck
     from coder.dataplane.engine import Engine
+    from coder.peering import relaycheck
     from coder.tailnet import derpmap
 
     async with AsyncExitStack() as stack:

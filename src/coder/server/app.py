@@ -12,13 +12,27 @@ from coder.server.bodies import MAX_BODY, AnnouncedLength
 from coder.server.deployment import Deployment
 from coder.server.envelope import Envelope
 from coder.server.problems import Json
-from coder.server.routes import accounts, agent_self, agents, builds, docs, keys, logs, site, tailnet, users, workspaces
+from coder.server.routes import (
+    accounts,
+    agent_self,
+    agents,
+    builds,
+    docs,
+    keys,
+    logs,
+    network,
+    site,
+    tailnet,
+    users,
+    workspaces,
+)
 from coder.server.transport import Transport
+from coder.web import routes as web
 
 API = "/api/v2"
 
 # Routes of agents come first: `me` and `connection` would otherwise be read as the id of an agent.
-_PARTS = (site, users, accounts, keys, workspaces, builds, logs, agent_self, agents, tailnet)
+_PARTS = (site, users, accounts, keys, workspaces, builds, logs, agent_self, agents, tailnet, network)
 ROUTERS: tuple[tuple[APIRouter, str], ...] = (
     (site.root, ""),
     (docs.router, ""),
@@ -44,6 +58,7 @@ def create_app(deployment: Deployment) -> ASGIApp:
     problems.install(app)
     for router, prefix in ROUTERS:
         app.include_router(router, prefix=prefix)
+    app.router.routes.extend(web.routes(deployment.access_url, deployment.clock.now))
     app.add_middleware(Audited, deployment=deployment)
     app.add_middleware(Transport, settings=deployment.settings, access_url=deployment.access_url)
     return Envelope(AnnouncedLength(app))  # outside of everything, so that answers to our own bugs carry it too

@@ -14,7 +14,9 @@ from coder.config import Settings
 from coder.db.site import Site
 from coder.db.store import Store
 from coder.server.changes import Changes
+from coder.server.health import Findings
 from coder.server.introductions import Introductions
+from coder.server.kept import Kept
 from coder.server.maps import DerpMaps, Recipe
 from coder.server.sockets import Sockets
 from coder.tailnet.resume import ResumeTokens
@@ -42,6 +44,10 @@ class Deployment:
     """The tokens that were good when last seen."""
     presence: dict[UUID, object] = field(default_factory=dict)
     """By agent: what owns the record of its connection, the newest of its connections."""
+    speedtests: set[UUID] = field(default_factory=set)
+    """Users whose browser measures its throughput now."""
+    health: Kept[Findings] = field(default_factory=Kept)
+    """What was found when the deployment was last looked over."""
 
     @property
     def origin(self) -> str:

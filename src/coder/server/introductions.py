@@ -42,6 +42,14 @@ class Introductions:
         users = {self._users[peer] for peer in peers if peer in self._users}
         return users.pop() if len(users) == 1 else None
 
+    def partners(self, peer: UUID) -> list[tuple[str, Node]]:
+        """Return who is introduced to a peer now: the name of its user (empty where it is none's), its node."""
+        found = (
+            (self._users.get(other, (None, ""))[1], self._nodes.get(other))
+            for other in self._coordinator.partners(peer)
+        )
+        return sorted(((name, node) for name, node in found if node is not None), key=lambda each: each[0])
+
     async def coordinate(
         self, peer: UUID, rules: Authorization, requests: AsyncIterator[CoordinateRequest], send: Send
     ) -> None:

@@ -75,6 +75,10 @@ class Coordinator(Protocol):
         """
         ...
 
+    def partners(self, peer: UUID) -> list[UUID]:
+        """Return the connected peers that share a tunnel with this one."""
+        ...
+
     def shutdown(self) -> None:
         """End every coordination."""
         ...
@@ -106,6 +110,10 @@ class MemoryCoordinator:
             self._push_nodes(new, updates)
         self._drop_overflowing()
         return MemoryConnection(self, new)
+
+    def partners(self, peer: UUID) -> list[UUID]:
+        """See `Coordinator.partners`."""
+        return [other.id for other in self._partners(peer)]
 
     def shutdown(self) -> None:
         """See `Coordinator.shutdown`."""

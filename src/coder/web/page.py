@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChainableUndefined, Environment, PackageLoader
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
@@ -41,7 +41,7 @@ class Dashboard:
         self.templates = Environment(
             loader=PackageLoader("coder.web"),
             autoescape=True,
-            undefined=StrictUndefined,
+            undefined=ChainableUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
         )
@@ -53,6 +53,7 @@ class Dashboard:
             ms=text.milliseconds,
             span=lambda first, last: text.span(first, last, now()),
             path=lambda value: quote(str(value), safe=""),
+            dict_of=lambda values, **more: urlencode({**values, **more}),
         )
 
 
@@ -134,31 +135,29 @@ class Page:
     def _elsewhere(self) -> str:
         return f"Open the dashboard at {self.dashboard.access_url} and try again."
 
-    def render(
-        self, template: str, status: int = 200, *, connect: Iterable[str] = (), **values: Any
-    ) -> HTMLResponse:
+    def render(self, file: str, status: int = 200, *, connect: Iterable[str] = (), **values: Any) -> HTMLResponse:
         """Answer with a page."""
         cookies = dict(self.request.cookies)
         fresh = "" if security.form_token(cookies) else secrets.token_urlsafe(24)
         if fresh:
             cookies[security.FORM_COOKIE] = fresh
-        page = self._text(template, values | {"form_token": security.form_token(cookies)})
+        page = self._text(file, values | {"form_token": security.form_token(cookies)})
         answer = HTMLResponse(page, status, security.headers(self.dashboard.origin, connect=connect))
         if fresh:
             secure = self.dashboard.origin.startswith("https:")
             answer.set_cookie(security.FORM_COOKIE, fresh, httponly=True, samesite="strict", secure=secure)
         return answer
 
-    def part(self, template: str, **values: Any) -> Response:
+    def part(self, file: str, **values: Any) -> Response:
         """Answer with a part of a page; with nothing when it is what the page shows already."""
-        shown = self._text(template, values | {"form_token": security.form_token(self.request.cookies)})
+        shown = self._text(file, values | {"form_token": security.form_token(self.request.cookies)})
         tag = sha256(shown.encode()).hexdigest()[:16]
         headers = security.headers(self.dashboard.origin) | {TAG: tag}
         if self.request.headers.get(TAG) == tag:
             return Response(status_code=204, headers=headers)
         return HTMLResponse(shown, headers=headers)
 
-    def _text(self, template: str, values: Mapping[str, Any]) -> str:
+    def _text(self, file: str, values: Mapping[str, Any]) -> str:
         theme = self.request.cookies.get("coder_theme", "")
         common: dict[str, Any] = {
             "viewer": self.viewer,
@@ -168,7 +167,7 @@ class Page:
             "access_url": self.dashboard.access_url,
             "problem": None,
         }
-        return self.dashboard.templates.get_template(template).render({**common, **values})
+        return self.dashboard.templates.get_template(file).render({**common, **values})
 
     def go(self, path: str, done: str = "", cookies: Sequence[str] = ()) -> Response:
         """Answer by sending the browser to a page of ours, which then says what was done."""

@@ -54,7 +54,7 @@ def token_fits(cookies: Mapping[str, str], given: str) -> bool:
 
 def destination(wanted: str, origin: str) -> str:
     """Return the path a login leads to: one of this server, whatever was asked for."""
-    if wanted.lower().startswith((origin + "/")):
+    if wanted.lower().startswith(origin + "/"):
         wanted = wanted[len(origin) :]
     if not _LOCAL_PATH.fullmatch(wanted) or "\\" in wanted:
         return "/"

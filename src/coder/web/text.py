@@ -54,7 +54,7 @@ def minute(text: Any) -> str:
 def milliseconds(value: Any) -> str:
     """Write a latency with as many digits as it is worth."""
     if not isinstance(value, (int, float)):
-        return "–"
+        return "unknown"
     return f"{value:.1f} ms" if value < 10 else f"{value:.0f} ms"
 
 

@@ -6,9 +6,9 @@ from fakes.engine import REPORT
 from fakes.network import AGENT, BY_NAME, DIRECT_PONG, PATHS, PEER_KEY, RELAY_PONG, netcheck, paths, with_node
 from fakes.server import AGENT_ID, MAP, SESSION, agent, workspace
 
-from coder.cli.health import go_duration
 from coder.dataplane.engine import RelayProblem
 from coder.errors import TimedOut
+from coder.peering.derp_report import go_duration
 from coder.tailnet.portmap.report import PortMapReport, Protocol
 
 STAGES = ["server", "sign-in", "version", "agent", "relay", "coordination", "disco", "wireguard", "direct"]
@@ -450,7 +450,7 @@ def test_netcheck_tells_of_the_router(coder, network, monkeypatch, router, words
     async def asked(*_):
         return router
 
-    monkeypatch.setattr("coder.cli.relaycheck.router", asked)
+    monkeypatch.setattr("coder.peering.relaycheck.router", asked)
     assert words in coder("netcheck", "-o", "table").out
     found = json.loads(coder("netcheck").out)
     assert found["port_mapping"]["external"] == router.external

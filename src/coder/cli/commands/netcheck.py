@@ -47,11 +47,11 @@ def command(flags: Globals, *, form: str | None) -> None:
 async def _report(flags: Globals) -> dict[str, Any]:
     from coder.agent.interfaces import interfaces
     from coder.agent.netcheck import interface_report
-    from coder.cli import health
     from coder.cli.connect import relay_map
-    from coder.cli.relaycheck import Rules
     from coder.cli.threads import in_thread
     from coder.dataplane.engine import Engine
+    from coder.peering import derp_report
+    from coder.peering.relaycheck import Rules
     from coder.tailnet import derpmap, home
 
     with flags.api() as api:
@@ -59,7 +59,7 @@ async def _report(flags: Globals) -> dict[str, Any]:
         relays = home.pinned(derpmap.rewrite_embedded(relay_map(api.url, info), api.url), flags.prefer_region)
         rules = Rules.of(flags, api.url, force_websockets=bool(info.get("derp_force_websockets")))
     async with Engine() as engine:
-        derp, router = await health.derp_report(engine, relays, rules, PATIENCE)
+        derp, router = await derp_report.derp_report(engine, relays, rules, PATIENCE)
     found = derp["netcheck"] or {"PreferredDERP": 0, "RegionLatency": {}}
     latencies = {int(region): nanoseconds / 1e9 for region, nanoseconds in found["RegionLatency"].items()}
     return {

@@ -4,6 +4,7 @@ from starlette.responses import Response
 
 from coder.web import api
 from coder.web.page import Page
+from coder.web.pages.entry import differ
 
 _DAY = 24 * 3600 * 1_000_000_000
 """Nanoseconds, in which the API counts lifetimes."""
@@ -23,8 +24,7 @@ async def change(page: Page) -> Response:
             await page.ask("PUT", "/users/me/profile", wanted)
             return page.go("/settings/account", "profile")
         if form.get("password", "") != form.get("again", ""):
-            fault = {"field": "again", "detail": "This is not the same password."}
-            raise api.Refused(400, {"message": "The two passwords differ.", "validations": [fault]}, {})
+            raise differ()
         wanted = {"password": form.get("password", ""), "old_password": form.get("old_password", "")}
         await page.ask("PUT", "/users/me/password", wanted)
     except api.Refused as refused:
@@ -50,9 +50,7 @@ async def create_token(page: Page) -> Response:
     return await _tokens(page, made=made["key"])
 
 
-async def _tokens(
-    page: Page, *, made: str = "", problem: api.Refused | None = None, status: int = 200
-) -> Response:
+async def _tokens(page: Page, *, made: str = "", problem: api.Refused | None = None, status: int = 200) -> Response:
     tokens = await page.ask("GET", "/users/me/keys/tokens")
     limit = await page.ask("GET", "/users/me/keys/tokens/tokenconfig")
     longest = limit["max_token_lifetime"] // _DAY

@@ -33,14 +33,15 @@ async def set_up(page: Page) -> Response:
     wanted["password"] = form.get("password", "")
     try:
         if wanted["password"] != form.get("again", ""):
-            raise _differ()
+            raise differ()
         await page.ask("POST", "/users/first", wanted)
     except api.Refused as refused:
         return page.render("setup.html", refused.status, form=wanted, problem=refused)
     return await _sign_in(page, wanted["email"], wanted["password"], "/workspaces")
 
 
-def _differ() -> api.Refused:
+def differ() -> api.Refused:
+    """Return the refusal of a password that was not typed twice the same."""
     fault = {"field": "again", "detail": "This is not the same password."}
     return api.Refused(400, {"message": "The two passwords differ.", "validations": [fault]}, {})
 

@@ -5,18 +5,19 @@ import contextlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from coder.clock import SystemClock
 from coder.dataplane.engine import NodeSettings, Peer, RelayProblem, SelfChanged
 from coder.errors import CoderError
 from coder.outbound import Outbound
 from coder.peering import gateways, network
+from coder.peering.portmapping import PortMapping
 from coder.tailnet.portmap.report import PortMapReport
 from coder.wire import derpmap_json
 from coder.wire.derpmap import DerpMap, Region
 
 if TYPE_CHECKING:
-    from coder.cli.context import Globals
     from coder.dataplane.engine import Engine, NetworkReport, Node, Pong
 
 ADDRESSES = ("fd7a:115c:a1e0::1", "fd7a:115c:a1e0::2")
@@ -31,6 +32,21 @@ ROUTER_PATIENCE = 3.0
 """Seconds for the router to answer when it is asked for a port."""
 
 
+class Flags(Protocol):
+    """What a command line says of the way to relays."""
+
+    @property
+    def map_ports(self) -> bool:
+        """Whether the router may be asked for a port."""
+
+    @property
+    def outbound(self) -> Outbound:
+        """Proxies, authorities, our certificate."""
+
+    def headers(self, url: str) -> Mapping[str, str]:
+        """Return what requests to the server carry."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """How this deployment reaches its relays."""
@@ -42,7 +58,7 @@ class Rules:
     outbound: Outbound = field(default_factory=Outbound)
 
     @classmethod
-    def of(cls, flags: "Globals", url: str, *, force_websockets: bool) -> "Rules":
+    def of(cls, flags: Flags, url: str, *, force_websockets: bool) -> "Rules":
         """Join what the flags say with what the server does."""
         return cls(
             headers=flags.headers(url),
@@ -109,8 +125,6 @@ async def router(engine: "Engine", rules: Rules) -> PortMapReport:
     """Ask the router for a port, and give it back: what it can do."""
     if not rules.map_ports:
         return PortMapReport(error="port mapping is off")
-    from coder.clock import SystemClock
-    from coder.peering.portmapping import PortMapping
 
     node = _node(engine, rules, ADDRESSES[0], lambda _event: None, block_direct=False)
     mapping = PortMapping(node, clock=SystemClock(), network=gateways.default_network)

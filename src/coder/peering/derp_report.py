@@ -4,8 +4,8 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from coder.cli import relaycheck
-from coder.cli.relaycheck import Exchange, Rules
+from coder.peering import relaycheck
+from coder.peering.relaycheck import Exchange, Rules
 from coder.wire import derpmap_json
 from coder.wire.derpmap import DerpMap, Region, RelayNode
 

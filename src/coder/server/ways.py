@@ -1,0 +1,54 @@
+"""The ways to an agent as the server knows them: its relays, and who is introduced to it."""
+
+from uuid import UUID
+
+from coder.server.deployment import Deployment
+from coder.server.views import Json
+from coder.wire.proto.tailnet_pb2 import Node
+
+
+def of_agent(deployment: Deployment, agent_id: UUID) -> Json:
+    """Describe the network around an agent. Latencies are in milliseconds, as the nodes measured them."""
+    names, node = deployment.maps.region_names(), deployment.introductions.node(agent_id)
+    latencies = _latencies(node, names) if node else {}
+    direct = not deployment.settings.derp.block_direct
+    return {
+        "home": _home(node, latencies, names) if node else None,
+        "regions": [
+            {
+                "id": region,
+                "name": names[region],
+                "latency_ms": latency,
+                "preferred": node is not None and region == node.preferred_derp,
+            }
+            for region, latency in sorted(latencies.items(), key=lambda each: each[1])
+        ],
+        "endpoints": len(node.endpoints) if node else 0,
+        "clients": [
+            {
+                "username": username,
+                "home": (home := _home(client, _latencies(client, names), names)),
+                "same_home": node is not None and home is not None and client.preferred_derp == node.preferred_derp,
+                "direct_possible": direct and bool(client.endpoints) and node is not None and bool(node.endpoints),
+            }
+            for username, client in deployment.introductions.partners(agent_id)
+        ],
+        "server": None,
+    }
+
+
+def _latencies(node: Node, names: dict[int, str]) -> dict[int, float]:
+    """Return what a node measured to each region that there is, the better of both families."""
+    best: dict[int, float] = {}
+    for key, seconds in node.derp_latency.items():
+        region = key.partition("-")[0]
+        if region.isdecimal() and len(region) < 6 and int(region) in names:
+            best[int(region)] = min(seconds * 1e3, best.get(int(region), seconds * 1e3))
+    return best
+
+
+def _home(node: Node, latencies: dict[int, float], names: dict[int, str]) -> Json | None:
+    region = node.preferred_derp
+    if region not in names:
+        return None
+    return {"id": region, "name": names[region], "latency_ms": latencies.get(region)}
