@@ -39,10 +39,11 @@ def _is_secret(key: str) -> bool:
     return any(word in key.lower() for word in _SECRET_WORDS)
 
 
-def configure(*, style: str = "auto", level: str = "info", stream: TextIO | None = None) -> None:
+def configure(*, style: str = "auto", level: str = "info", stream: TextIO | None = None, colors: bool = True) -> None:
     """Send all logs to `stream` (standard error when not given).
 
     `style` is human, json, or auto: human when the stream is a terminal. `level` is the least level that is logged.
+    Colours, where they are wanted, are for terminals only.
     """
     out = sys.stderr if stream is None else stream
     human = style == "human" or (style == "auto" and out.isatty())
@@ -53,7 +54,7 @@ def configure(*, style: str = "auto", level: str = "info", stream: TextIO | None
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 redact,
-                *_rendering(human=human, colors=human and out.isatty()),
+                *_rendering(human=human, colors=colors and human and out.isatty()),
             ],
         )
     )

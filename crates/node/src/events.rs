@@ -48,11 +48,11 @@ pub enum Event {
         /// Our end of the stream.
         stream: OwnedFd,
     },
-    /// A relay could not be reached or was lost; it is tried again.
+    /// A relay could not be reached or was lost, and is tried again; without a text it is well again.
     RelayProblem {
         /// Its region.
         region: u16,
-        /// What went wrong, one line.
+        /// What went wrong, one line; empty when it is over.
         text: String,
     },
     /// A region is reached over WebSocket because the plain upgrade was refused.

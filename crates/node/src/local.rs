@@ -3,6 +3,7 @@
 //! Every pass of the loop is the same: inputs were taken; timers that are due act; then packets, stream data and answers
 //! are moved until nothing moves any more; then what gathered leaves, one system call a batch.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
@@ -53,6 +54,8 @@ pub(crate) struct Node {
     pings: Pings,
     /// Requests for a check of the network.
     checks: Vec<RequestId>,
+    /// Regions whose trouble was told, and is not over.
+    troubled: BTreeSet<u16>,
     mailbox: Mailbox,
     events: Arc<Events>,
     /// The sink took no more: until then only readiness makes the stack run again.
@@ -108,6 +111,7 @@ impl Node {
             callers: Callers::new(random()?),
             pings: Pings::new(ping_seed),
             checks: Vec::new(),
+            troubled: BTreeSet::new(),
             settings,
             mailbox,
             events,

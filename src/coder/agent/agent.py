@@ -6,11 +6,9 @@ The tunnel outlives all that: its node is made once, and established connections
 import asyncio
 import os
 import random
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from coder.agent import calls, shell
 from coder.agent.node import node_settings
@@ -18,6 +16,7 @@ from coder.agent.services import Services
 from coder.agent.sessions import Sessions
 from coder.agent.settings import AgentSettings
 from coder.agent.stats import Meter
+from coder.agent.workload import Workload, place
 from coder.clock import Clock, SystemClock
 from coder.errors import CoderError, RpcError, UpgradeRefused
 from coder.ids import uuid_from_bytes
@@ -31,7 +30,9 @@ from coder.wire.proto import agent_pb2 as pb
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from coder.agent.processes import Surroundings
     from coder.dataplane.engine import Engine
+    from coder.dataplane.ssh import SshPolicy
 
 FIRST_RETRY, LAST_RETRY = 0.1, 10.0
 """Seconds between two dials, at first and at most."""
@@ -50,6 +51,9 @@ MAX_UNTOLD = 1024
 
 MIN_REPORT = 10.0
 """Seconds between two reports, however often a server asks for them: an idle agent should sleep."""
+
+INSTANCE = "Coder-Agent-Instance"
+"""Header with a UUID of this process: with it a server knows an agent that comes back from a second one."""
 
 log = structlog.get_logger()
 
@@ -79,7 +83,7 @@ class Agent:
         self._services: Services | None = None
         self._id: UUID | None = None
         self._rpc: RpcClient | None = None
-        self._pending = [calls.State.STARTING, calls.State.READY]
+        self._work: Workload | None = None
         self._told = ""
         self._connections: asyncio.Queue[pb.Connection] = asyncio.Queue(MAX_UNTOLD)
 
@@ -97,6 +101,8 @@ class Agent:
             serving.cancel()
             stopped.cancel()
             await asyncio.wait({serving, stopped}, timeout=GOODBYE)
+            if self._work is not None:
+                await self._work.close()
             if self._services is not None:
                 await self._services.close()
             if self._peering is not None:
@@ -114,6 +120,8 @@ class Agent:
                     pause = self._pleas
                     if self._peering is not None:
                         self._peering.drop_peers()
+                elif _token_in_use(error):
+                    pause = self._pleas
             else:
                 self._tell("the server ended the connection", None)
             await (self._clock.sleep if self._peering is None else self._peering.moves.pause)(pause.delay())
@@ -123,28 +131,35 @@ class Agent:
         dialling = self._dial(None) if self._peering is None else self._peering.moves.dial(self._dial, None)
         async with RpcClient(await dialling, clock=self._clock) as rpc:
             manifest = await calls.manifest(rpc)
-            peering = self._prepare(manifest)
-            await calls.startup(rpc, self._settings.version, _directory(manifest))
+            peering, work = self._prepare(manifest)
+            directory, subsystems = shell.directory(manifest, os.environ), _subsystems(self._settings)
+            await calls.startup(rpc, self._settings.version, directory, subsystems)
             self._backoff.reset()
             self._pleas.reset()
             self._told = ""
             log.info("agent.connected", server=self._settings.url, workspace=manifest.workspace_name)
             self._rpc = rpc
             try:
+                around = self._begin(manifest, work)
                 await until_one_ends(
-                    peering.introduce(rpc), self._report(rpc, peering), self._serve_shell(rpc, manifest), _ended(rpc)
+                    peering.introduce(rpc),
+                    self._report(rpc, peering),
+                    self._serve_shell(rpc, manifest, work),
+                    work.serve(rpc, manifest, around),
+                    _ended(rpc),
                 )
                 if self._stop.is_set():
                     await self._farewell.wait()  # the server hangs up on our leave before we have said the last word
             finally:
                 self._rpc = None
 
-    def _prepare(self, manifest: pb.Manifest) -> Peering:
+    def _prepare(self, manifest: pb.Manifest) -> tuple[Peering, Workload]:
         """Make the node when there is none for this identity, and let it follow the manifest."""
         identity = uuid_from_bytes(manifest.agent_id, where="manifest.agent_id")
-        if self._peering is None or identity != self._id:
+        if self._peering is None or self._work is None or identity != self._id:
             if self._peering is not None:
                 self._peering.close()
+            self._work = Workload(self._settings, self._clock, place(self._settings, identity, os.environ))
             self._services = Services()
             self._peering = Peering(
                 self._engine,
@@ -158,35 +173,42 @@ class Agent:
             )
             self._services.peering = self._peering
             self._id = identity
-        self._shell(manifest)
+        self._shell(manifest, self._work)
         self._peering.set_block_direct(self._settings.block_direct or manifest.disable_direct_connections)
         self._peering.node.set_force_websockets(manifest.derp_force_websockets)
         self._peering.set_map(from_proto(manifest.derp_map))
-        return self._peering
+        return self._peering, self._work
+
+    def _begin(self, manifest: pb.Manifest, work: Workload) -> "Surroundings":
+        """Let the scripts run, if they have not yet; return what commands find now."""
+        around = shell.surroundings(self._policy(manifest, work))
+        work.begin(manifest, around)
+        return around
 
     async def _report(self, rpc: RpcClient, peering: Peering) -> None:
-        """Say how far we have come, then report traffic as often as the server wants it."""
-        while self._pending:
-            await self._say(rpc, self._pending[0])
-            del self._pending[0]
+        """Report traffic as often as the server wants it."""
         meter = Meter(peering.node)
         interval = await calls.stats(rpc, None)
         while True:
             await self._clock.sleep(max(interval.total_seconds(), MIN_REPORT))
             interval = await calls.stats(rpc, meter.read())
 
-    def _shell(self, manifest: pb.Manifest, banners: tuple[str, ...] = ()) -> None:
+    def _policy(self, manifest: pb.Manifest, work: Workload, banners: tuple[str, ...] = ()) -> "SshPolicy":
+        return shell.policy(
+            manifest,
+            directory=shell.directory(manifest, os.environ),
+            token=self._settings.token.reveal(),
+            banners=banners,
+            environ=os.environ,
+            programs=work.programs if manifest.scripts else "",
+        )
+
+    def _shell(self, manifest: pb.Manifest, work: Workload, banners: tuple[str, ...] = ()) -> None:
         """Let SSH sessions that begin from now on find what the manifest and the server say."""
         services = self._services
         if services is None:
             return
-        policy = shell.policy(
-            manifest,
-            directory=_directory(manifest),
-            token=self._settings.token.reveal(),
-            banners=banners,
-            environ=os.environ,
-        )
+        policy = self._policy(manifest, work, banners)
         if services.sessions is None:
             services.sessions = Sessions(
                 shell.host_seed(self._settings.token), policy, self._clock, self._note_connection
@@ -201,10 +223,10 @@ class Agent:
             self._connections.get_nowait()
         self._connections.put_nowait(copied)
 
-    async def _serve_shell(self, rpc: RpcClient, manifest: pb.Manifest) -> None:
+    async def _serve_shell(self, rpc: RpcClient, manifest: pb.Manifest, work: Workload) -> None:
         """Ask for what users are to read, then report who comes and goes."""
         try:
-            self._shell(manifest, await calls.banners(rpc))
+            self._shell(manifest, work, await calls.banners(rpc))
         except RpcError as error:
             log.debug("banners.none", reason=str(error))
         while True:
@@ -214,21 +236,16 @@ class Agent:
             except RpcError as error:
                 log.debug("connection.not_reported", reason=str(error))
 
-    async def _say(self, rpc: RpcClient, state: "calls.State.ValueType") -> None:
-        at = Timestamp()
-        at.FromDatetime(self._clock.now())
-        await calls.lifecycle(rpc, state, at)
-
     async def _stopped(self) -> None:
-        """Wait for `stop`, then take leave of the server if it is there."""
+        """Wait for `stop`, run the stop scripts, then take leave of the server if it is there."""
         await self._stop.wait()
-        rpc, peering = self._rpc, self._peering
-        if rpc is None or peering is None:
-            return
         try:
-            async with asyncio.timeout(FAREWELL):
-                await asyncio.gather(self._say(rpc, calls.State.SHUTTING_DOWN), peering.leave())
-                await self._say(rpc, calls.State.OFF)
+            if self._work is not None:
+                await self._work.stop()
+            rpc, peering, work = self._rpc, self._peering, self._work
+            if rpc is not None and peering is not None and work is not None:
+                async with asyncio.timeout(FAREWELL):
+                    await until_one_ends(_take_leave(work, peering), _ended(rpc))
         except (TimeoutError, CoderError) as error:
             log.debug("agent.farewell_failed", reason=str(error))
         finally:
@@ -243,27 +260,33 @@ class Agent:
         level("agent.not_connected", server=self._settings.url, reason=cause, **({"remedy": remedy} if remedy else {}))
 
 
+async def _take_leave(work: Workload, peering: Peering) -> None:
+    await work.told()
+    await peering.leave()
+
+
 async def _ended(rpc: RpcClient) -> None:
     fault = await rpc.wait_closed()
     if fault is not None:
         raise fault
 
 
-def _directory(manifest: pb.Manifest) -> str:
-    """Make an absolute path of the manifest's directory; relative ones are below the home directory."""
-    home = Path.home()
-    wanted = Path(manifest.directory or "~")
-    try:
-        return str(home / wanted.expanduser())
-    except RuntimeError:
-        return str(home)
+def _subsystems(settings: AgentSettings) -> "list[calls.Subsystem.ValueType]":
+    known = dict(calls.Subsystem.items())
+    return [known[name.upper()] for name in settings.subsystems if name.upper() in known]
 
 
 def _token_refused(error: CoderError | None) -> bool:
     return isinstance(error, UpgradeRefused) and error.http_status == 401
 
 
+def _token_in_use(error: CoderError) -> bool:
+    return isinstance(error, UpgradeRefused) and error.http_status == 409
+
+
 def _remedy(error: CoderError | None) -> str:
+    if error is not None and _token_in_use(error):
+        return "Stop the other agent, or give this one a workspace of its own: 'coder create' makes one."
     if _token_refused(error):
         return "Check CODER_AGENT_TOKEN: the workspace may have been deleted. 'coder create' makes a new one."
     return error.remedy if error is not None else ""

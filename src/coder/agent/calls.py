@@ -1,6 +1,8 @@
 """The calls an agent makes, each by its name on the wire. Unless it says otherwise each is of version 2.0."""
 
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from uuid import UUID
 
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -12,6 +14,7 @@ VERSION = "2.0"
 """API version to dial with: the lowest that has the calls below, so that no server is too old for us."""
 
 State = pb.Lifecycle.State
+Subsystem = pb.Startup.Subsystem
 
 _SERVICE = "/coder.agent.v2.Agent/"
 
@@ -21,9 +24,12 @@ async def manifest(rpc: RpcClient) -> pb.Manifest:
     return await rpc.unary(_SERVICE + "GetManifest", pb.GetManifestRequest(), pb.Manifest)
 
 
-async def startup(rpc: RpcClient, version: str, directory: str) -> None:
+async def startup(
+    rpc: RpcClient, version: str, directory: str, subsystems: "Sequence[Subsystem.ValueType]" = ()
+) -> None:
     """Say what runs here."""
-    request = pb.UpdateStartupRequest(startup=pb.Startup(version=version, expanded_directory=directory))
+    told = pb.Startup(version=version, expanded_directory=directory, subsystems=subsystems)
+    request = pb.UpdateStartupRequest(startup=told)
     await rpc.unary(_SERVICE + "UpdateStartup", request, pb.Startup)
 
 
@@ -51,3 +57,33 @@ async def banners(rpc: RpcClient) -> tuple[str, ...]:
         _SERVICE + "GetAnnouncementBanners", pb.GetAnnouncementBannersRequest(), pb.GetAnnouncementBannersResponse
     )
     return tuple(banner.message for banner in answer.announcement_banners if banner.enabled and banner.message.strip())
+
+
+async def logs(rpc: RpcClient, source: UUID, lines: Sequence[pb.Log]) -> bool:
+    """Hand lines of a log source over; return whether the server wants no more, ever."""
+    request = pb.BatchCreateLogsRequest(log_source_id=source.bytes, logs=lines)
+    answer = await rpc.unary(_SERVICE + "BatchCreateLogs", request, pb.BatchCreateLogsResponse)
+    return answer.log_limit_exceeded
+
+
+async def script_completed(rpc: RpcClient, timing: pb.Timing) -> None:
+    """Say how a run of a script went. Of version 2.3: older servers refuse it."""
+    request = pb.WorkspaceAgentScriptCompletedRequest(timing=timing)
+    await rpc.unary(_SERVICE + "ScriptCompleted", request, pb.WorkspaceAgentScriptCompletedResponse)
+
+
+async def metadata(rpc: RpcClient, found: Mapping[str, pb.WorkspaceAgentMetadata.Result]) -> None:
+    """Report values by key."""
+    request = pb.BatchUpdateMetadataRequest(
+        metadata=[pb.Metadata(key=key, result=result) for key, result in found.items()]
+    )
+    await rpc.unary(_SERVICE + "BatchUpdateMetadata", request, pb.BatchUpdateMetadataResponse)
+
+
+async def app_healths(rpc: RpcClient, healths: "Mapping[UUID, pb.AppHealth.ValueType]") -> None:
+    """Report how apps are, by id."""
+    kinds = pb.BatchUpdateAppHealthRequest.HealthUpdate
+    request = pb.BatchUpdateAppHealthRequest(
+        updates=[kinds(id=app.bytes, health=health) for app, health in healths.items()]
+    )
+    await rpc.unary(_SERVICE + "BatchUpdateAppHealths", request, pb.BatchUpdateAppHealthResponse)

@@ -30,6 +30,8 @@ class Services:
         self.sessions: Sessions | None = None
         """Set once the agent knows what its shell is like."""
         self._home = 0
+        self._problems: dict[int, str] = {}
+        """What last was wrong, by region, until that is over."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def on_event(self, event: object) -> None:
@@ -46,10 +48,21 @@ class Services:
                 place = event.path.endpoint or f"region {event.path.region}"
                 log.debug("path.changed", peer=event.peer[:16], kind=event.path.kind, via=place)
             case RelayProblem():
-                log.warning("relay.problem", region=event.region, reason=event.text)
+                self._note_relay(event)
             case PortMapped():
                 report = event.report
                 log.info("port.mapped", gateway=report.gateway, external=report.external, via=report.via)
+
+    def _note_relay(self, event: RelayProblem) -> None:
+        """Log what is wrong with a relay, once for each cause in a row, and when that is over."""
+        before = self._problems.pop(event.region, "")
+        if not event.text:
+            if before:
+                log.info("relay.back", region=event.region)
+            return
+        self._problems[event.region] = event.text
+        level = log.debug if before == event.text else log.warning
+        level("relay.problem", region=event.region, reason=event.text)
 
     def _accept(self, event: Incoming) -> None:
         if len(self._tasks) >= MAX_CLIENTS:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from coder.ids import Secret
 from coder.outbound import Outbound
@@ -26,5 +27,11 @@ class AgentSettings:
     """Relay only, whatever the server allows."""
     map_ports: bool = False
     """Ask the router for a port that leads here."""
+    log_directory: Path | None = None
+    """Where the output of scripts is kept too, a file each."""
+    script_directory: Path | None = None
+    """Where scripts keep data and programs; without it below the user's cache directory."""
+    subsystems: tuple[str, ...] = ()
+    """What runs the workspace: envbox, envbuilder, exectrace."""
     version: str
     """What the agent says it is: a semantic version with a leading v."""

@@ -167,6 +167,9 @@ class Watch:
                     self.home.set()
                     self._tell_home(event)
                 return
+            case RelayProblem(text=""):
+                self.problem = ""
+                return
             case RelayProblem():
                 self.problem = f"relay of region {event.region}: {event.text}"
             case CoordinatorError():

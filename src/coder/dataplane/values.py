@@ -154,7 +154,7 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelayProblem:
-    """A relay could not be reached or was lost. It is tried again."""
+    """A relay could not be reached or was lost, and is tried again; without a text it is well again."""
 
     region: int
     text: str

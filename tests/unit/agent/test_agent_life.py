@@ -18,7 +18,7 @@ from coder.agent.agent import Agent
 from coder.agent.netcheck import interface_report
 from coder.agent.settings import AgentSettings
 from coder.clock import FakeClock
-from coder.dataplane.engine import Incoming
+from coder.dataplane.engine import Incoming, RelayProblem
 from coder.errors import RpcError, TimedOut, Unreachable, UpgradeRefused
 from coder.ids import Secret
 from coder.rpc.handlers import Unary
@@ -53,6 +53,13 @@ class Server:
             "GetManifest": Unary(pb.GetManifestRequest, self._answer("GetManifest", lambda _: self.manifest)),
             "UpdateStartup": Unary(pb.UpdateStartupRequest, self._answer("UpdateStartup", lambda r: r.startup)),
             "UpdateLifecycle": Unary(pb.UpdateLifecycleRequest, self._answer("UpdateLifecycle", lambda r: r.lifecycle)),
+            "ScriptCompleted": Unary(
+                pb.WorkspaceAgentScriptCompletedRequest,
+                self._answer("ScriptCompleted", lambda _: pb.WorkspaceAgentScriptCompletedResponse()),
+            ),
+            "BatchCreateLogs": Unary(
+                pb.BatchCreateLogsRequest, self._answer("BatchCreateLogs", lambda _: pb.BatchCreateLogsResponse())
+            ),
             "UpdateStats": Unary(pb.UpdateStatsRequest, self._answer("UpdateStats", self._stats)),
         }
         handlers = {SERVICE + name: handler for name, handler in calls.items()}
@@ -78,6 +85,10 @@ class Server:
         return [name for name, _ in self.calls]
 
     @property
+    def lines(self):
+        return [line.output for name, request in self.calls if name == "BatchCreateLogs" for line in request.logs]
+
+    @property
     def states(self):
         return [State.Name(request.lifecycle.state) for name, request in self.calls if name == "UpdateLifecycle"]
 
@@ -88,15 +99,21 @@ class Lab:
         self.engine = FakeEngine()
         self.server = Server(self.clock)
         self.settings = AgentSettings(url="http://127.0.0.1:3000", token=Secret(TOKEN), version="v0.1.0", listen_port=7)
-        self._make()
+        self.make()
 
-    def _make(self):
+    def make(self):
         self.agent = Agent(self.settings, self.engine, self.server.dial, clock=self.clock, rng=random.Random(1))
 
     def block(self):
         """Begin anew as an agent that wants no direct connections."""
         self.settings = replace(self.settings, block_direct=True)
-        self._make()
+        self.make()
+
+    async def until(self, condition):
+        """Let time pass until it is true; what it waits for are real processes."""
+        async with asyncio.timeout(20):
+            while not condition():
+                await self.clock.advance(0.3)
 
     @property
     def node(self):
@@ -121,12 +138,13 @@ async def running(change=lambda lab: None):
 async def test_starts_in_the_protocols_order():
     async with running() as (lab, _):
         assert lab.server.names[:2] == ["GetManifest", "UpdateStartup"]
-        assert lab.server.names[2:] == ["UpdateLifecycle", "UpdateLifecycle", "UpdateStats"]
+        assert sorted(lab.server.names[2:]) == ["UpdateLifecycle", "UpdateLifecycle", "UpdateStats"]
         assert lab.server.states == ["STARTING", "READY"]
         startup = lab.server.calls[1][1].startup
         assert startup.version == "v0.1.0"
         assert startup.expanded_directory.startswith("/")
-        assert not lab.server.calls[-1][1].HasField("stats"), "the first report only asks for the interval"
+        [stats] = [request for name, request in lab.server.calls if name == "UpdateStats"]
+        assert not stats.HasField("stats"), "the first report only asks for the interval"
         lab.node.settle()
         await lab.clock.advance(0)
         node = lab.server.coordinators[0].requests[0].update_self.node
@@ -399,3 +417,78 @@ def test_settings_do_not_print_the_token():
     settings = AgentSettings(url="x", token=Secret(TOKEN), version="v1", headers={"X-Key": "quiet"})
     assert TOKEN not in repr(settings)
     assert "quiet" not in repr(settings)
+
+
+async def test_a_relays_trouble_is_told_once_a_cause_and_its_return_once():
+    with capture_logs() as logs:
+        async with running() as (lab, _):
+            for text in ("refused", "refused", "late", "late", "", ""):
+                lab.node.on_event(RelayProblem(region=999, text=text))
+    told = [
+        (entry["event"], entry.get("reason"))
+        for entry in logs
+        if entry["event"].startswith("relay.") and entry["log_level"] != "debug"
+    ]
+    assert told == [("relay.problem", "refused"), ("relay.problem", "late"), ("relay.back", None)]
+
+
+async def test_a_second_agent_with_the_same_token_tries_seldom_and_says_why():
+    refused = UpgradeRefused(409, b'{"message":"Another agent is connected with this token."}')
+    with capture_logs() as logs:
+        async with running(lambda lab: setattr(lab.server, "refusals", [refused] * 10_000)) as (lab, _):
+            await lab.clock.advance(600)
+            early = lab.server.dials
+            await lab.clock.advance(600)
+            assert 8 <= lab.server.dials - early <= 13
+    [told] = [entry for entry in logs if entry["log_level"] == "warning"]
+    assert "Another agent" in told["reason"]
+    assert "other agent" in told["remedy"]
+
+
+def script(text, **when):
+    return pb.WorkspaceAgentScript(id=b"s" * 16, log_source_id=b"l" * 16, script=text, **when)
+
+
+async def test_start_scripts_end_with_the_state_they_come_to(tmp_path):
+    def change(lab):
+        lab.settings = replace(lab.settings, script_directory=tmp_path)
+        lab.make()
+        lab.server.manifest.scripts.append(script("echo hi; exit 1", run_on_start=True))
+        lab.server.manifest.environment_variables["CODER_TEST"] = "x"
+
+    async with running(change) as (lab, task):
+        await lab.until(lambda: len(lab.server.states) == 2)
+        assert lab.server.states == ["STARTING", "START_ERROR"]
+        lab.agent.stop()
+        await lab.until(task.done)
+    completed = dict(lab.server.calls)["ScriptCompleted"].timing
+    assert (completed.exit_code, completed.status) == (1, pb.Timing.Status.EXIT_FAILURE)
+    assert lab.server.lines == ["hi", "The script failed with exit code 1."]
+
+
+async def test_stop_scripts_run_before_the_leave(tmp_path):
+    def change(lab):
+        lab.settings = replace(lab.settings, script_directory=tmp_path)
+        lab.make()
+        lab.server.manifest.scripts.append(script("echo bye", run_on_stop=True))
+
+    async with running(change) as (lab, task):
+        lab.agent.stop()
+        await lab.until(task.done)
+    assert lab.server.states == ["STARTING", "READY", "SHUTTING_DOWN", "OFF"]
+    assert lab.server.lines == ["bye"]
+    assert lab.server.coordinators[0].requests[-1].HasField("disconnect")
+
+
+async def test_scripts_do_not_run_again_with_the_next_connection(tmp_path):
+    def change(lab):
+        lab.settings = replace(lab.settings, script_directory=tmp_path)
+        lab.make()
+        lab.server.manifest.scripts.append(script(f"echo x >> {tmp_path}/ran", run_on_start=True))
+
+    async with running(change) as (lab, _):
+        await lab.until(lambda: len(lab.server.states) == 2)
+        lab.server.coordinators[0].cancel()
+        await lab.clock.advance(1)
+        assert lab.server.dials == 2
+    assert (tmp_path / "ran").read_text() == "x\n"

@@ -34,6 +34,9 @@ impl Node {
                     self.tell(Event::ForcedWebsocket { region, reason });
                 }
                 self.outlet.paths.relay_up(now, region);
+                if self.troubled.remove(&region) {
+                    self.tell(Event::RelayProblem { region, text: String::new() });
+                }
                 self.stack.kick(now);
             }
             Some(Err(text)) => self.relay_lost(now, region, text),
@@ -42,6 +45,7 @@ impl Node {
 
     pub(super) fn relay_lost(&mut self, now: Instant, region: u16, text: String) {
         self.outlet.paths.relay_down(now, region);
+        self.troubled.insert(region);
         self.tell(Event::RelayProblem { region, text });
     }
 

@@ -45,6 +45,16 @@ if TYPE_CHECKING:
     "--log-json", envvar="CODER_AGENT_LOGGING_JSON", metavar="FILE",
     help="Log there instead, a JSON object a line.  [env: CODER_AGENT_LOGGING_JSON]",
 )  # fmt: skip
+@click.option(
+    "--log-dir", envvar="CODER_AGENT_LOG_DIR", metavar="DIR", type=click.Path(file_okay=False, path_type=Path),
+    help="Keep the output of scripts there too.  [env: CODER_AGENT_LOG_DIR]",
+)  # fmt: skip
+@click.option(
+    "--script-data-dir", envvar="CODER_AGENT_SCRIPT_DATA_DIR", metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where scripts keep data and programs; default: below ~/.cache.  [env: CODER_AGENT_SCRIPT_DATA_DIR]",
+)  # fmt: skip
+@click.option("--subsystem", "subsystems", envvar="CODER_AGENT_SUBSYSTEM", default="", hidden=True)
 @click.pass_obj
 def command(
     flags: Globals,
@@ -57,6 +67,9 @@ def command(
     header_command: str | None,
     log_human: str,
     log_json: str | None,
+    log_dir: Path | None,
+    script_data_dir: Path | None,
+    subsystems: str,
 ) -> None:
     """Connect this machine to its workspace; runs until stopped.
 
@@ -82,12 +95,16 @@ def command(
         listen_port=port,
         block_direct=flags.disable_direct,
         map_ports=flags.map_ports,
+        log_directory=log_dir,
+        script_directory=script_data_dir,
+        subsystems=tuple(name.strip() for name in subsystems.split(",") if name.strip()),
         version=BUILD_VERSION,
     )
     descriptors.raise_limit()
     style, place = ("json", log_json) if log_json else ("human", log_human)
     with Path(place).open("a", encoding="utf-8", buffering=1) as stream:
-        log.configure(style=style, level="debug" if flags.verbose else "info", stream=stream)
+        level = "debug" if flags.verbose else "info"
+        log.configure(style=style, level=level, stream=stream, colors=not flags.no_color)
         asyncio.run(_run(settings))
 
 
@@ -113,8 +130,9 @@ def _token(file: Path | None) -> Secret:
 
 async def _run(settings: "AgentSettings") -> None:
     import signal
+    import uuid
 
-    from coder.agent.agent import Agent
+    from coder.agent.agent import INSTANCE, Agent
     from coder.agent.calls import VERSION
     from coder.dataplane.engine import Engine
     from coder.peering import WebSocketDial
@@ -124,7 +142,7 @@ async def _run(settings: "AgentSettings") -> None:
         path="/api/v2/workspaceagents/me/rpc",
         version=VERSION,
         token=settings.token,
-        headers=settings.headers,
+        headers={**settings.headers, INSTANCE: str(uuid.uuid4())},
         outbound=settings.outbound,
     )
     async with Engine() as engine:
