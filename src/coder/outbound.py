@@ -154,8 +154,19 @@ class Outbound:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         return self.proxies.of(parts.scheme, parts.hostname or "", port)
 
-    def fetch(self, url: str, *, timeout: float, limit: int, link_local: bool = True) -> bytes:
+    def fetch(
+        self,
+        url: str,
+        *,
+        timeout: float,
+        limit: int,
+        link_local: bool = True,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> bytes:
         """Fetch a document of at most `limit` bytes within `timeout` seconds, blocking; redirects are not followed.
+
+        With a `body` that is posted.
 
         Without `link_local`, nothing is asked of addresses that clouds answer on with the secrets of the machine.
         Returns one byte more than `limit` of what is larger. Raises Unreachable.
@@ -172,7 +183,8 @@ class Outbound:
                 if not link_local:
                     _refuse_link_local(url, connection, proxied=self.proxy(url) is not None)
                 path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-                connection.request("GET", path, headers={"Accept": "application/json", "User-Agent": "coder"})
+                sent = {"Accept": "application/json", "User-Agent": "coder"} | dict(headers or {})
+                connection.request("GET" if body is None else "POST", path, body=body, headers=sent)
                 response = connection.getresponse()
                 if response.status != http.client.OK:
                     raise Unreachable(f"cannot fetch {url}: it answered {response.status}", remedy="Check the address.")

@@ -53,10 +53,10 @@ def hash_password(password: str) -> str:
 
 
 def verify_password(stored: str | None, password: str) -> bool:
-    """Compare a password with the stored text, in the same time whether the user exists (None: does not) or not."""
+    """Compare a password with the stored text, in the same time whether there is one (None or empty: none) or not."""
     if len(password.encode(errors="replace")) > MAX_BYTES:
         password = ""
     try:
-        return _HASHER.verify(stored or _DECOY, password) and stored is not None
+        return _HASHER.verify(stored or _DECOY, password) and bool(stored)
     except (VerificationError, InvalidHashError):
         return False

@@ -179,6 +179,65 @@ class SessionSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OidcSettings:
+    """Logins through a provider (OpenID Connect)."""
+
+    issuer_url: str = setting(
+        "",
+        flag="oidc-issuer-url",
+        yaml="oidc.issuerURL",
+        about="Issuer URL of the provider through which users sign in too. Its callback is"
+        " <access URL>/api/v2/users/oidc/callback.",
+    )
+    client_id: str = setting(
+        "", flag="oidc-client-id", yaml="oidc.clientID", about="Name of this deployment at the provider."
+    )
+    client_secret_file: str = setting(
+        "",
+        flag="oidc-client-secret-file",
+        yaml="oidc.clientSecretFile",
+        about="File with the client's secret. None: the provider takes the proof of possession (PKCE) alone.",
+    )
+    scopes: tuple[str, ...] = setting(
+        ("openid", "profile", "email"),
+        flag="oidc-scopes",
+        yaml="oidc.scopes",
+        about="Scopes to ask for.",
+    )
+    email_domain: tuple[str, ...] = setting(
+        (),
+        flag="oidc-email-domain",
+        yaml="oidc.emailDomain",
+        about="Domains of the addresses that may sign in, compared whole. Default: all.",
+    )
+    allow_signups: bool = setting(
+        True,
+        flag="oidc-allow-signups",
+        yaml="oidc.allowSignups",
+        about="Make an account for whoever the provider lets in and has none.",
+    )
+    ignore_email_verified: bool = setting(
+        False,
+        flag="oidc-ignore-email-verified",
+        yaml="oidc.ignoreEmailVerified",
+        about="Believe addresses that the provider does not call verified. Only where nobody can choose theirs.",
+    )
+    username_field: str = setting(
+        "preferred_username",
+        flag="oidc-username-field",
+        yaml="oidc.usernameField",
+        about="Claim that the name of a new user is made of.",
+    )
+    email_field: str = setting(
+        "email", flag="oidc-email-field", yaml="oidc.emailField", about="Claim that holds the address."
+    )
+    sign_in_text: str = setting(
+        "OpenID Connect", flag="oidc-sign-in-text", yaml="oidc.signInText", about="Text of the button."
+    )
+    icon_url: str = setting("", flag="oidc-icon-url", yaml="oidc.iconURL", about="Picture on the button.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DerpSettings:
     """Relays, STUN and the DERP map."""
 
@@ -378,6 +437,7 @@ class Settings:
     tls: TlsSettings = TlsSettings()
     outbound: OutboundSettings = OutboundSettings()
     sessions: SessionSettings = SessionSettings()
+    oidc: OidcSettings = OidcSettings()
     derp: DerpSettings = DerpSettings()
     client: ClientSettings = field(default_factory=ClientSettings)
     log: LogSettings = LogSettings()

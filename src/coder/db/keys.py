@@ -13,11 +13,14 @@ from coder.access.sessions import Lease, Use
 from coder.access.tokens import SessionToken
 from coder.db.models import ApiKey
 
-PASSWORD, TOKEN = "password", "token"
+PASSWORD, OIDC, TOKEN = "password", "oidc", "token"
 
 
 def lease(key: ApiKey) -> Lease:
-    """Return the times that decide about a key. Only logins are extended by use."""
+    """Return the times that decide about a key. Logins with a password are extended by use.
+
+    Those through a provider end, so that it is asked again; tokens end when they were made to.
+    """
     return Lease(
         expires_at=key.expires_at,
         last_used=key.last_used,

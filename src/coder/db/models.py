@@ -88,6 +88,8 @@ class User(Base):
     email: Mapped[str] = mapped_column(String(254))
     name: Mapped[str]
     password_hash: Mapped[str]
+    """Empty where no password opens the account."""
+    login_type: Mapped[str] = mapped_column(String(16), server_default="password")
     roles: Mapped[str] = mapped_column(String(128))
     """Names joined by commas, in order; empty for a plain member."""
     status: Mapped[str] = mapped_column(String(16))
@@ -110,6 +112,16 @@ class User(Base):
     def role_names(self) -> frozenset[str]:
         """What the user may do beyond a member's own things."""
         return frozenset(filter(None, self.roles.split(",")))
+
+
+class UserLink(Base):
+    """Who a user is at a provider: its issuer, and its name for them. Addresses change hands, these do not."""
+
+    __tablename__ = "user_links"
+    issuer: Mapped[str] = mapped_column(String(512), primary_key=True)
+    subject: Mapped[str] = mapped_column(String(255), primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), unique=True)
+    created_at: Mapped[datetime]
 
 
 class ApiKey(Base):

@@ -10,9 +10,10 @@ from sqlalchemy import exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coder.access import roles as names_of
-from coder.db.models import User
+from coder.db.models import User, UserLink
 
 ACTIVE, SUSPENDED, DELETED = "active", "suspended", "deleted"
+PASSWORD, OIDC = "password", "oidc"
 
 
 async def any_exist(session: AsyncSession) -> bool:
@@ -71,6 +72,7 @@ async def create(
     password_hash: str,
     roles: Iterable[str],
     now: datetime,
+    login_type: str = PASSWORD,
 ) -> User:
     """Add a user. Raises IntegrityError when name or address is taken."""
     user = User(
@@ -80,6 +82,7 @@ async def create(
         email=email,
         name=name,
         password_hash=password_hash,
+        login_type=login_type,
         roles=_joined(roles),
         status=ACTIVE,
         created_at=now,
@@ -119,3 +122,20 @@ async def set_status(session: AsyncSession, user_id: UUID, status: str, now: dat
 async def seen(session: AsyncSession, user_id: UUID, now: datetime) -> None:
     """Note that a user was here."""
     await session.execute(update(User).where(User.id == user_id).values(last_seen_at=now))
+
+
+async def by_link(session: AsyncSession, issuer: str, subject: str) -> User | None:
+    """Return whom a provider's subject is here."""
+    query = select(User).join(UserLink, UserLink.user_id == User.id)
+    return await session.scalar(query.where(UserLink.issuer == issuer, UserLink.subject == subject))
+
+
+async def is_linked(session: AsyncSession, user_id: UUID) -> bool:
+    """Say whether a user is somebody's at a provider already."""
+    return bool(await session.scalar(select(exists().where(UserLink.user_id == user_id))))
+
+
+async def link(session: AsyncSession, user_id: UUID, issuer: str, subject: str, now: datetime) -> None:
+    """Note who a user is at a provider. Raises IntegrityError when either is linked already."""
+    session.add(UserLink(issuer=issuer, subject=subject, user_id=user_id, created_at=now))
+    await session.flush()

@@ -21,6 +21,7 @@ from coder.server.routes import (
     keys,
     logs,
     network,
+    oidc,
     site,
     tailnet,
     users,
@@ -32,7 +33,7 @@ from coder.web import routes as web
 API = "/api/v2"
 
 # Routes of agents come first: `me` and `connection` would otherwise be read as the id of an agent.
-_PARTS = (site, users, accounts, keys, workspaces, builds, logs, agent_self, agents, tailnet, network)
+_PARTS = (site, oidc, users, accounts, keys, workspaces, builds, logs, agent_self, agents, tailnet, network)
 ROUTERS: tuple[tuple[APIRouter, str], ...] = (
     (site.root, ""),
     (docs.router, ""),

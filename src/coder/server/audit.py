@@ -21,11 +21,14 @@ log = structlog.get_logger(__name__)
 
 CREATE, WRITE, DELETE = "create", "write", "delete"
 LOGIN = "/users/login"
+OIDC = "/users/oidc/callback"
+"""Comes as a GET from a browser that the provider sends back."""
 _TOO_MANY = 429
 
 RECORDED: dict[tuple[str, str], tuple[str, str]] = {
     ("POST", "/users/first"): ("register", "user"),
     ("POST", LOGIN): ("login", "api_key"),
+    ("GET", OIDC): ("login", "api_key"),
     ("POST", "/users/logout"): ("logout", "api_key"),
     ("POST", "/users"): (CREATE, "user"),
     ("DELETE", "/users/{user}"): (DELETE, "user"),
@@ -91,7 +94,7 @@ class Audited:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] != "http" or scope["method"] in _SAFE:
+        if scope["type"] != "http" or (scope["method"] in _SAFE and not scope["path"].endswith(OIDC)):
             await self._app(scope, receive, send)
             return
         entry = _Entry()

@@ -18,6 +18,7 @@ from coder.server.health import Findings
 from coder.server.introductions import Introductions
 from coder.server.kept import Kept
 from coder.server.maps import DerpMaps, Recipe
+from coder.server.oidc import Provider
 from coder.server.sockets import Sockets
 from coder.tailnet.resume import ResumeTokens
 
@@ -38,6 +39,8 @@ class Deployment:
     resume: ResumeTokens
     changes: Changes = field(default_factory=Changes)
     sockets: Sockets = field(default_factory=Sockets)
+    oidc: Provider | None = None
+    """Through which users may sign in."""
     login_limits: LoginLimits
     api_limits: Pace
     good_tokens: Remembered = field(default_factory=Remembered)

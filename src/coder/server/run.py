@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import structlog
 import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import CloseCode, Frame
 
 from coder import BUILD_VERSION
 from coder.access.limits import NO_LIMIT, Limit, LoginLimits, Pace
@@ -29,6 +30,7 @@ from coder.server import maps, pruning, resume_keys
 from coder.server.app import create_app
 from coder.server.deployment import Deployment
 from coder.server.introductions import Introductions
+from coder.server.oidc import Client, Provider
 from coder.server.relay_clients import RelayClients
 from coder.tailnet.coordinator import MemoryCoordinator
 
@@ -38,6 +40,8 @@ GRACE = 2.0
 """Seconds that connections get for their goodbyes when the server stops."""
 
 _MAX_MESSAGE = 4 * 2**20 + 64 * 1024
+_MOST_PARTS = 4096
+"""Fragments of one message; clients that send in pieces make them of some kilobytes."""
 _WEBSOCKET_PING = 15.0
 _WEBSOCKET_PONG = 30.0
 
@@ -148,11 +152,23 @@ async def assemble(
         site=here,
         maps=await maps.load(recipe),
         map_recipe=recipe,
+        oidc=_provider(settings, access_url, recipe.outbound, clock),
         introductions=Introductions(MemoryCoordinator(), relay_clients),
         resume=await resume_keys.load(store, clock),
         login_limits=_login_limits(settings.http),
         api_limits=Pace(Limit(0 if settings.http.disable_rate_limits else settings.http.api_rate_limit, 60.0)),
     )
+
+
+def _provider(settings: Settings, access_url: str, outbound: Outbound, clock: Clock) -> Provider | None:
+    chosen = settings.oidc
+    if not chosen.issuer_url:
+        return None
+    if not chosen.client_id:
+        raise ConfigError("--oidc-issuer-url needs the name of this deployment there: give --oidc-client-id.")
+    secret = read_setting(chosen.client_secret_file).decode().strip() if chosen.client_secret_file else ""
+    where = f"{access_url.rstrip('/')}/api/v2/users/oidc/callback"
+    return Provider(Client(chosen.issuer_url, chosen.client_id, secret, where, chosen.scopes), outbound, clock.now)
 
 
 def _login_limits(settings: HttpSettings) -> LoginLimits:
@@ -250,12 +266,21 @@ class _WebServer(uvicorn.Server):
 
 
 class _WebSocket(WebSocketsSansIOProtocol):
-    """The web server's WebSocket, which knows that a refusal with a body is an answer too and no failure to log."""
+    """The web server's WebSocket: a refusal with a body is an answer too, and messages have a bounded number of parts."""
 
     async def send(self, message: Any) -> None:
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
             self.handshake_complete = True
+
+    def handle_cont(self, event: Frame) -> None:
+        """Take a further part of a message. Each costs memory beside its bytes, which are all that the library counts."""
+        if len(self.frames) >= _MOST_PARTS:
+            self.frames = []
+            self.conn.fail(CloseCode.POLICY_VIOLATION, "too many fragments")
+            self.handle_parser_exception()
+        elif event.data or event.fin:
+            super().handle_cont(event)
 
 
 def web_server(deployment: Deployment) -> uvicorn.Server:

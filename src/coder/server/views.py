@@ -32,7 +32,7 @@ def user(row: User) -> Json:
         "updated_at": when(row.updated_at),
         "last_seen_at": when(row.last_seen_at),
         "status": row.status,
-        "login_type": "password",
+        "login_type": row.login_type,
         "organization_ids": [str(row.organization_id)],
         "roles": [{"name": name, "display_name": roles.DISPLAY.get(name, name)} for name in sorted(row.role_names)],
     }
@@ -165,7 +165,7 @@ def build(row: WorkspaceBuild, workspace: Workspace, around: Surroundings) -> Js
     return {
         "id": str(row.id),
         "created_at": when(row.created_at),
-        "updated_at": when(row.completed_at),
+        "updated_at": when(row.ended_at or row.started_at or row.created_at),
         "workspace_id": str(workspace.id),
         "workspace_name": workspace.name,
         "workspace_owner_id": str(workspace.owner_id),
@@ -178,7 +178,7 @@ def build(row: WorkspaceBuild, workspace: Workspace, around: Surroundings) -> Js
         "initiator_name": row.initiator.username,
         "job": _job(
             row.job_id,
-            (row.created_at, row.completed_at),
+            (row.created_at, row.ended_at or row.created_at),
             workspace.organization_id,
             kind="workspace_build",
             source=source,

@@ -1,6 +1,11 @@
 """What pages say after something was done. Addresses carry only the names, so nobody can put words in our mouth."""
 
 NOTICES = {
+    "oidc-state": "That login was not begun in this browser, or too long ago. Begin it again.",
+    "oidc-refused": "The provider did not let you in.",
+    "oidc-not-let-in": "You may not come in through the provider: the address is not verified or not of a domain let in"
+    " here, the account is suspended or opened with a password. The server's log says which.",
+    "oidc-provider": "The provider cannot be used now. Sign in with a password, or try again later.",
     "signed-out": "You are signed out.",
     "created": "The workspace is there.",
     "deleted": "The workspace is deleted.",

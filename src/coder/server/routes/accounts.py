@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
@@ -27,6 +27,13 @@ router = APIRouter(tags=["users"], route_class=AskedFirst)
 
 _TAKEN = "A user with this name or e-mail address exists already."
 _STATUS = {"suspend": users.SUSPENDED, "activate": users.ACTIVE}
+
+
+class NewUser(FirstUser):
+    """A further user, who signs in with a password or through the provider."""
+
+    password: Typed = ""
+    login_type: Literal["password", "oidc"] = "password"
 
 
 class Profile(BaseModel):
@@ -87,13 +94,17 @@ async def list_users(
 
 
 @router.post("/users", status_code=201)
-async def create_user(wanted: FirstUser, who: SignedIn, deployment: Deployed) -> views.Json:
+async def create_user(wanted: NewUser, who: SignedIn, deployment: Deployed) -> views.Json:
     """Create a further user, a member."""
     if not who.may(Action.CREATE, Resource.USER):
         raise forbidden("Your roles do not let you create users; ask an owner of the deployment.")
     audit.about(None, wanted.username)
-    check(wanted)
-    hashed = await asyncio.to_thread(passwords.hash_password, wanted.password)
+    if wanted.login_type == users.PASSWORD:
+        check(wanted)
+        hashed = await asyncio.to_thread(passwords.hash_password, wanted.password)
+    else:
+        check(wanted, "email", "username")
+        hashed = ""
     async with _unique(deployment) as session:
         user = await users.create(
             session,
@@ -104,6 +115,7 @@ async def create_user(wanted: FirstUser, who: SignedIn, deployment: Deployed) ->
             password_hash=hashed,
             roles=[],
             now=deployment.clock.now(),
+            login_type=wanted.login_type,
         )
     audit.about(user.id, user.username)
     return views.user(user)
@@ -118,8 +130,7 @@ async def show_user(user: str, who: SignedIn, deployment: Deployed) -> views.Jso
 @router.get("/users/{user}/login-type")
 async def login_type(user: str, who: SignedIn, deployment: Deployed) -> dict[str, str]:
     """Say how a user signs in."""
-    await user_named(deployment, who, user)
-    return {"login_type": "password"}
+    return {"login_type": (await user_named(deployment, who, user)).login_type}
 
 
 @router.put("/users/{user}/profile")
@@ -214,6 +225,8 @@ async def set_password(user: str, wanted: Passwords, request: Request, who: Sign
     audit.detail("password")
     found = await _account(deployment, who, user, Action.UPDATE)
     if found.id == who.user.id:
+        if found.login_type != users.PASSWORD:
+            raise Problem(400, "You sign in through the provider; there is no password here to change.")
         limit_logins(request, found.email, deployment)
         if not await asyncio.to_thread(passwords.verify_password, found.password_hash, wanted.old_password):
             raise invalid(("old_password", "The old password is wrong."))
@@ -221,7 +234,7 @@ async def set_password(user: str, wanted: Passwords, request: Request, who: Sign
         raise invalid(("password", fault))
     hashed = await asyncio.to_thread(passwords.hash_password, wanted.password)
     async with deployment.store.write() as session:
-        await users.change(session, found.id, deployment.clock.now(), password_hash=hashed)
+        await users.change(session, found.id, deployment.clock.now(), password_hash=hashed, login_type=users.PASSWORD)
         ended = await keys.end(session, found.id, but=who.key.id)
     _end(deployment, ended)
     return Response(status_code=204)

@@ -46,7 +46,7 @@ async def create_key(user: str, who: SignedIn, deployment: Deployed) -> dict[str
             session,
             token,
             user_id=found.id,
-            login_type=keys.PASSWORD,
+            login_type=keys.PASSWORD if who.key.login_type == keys.TOKEN else who.key.login_type,
             lifetime=SESSION_KEY_LIFETIME,
             now=deployment.clock.now(),
         )

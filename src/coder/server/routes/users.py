@@ -70,14 +70,14 @@ async def create_first_user(wanted: FirstUser, deployment: Deployed) -> dict[str
     return {"user_id": str(user.id), "organization_id": str(user.organization_id)}
 
 
-def check(wanted: FirstUser) -> None:
-    """Raise Problem naming what nobody can be called, or sign in with."""
+def check(wanted: FirstUser, *only: str) -> None:
+    """Raise Problem naming what nobody can be called, or sign in with; of some fields only."""
     found = {
         "email": names.email_problem(wanted.email),
         "username": names.username_problem(wanted.username),
         "password": passwords.password_problem(wanted.password),
     }
-    faults = [(name, fault) for name, fault in found.items() if fault]
+    faults = [(name, fault) for name, fault in found.items() if fault and (not only or name in only)]
     if faults:
         raise invalid(*faults)
 
@@ -100,7 +100,7 @@ async def login(wanted: Login, request: Request, response: Response, deployment:
         raise Problem(403, "Logins with a password are turned off.")
     token = await new_session(deployment, user)
     audit.by(user)
-    _set_cookie(response, deployment, token.text)
+    set_cookie(response, deployment, token.text)
     return {"session_token": token.text}
 
 
@@ -111,7 +111,7 @@ def limit_logins(request: Request, account: str, deployment: Deployment) -> None
         raise too_many("Too many logins were tried.", seconds)
 
 
-async def new_session(deployment: Deployment, user: User) -> tokens.SessionToken:
+async def new_session(deployment: Deployment, user: User, login_type: str = keys.PASSWORD) -> tokens.SessionToken:
     """Start a session of a user as they were when their password was compared. Raises Problem (401)."""
     token, now = tokens.new_session_token(), deployment.clock.now()
     async with deployment.store.write() as session:
@@ -119,13 +119,14 @@ async def new_session(deployment: Deployment, user: User) -> tokens.SessionToken
         if current is None or (current.status, current.password_hash) != (users.ACTIVE, user.password_hash):
             raise Problem(401, _WRONG)  # changed since it was compared
         lifetime = deployment.settings.sessions.duration
-        await keys.create(session, token, user_id=user.id, login_type=keys.PASSWORD, lifetime=lifetime, now=now)
+        await keys.create(session, token, user_id=user.id, login_type=login_type, lifetime=lifetime, now=now)
         await users.seen(session, user.id, now)
     deployment.good_tokens.add(token.text)
     return token
 
 
-def _set_cookie(response: Response, deployment: Deployment, value: str) -> None:
+def set_cookie(response: Response, deployment: Deployment, value: str) -> None:
+    """Give a browser its session, or take it back (empty)."""
     http = deployment.settings.http
     https = deployment.access_url.startswith("https:")
     secure = https or http.secure_auth_cookie or http.samesite_auth_cookie == "none"
@@ -142,16 +143,21 @@ async def logout(who: SignedIn, response: Response, deployment: Deployed) -> dic
     async with deployment.store.write() as session:
         await keys.delete(session, who.key.id)
     deployment.sockets.end(who.key.id, "signed out")
-    _set_cookie(response, deployment, "")
+    set_cookie(response, deployment, "")
     return {"message": "Signed out."}
 
 
 @router.get("/users/authmethods", dependencies=[ANYONE])
 async def auth_methods(deployment: Deployed) -> dict[str, Any]:
     """Say how one may sign in."""
+    oidc = deployment.settings.oidc
     return {
         "terms_of_service_url": "",
         "password": {"enabled": not deployment.settings.sessions.disable_password_auth},
         "github": {"enabled": False, "default_provider_configured": False},
-        "oidc": {"enabled": False, "signInText": "", "iconUrl": ""},
+        "oidc": {
+            "enabled": deployment.oidc is not None,
+            "signInText": oidc.sign_in_text if deployment.oidc else "",
+            "iconUrl": oidc.icon_url if deployment.oidc else "",
+        },
     }
