@@ -45,7 +45,7 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {datetime: UtcTime(), dict[str, Any]: JSON()}  # noqa: RUF012  SQLAlchemy's own way
+    type_annotation_map = {datetime: UtcTime(), dict[str, Any]: JSON(), list[dict[str, Any]]: JSON()}  # noqa: RUF012  SQLAlchemy's own way
 
 
 class SiteSetting(Base):
@@ -146,25 +146,42 @@ class ApiKey(Base):
 
 
 class Template(Base):
-    """What a workspace is made of. `machine` is the only one: the user brings the machine."""
+    """What workspaces are made of: how they are offered, and rules for all of them. What is built is in versions."""
 
     __tablename__ = "templates"
     id: Mapped[UUID] = mapped_column(primary_key=True)
     organization_id: Mapped[UUID] = mapped_column(ForeignKey("organizations.id"))
     name: Mapped[str] = mapped_column(String(64), unique=True)
     display_name: Mapped[str]
+    description: Mapped[str] = mapped_column(default="")
+    icon: Mapped[str] = mapped_column(default="")
+    kind: Mapped[str] = mapped_column(String(16), default="machine")
+    """Who starts the agent; a `coder.access.templates.Kind`. It never changes."""
+    default_ttl_ms: Mapped[int] = mapped_column(default=0)
+    """Milliseconds a new workspace may be idle until it is stopped; 0: for ever."""
+    browser_only: Mapped[bool] = mapped_column(default=False)
+    """Workspaces are reached through the server's pages only: nobody gets a tunnel."""
+    max_port_share_level: Mapped[str] = mapped_column(String(16), default="public")
+    """With whom users may share ports at most: owner, organization, authenticated or public."""
     active_version_id: Mapped[UUID]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+    deleted_at: Mapped[datetime | None]
 
 
 class TemplateVersion(Base):
-    """One version of a template."""
+    """One version of a template. It never changes: an edit of what is built makes a new one."""
 
     __tablename__ = "template_versions"
     id: Mapped[UUID] = mapped_column(primary_key=True)
     template_id: Mapped[UUID] = mapped_column(ForeignKey("templates.id"))
     name: Mapped[str] = mapped_column(String(64))
+    settings: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """What the kind needs to know, e.g. the image; shapes in `coder.access.templates`."""
+    agents: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
+    """Its agents; an `AgentSpec` of `coder.access.templates` each. None: one named `main`."""
+    parameters: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
+    """What may be chosen for a workspace; a `Parameter` of `coder.access.templates` each."""
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
 
@@ -184,6 +201,10 @@ class Workspace(Base):
     updated_at: Mapped[datetime]
     last_used_at: Mapped[datetime]
     deleted_at: Mapped[datetime | None]
+    ttl_ms: Mapped[int | None]
+    """Milliseconds it may be idle until it is stopped; None: for ever."""
+    autostart_schedule: Mapped[str | None]
+    """When it is started by itself, as a `cron` line of the protocol; None: never."""
 
     owner: Mapped[User] = relationship(lazy="raise")
     organization: Mapped[Organization] = relationship(lazy="raise")
@@ -210,7 +231,7 @@ class Workspace(Base):
 
 
 class WorkspaceBuild(Base):
-    """One start, stop or delete. Without provisioners a build is complete when it is made."""
+    """One start, stop or delete of a workspace, which the server carries out. Its log is in `BuildLog`."""
 
     __tablename__ = "workspace_builds"
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -219,23 +240,46 @@ class WorkspaceBuild(Base):
     initiator_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
     number: Mapped[int]
     transition: Mapped[str] = mapped_column(String(16))
+    status: Mapped[str] = mapped_column(String(16), default="succeeded", index=True)
+    """pending, running, succeeded, failed, canceling or canceled."""
+    error: Mapped[str] = mapped_column(default="")
+    """Why it failed, with what helps."""
+    reason: Mapped[str] = mapped_column(String(32), default="initiator")
+    """Why it was asked for: initiator, autostart, autostop, or what a client says."""
+    parameters: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """Chosen values by the name of their parameter."""
     job_id: Mapped[UUID]
     resource_id: Mapped[UUID]
     created_at: Mapped[datetime]
-    completed_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    deadline: Mapped[datetime | None]
+    """When the workspace is stopped unless it is used; of a start only."""
 
     workspace: Mapped[Workspace] = relationship(back_populates="builds", lazy="raise")
     template_version: Mapped[TemplateVersion] = relationship(lazy="raise")
     initiator: Mapped[User] = relationship(lazy="raise")
     agents: Mapped[list["WorkspaceAgent"]] = relationship(
-        back_populates="build", order_by="WorkspaceAgent.name", lazy="raise"
+        back_populates="build", order_by="WorkspaceAgent.display_order, WorkspaceAgent.name", lazy="raise"
     )
 
     __table_args__ = (UniqueConstraint("workspace_id", "number"),)
 
 
 class WorkspaceAgent(Base):
-    """The process on the workspace's machine."""
+    """The process on the workspace's machine, with what its template lists for it.
+
+    - `environment`: variables of its sessions and scripts, by name.
+    - `scripts`: each `{"id", "log_source_id", "display_name", "icon", "script", "cron", "log_path"}` (texts; the first
+      two UUIDs), `{"run_on_start", "run_on_stop", "start_blocks_login"}` (true or false), `"timeout_seconds"` (or 0).
+    - `apps`: each `{"id", "slug", "display_name", "icon", "group", "url", "command", "open_in"}` (texts; `id` a UUID),
+      `{"external", "subdomain", "hidden"}` (true or false), `"sharing_level"` (owner, authenticated, organization or
+      public) and `"healthcheck"`: null or `{"url", "interval_seconds", "threshold"}`. Once the agent has reported:
+      `"health"` (disabled, initializing, healthy or unhealthy).
+    - `metadata_items`: each `{"key", "display_name", "script"}` (texts), `{"interval_seconds", "timeout_seconds"}`.
+
+    All lists are in the order in which they are shown. The ids are the agent's own: a new agent has new ones.
+    """
 
     __tablename__ = "workspace_agents"
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -246,6 +290,11 @@ class WorkspaceAgent(Base):
     operating_system: Mapped[str] = mapped_column(String(16))
     directory: Mapped[str]
     connection_timeout_seconds: Mapped[int]
+    environment: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    scripts: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
+    apps: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
+    metadata_items: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
+    display_order: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     first_connected_at: Mapped[datetime | None]
@@ -260,6 +309,10 @@ class WorkspaceAgent(Base):
     subsystems: Mapped[str]
     logs_length: Mapped[int]
     logs_overflowed: Mapped[bool]
+    log_sources: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
+    """Those of no script: each `{"id", "display_name", "icon", "created_at"}`, texts."""
+    disconnect_reason: Mapped[str] = mapped_column(String(256), default="")
+    """Why the last connection ended."""
 
     build: Mapped[WorkspaceBuild] = relationship(back_populates="agents", lazy="raise")
 
@@ -274,6 +327,17 @@ class AgentLog(Base):
     level: Mapped[str] = mapped_column(String(8))
     output: Mapped[str]
     created_at: Mapped[datetime]
+
+
+class AgentMetadatum(Base):
+    """The latest value of one of an agent's `metadata_items`."""
+
+    __tablename__ = "agent_metadata"
+    agent_id: Mapped[UUID] = mapped_column(ForeignKey("workspace_agents.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
+    error: Mapped[str]
+    collected_at: Mapped[datetime]
 
 
 class AuditLog(Base):

@@ -152,7 +152,8 @@ async def add_build(  # noqa: PLR0917
         job_id=uuid4(),
         resource_id=uuid4(),
         created_at=now,
-        completed_at=now,
+        started_at=now,
+        ended_at=now,
     )
     session.add(build)
     await session.flush()
