@@ -96,5 +96,8 @@ lock: $(VENV)/.installed ## renew requirements.txt from pyproject.toml
 	$(BIN)/pip-compile --quiet --upgrade --extra dev --generate-hashes --strip-extras --allow-unsafe \
 		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header --output-file requirements.txt pyproject.toml
 
+screenshots: setup assets ## one picture of each page, light, dark and on a phone, into build/screenshots (needs chromium)
+	$(BIN)/python scripts/screenshots.py
+
 clean: ## remove what was built, keep the caches of the package managers
 	rm -rf $(VENV) build dist .run target src/coder/dataplane/_native*.so web/node_modules src/coder/web/static
