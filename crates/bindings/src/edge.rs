@@ -1,18 +1,19 @@
 //! The edge's handle.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV6};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ::edge::{Config, EdgeError, MeshTrust, TlsFiles};
+use ::edge::{AppSettings, Config, Dial, DialError, DialReply, EdgeError, MeshTrust, TlsFiles};
+use ::node::{Answer, Failure, NodeId, Request};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use relay::server::RateLimit;
 use wire::keys::NodePublic;
 
-use crate::engine::parse;
+use crate::engine::{Engine, parse};
 
 /// The HTTP front.
 #[pyclass(frozen)]
@@ -113,6 +114,23 @@ impl Edge {
         Ok(())
     }
 
+    /// Serves apps of workspaces.
+    #[pyo3(signature = (*, wildcard, dashboard, secret, keys))]
+    fn set_apps(&self, wildcard: String, dashboard: String, secret: String, keys: BTreeMap<String, Vec<u8>>) {
+        if let Some(edge) = self.get() {
+            edge.set_apps(AppSettings { wildcard, dashboard, secret, keys });
+        }
+    }
+
+    /// Reaches workspaces through the tunnels of this node; without one, no more.
+    #[pyo3(signature = (engine, node))]
+    fn set_dial(&self, engine: Option<PyRef<'_, Engine>>, node: NodeId) {
+        let dial = engine.map(|engine| Arc::new(Tunnels { engine: engine.shared(), node }) as Arc<dyn Dial>);
+        if let Some(edge) = self.get() {
+            edge.set_dial(dial);
+        }
+    }
+
     /// These clients are known.
     fn announce(&self, keys: Vec<String>) -> PyResult<()> {
         let keys: Vec<NodePublic> = all(&keys, "node key")?;
@@ -164,6 +182,36 @@ impl Edge {
 impl Edge {
     fn get(&self) -> Option<Arc<::edge::Edge>> {
         self.edge.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The tunnels of a node, as the edge uses them.
+struct Tunnels {
+    engine: Arc<::node::Engine>,
+    node: NodeId,
+}
+
+impl Dial for Tunnels {
+    fn open(&self, to: SocketAddrV6, reply: DialReply) -> u64 {
+        let answered = move |answer| match answer {
+            Answer::Stream(stream) => reply(Ok(stream)),
+            Answer::Failed(failure) => reply(Err(dial_error(failure))),
+            other => reply(Err(DialError::Other(format!("{other:?}")))),
+        };
+        self.engine.request_from(self.node, Request::Connect(to), Box::new(answered))
+    }
+
+    fn cancel(&self, name: u64) {
+        self.engine.cancel(self.node, name);
+    }
+}
+
+fn dial_error(failure: Failure) -> DialError {
+    match failure {
+        Failure::NoPeer | Failure::Closed => DialError::NoTunnel,
+        Failure::Timeout => DialError::Timeout,
+        Failure::Refused | Failure::Reset => DialError::Refused,
+        Failure::Protocol(text) | Failure::System(text) => DialError::Other(text),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::node::{Identity, NodeId, NodeSettings, PortUse, ProxyRules, ProxySettings, Request, TrustRoots};
@@ -17,7 +18,14 @@ use crate::{events, facts};
 /// One process's data plane.
 #[pyclass(frozen)]
 pub struct Engine {
-    engine: ::node::Engine,
+    engine: Arc<::node::Engine>,
+}
+
+impl Engine {
+    /// The engine itself, for who opens streams without Python.
+    pub fn shared(&self) -> Arc<::node::Engine> {
+        Arc::clone(&self.engine)
+    }
 }
 
 /// A peer to be configured.
@@ -51,7 +59,7 @@ impl Peer {
 impl Engine {
     #[new]
     fn new() -> PyResult<Self> {
-        Ok(Self { engine: ::node::Engine::start().map_err(os_error)? })
+        Ok(Self { engine: Arc::new(::node::Engine::start().map_err(os_error)?) })
     }
 
     /// Readable while `events` has something.

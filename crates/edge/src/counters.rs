@@ -18,6 +18,12 @@ pub struct Counters {
     pub malformed: u64,
     /// Requests the application could not be asked.
     pub upstream_errors: u64,
+    /// Requests for apps of workspaces.
+    pub app_requests: u64,
+    /// How often the application was asked about one of those.
+    pub app_questions: u64,
+    /// Requests that an app did not answer.
+    pub app_failures: u64,
     /// Connections that became DERP streams.
     pub upgraded: u64,
     /// STUN requests answered.
@@ -47,6 +53,9 @@ pub(crate) struct Tally {
     pub(crate) requests: AtomicU64,
     pub(crate) malformed: AtomicU64,
     pub(crate) upstream_errors: AtomicU64,
+    pub(crate) app_requests: AtomicU64,
+    pub(crate) app_questions: AtomicU64,
+    pub(crate) app_failures: AtomicU64,
     pub(crate) upgraded: AtomicU64,
     pub(crate) stun_answered: AtomicU64,
     pub(crate) stun_dropped: AtomicU64,
@@ -70,6 +79,9 @@ impl Tally {
             requests: get(&self.requests),
             malformed: get(&self.malformed),
             upstream_errors: get(&self.upstream_errors),
+            app_requests: get(&self.app_requests),
+            app_questions: get(&self.app_questions),
+            app_failures: get(&self.app_failures),
             upgraded: get(&self.upgraded),
             stun_answered: get(&self.stun_answered),
             stun_dropped: get(&self.stun_dropped),
@@ -93,6 +105,9 @@ impl Counters {
             ("requests", self.requests),
             ("malformed", self.malformed),
             ("upstream_errors", self.upstream_errors),
+            ("app_requests", self.app_requests),
+            ("app_questions", self.app_questions),
+            ("app_failures", self.app_failures),
             ("upgraded", self.upgraded),
             ("stun_answered", self.stun_answered),
             ("stun_dropped", self.stun_dropped),

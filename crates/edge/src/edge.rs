@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use wire::keys::{NodePrivate, NodePublic};
 
+use crate::apps::{AppSettings, Apps, Dial};
 use crate::config::Config;
 use crate::counters::{Counters, Tally};
 use crate::error::EdgeError;
@@ -30,6 +31,7 @@ pub struct Edge {
     relay: Arc<RelayThread>,
     mesh: Mesh,
     tally: Arc<Tally>,
+    front: Arc<Front>,
     stop: watch::Sender<bool>,
     front_thread: Option<JoinHandle<()>>,
     relay_thread: Option<JoinHandle<()>>,
@@ -48,8 +50,9 @@ impl Edge {
     /// # Errors
     /// [`EdgeError::Bind`] names the first address that cannot be used; nothing runs then.
     pub fn start(config: Config) -> Result<Self, EdgeError> {
+        let key = config.relay_key.clone().unwrap_or_else(NodePrivate::generate);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let sockets = runtime.block_on(bind(&config))?;
+        let sockets = runtime.block_on(bind(&config, &key))?;
         let of = |metrics: bool| {
             let these = sockets.listeners.iter().filter(|(_, p)| matches!(p, Purpose::Metrics) == metrics);
             these.map(|(listener, _)| listener.local_addr()).collect::<io::Result<_>>()
@@ -57,7 +60,6 @@ impl Edge {
         let (addresses, metrics_addresses) = (of(false)?, of(true)?);
         let stun_addresses = sockets.stun.iter().map(UdpSocket::local_addr).collect::<io::Result<_>>()?;
         let tally = Arc::new(Tally::default());
-        let key = config.relay_key.unwrap_or_else(NodePrivate::generate);
         let (relay, relay_thread) = RelayThread::start(key, config.mesh_key)?;
         relay.set_rate_limit(config.rate_limit);
         relay.require_announced(config.require_announced);
@@ -70,11 +72,13 @@ impl Edge {
             body: config.body,
             head_timeout: config.head_timeout,
             tally: Arc::clone(&tally),
+            apps: Apps::default(),
         });
+        let carrying = Arc::clone(&front);
         let (stop, stopped) = watch::channel(false);
         let front_thread = std::thread::Builder::new()
             .name("edge".to_owned())
-            .spawn(move || run(runtime, front, sockets, stopped, config.drain))
+            .spawn(move || run(runtime, carrying, sockets, stopped, config.drain))
             .inspect_err(|_| relay.stop())?;
         mesh.set(config.mesh);
         Ok(Self {
@@ -84,6 +88,7 @@ impl Edge {
             relay,
             mesh,
             tally,
+            front,
             stop,
             front_thread: Some(front_thread),
             relay_thread: Some(relay_thread),
@@ -103,6 +108,16 @@ impl Edge {
     /// Keeps links to exactly these relays from now on.
     pub fn set_mesh(&self, peers: impl IntoIterator<Item = MeshPeer>) {
         self.mesh.set(peers);
+    }
+
+    /// Serves apps of workspaces by these settings from now on.
+    pub fn set_apps(&self, settings: AppSettings) {
+        self.front.apps.configure(settings);
+    }
+
+    /// Reaches workspaces through this from now on, or no more.
+    pub fn set_dial(&self, dial: Option<Arc<dyn Dial>>) {
+        self.front.apps.dial_with(dial);
     }
 
     /// These keys belong to known clients. Only matters where that is required.
@@ -173,8 +188,9 @@ impl Drop for Edge {
     }
 }
 
-async fn bind(config: &Config) -> Result<Sockets, EdgeError> {
-    let certificate = config.tls.clone().map(Certificate::load).transpose()?;
+async fn bind(config: &Config, key: &NodePrivate) -> Result<Sockets, EdgeError> {
+    let told = config.derp.then(|| key.public());
+    let certificate = config.tls.clone().map(|files| Certificate::load(files, told)).transpose()?;
     let mut sockets = Sockets { listeners: Vec::new(), stun: Vec::new(), certificate };
     let plain = config.listen.iter().map(|address| (*address, Purpose::Plain));
     let mut wanted: Vec<_> = plain.collect();

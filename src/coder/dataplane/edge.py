@@ -1,11 +1,15 @@
 """The edge: the HTTP front with the relay and the STUN server, everything else handed to the application."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from coder.errors import CoderError, Unreachable
 from coder.ids import Secret
+
+if TYPE_CHECKING:
+    from coder.dataplane.engine import Node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +46,20 @@ class EdgeSettings:
     """Bytes per second of one relay client, and bytes at once after a rest."""
     require_announced: bool = False
     """Relay clients whose keys are not announced get a trickle, and are cut off after 10 s."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppSettings:
+    """What an edge must know to serve apps of workspaces."""
+
+    wildcard: str
+    """Host of apps, as `*.apps.example.com`; empty: apps have paths only."""
+    dashboard: str
+    """Host of the access URL, which never is an app's."""
+    secret: Secret
+    """What the edge proves itself with when it asks the application."""
+    keys: Mapping[str, bytes] = field(repr=False)
+    """Keys of tickets by their ids."""
 
 
 class Edge:
@@ -106,6 +124,17 @@ class Edge:
     def set_mesh(self, urls: Sequence[str]) -> None:
         """Keep links to exactly these relays of the region from now on. Raises ValueError for what is no URL."""
         self._native.set_mesh(urls)
+
+    def set_apps(self, apps: AppSettings) -> None:
+        """Serve apps of workspaces by these settings from now on."""
+        self._native.set_apps(
+            wildcard=apps.wildcard, dashboard=apps.dashboard, secret=apps.secret.reveal(), keys=dict(apps.keys)
+        )
+
+    def set_dial(self, node: "Node | None") -> None:
+        """Reach workspaces through the tunnels of this node from now on; None: no more."""
+        engine, number = node.handle if node else (None, 0)
+        self._native.set_dial(engine, number)
 
     def require_announced(self, required: bool) -> None:
         """Require relay clients to be announced from now on, or no more."""

@@ -241,6 +241,11 @@ class Node:
         self.report: NetworkReport | None = None
         """What the last check of the network found."""
 
+    @property
+    def handle(self) -> "tuple[_native.Engine, int]":
+        """What the edge needs to open streams without Python."""
+        return self._native, self._number
+
     def set_map(self, derp_map_json: str) -> None:
         """Replace the DERP map, given as JSON with the field names of the map's specification.
 

@@ -19,12 +19,12 @@ const GAUGES: [&str; 5] =
 const MAX_CHALLENGE: usize = 64;
 
 /// An answer without a body.
-pub(super) fn empty(status: StatusCode) -> Response<Body> {
+pub(crate) fn empty(status: StatusCode) -> Response<Body> {
     with_body(status, Bytes::new())
 }
 
 /// An answer in words, for clients that show them.
-pub(super) fn text(status: StatusCode, text: &'static str) -> Response<Body> {
+pub(crate) fn text(status: StatusCode, text: &'static str) -> Response<Body> {
     let mut response = with_body(status, Bytes::from_static(text.as_bytes()));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
@@ -33,7 +33,7 @@ pub(super) fn text(status: StatusCode, text: &'static str) -> Response<Body> {
 }
 
 /// An error in the application's form. `message` must need no escaping in JSON.
-pub(super) fn problem(status: StatusCode, message: &'static str) -> Response<Body> {
+pub(crate) fn problem(status: StatusCode, message: &'static str) -> Response<Body> {
     let mut response = with_body(status, Bytes::from(format!("{{\"message\":\"{message}\"}}\n")));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
@@ -42,7 +42,7 @@ pub(super) fn problem(status: StatusCode, message: &'static str) -> Response<Bod
 }
 
 /// What clients measure a relay's latency with.
-pub(super) fn probe(method: &Method) -> Response<Body> {
+pub(crate) fn probe(method: &Method) -> Response<Body> {
     if method != Method::GET && method != Method::HEAD {
         return text(StatusCode::METHOD_NOT_ALLOWED, "bogus probe method\n");
     }
@@ -52,17 +52,17 @@ pub(super) fn probe(method: &Method) -> Response<Body> {
 }
 
 /// The relay is alive.
-pub(super) fn healthy() -> Response<Body> {
+pub(crate) fn healthy() -> Response<Body> {
     text(StatusCode::OK, "OK\n")
 }
 
 /// What is answered where there is no application.
-pub(super) fn only_a_relay() -> Response<Body> {
+pub(crate) fn only_a_relay() -> Response<Body> {
     text(StatusCode::NOT_FOUND, "This is a relay. It has no pages.\n")
 }
 
 /// The counters in the text form of Prometheus.
-pub(super) fn metrics(counters: &Counters) -> Response<Body> {
+pub(crate) fn metrics(counters: &Counters) -> Response<Body> {
     let mut body = String::new();
     for (name, value) in counters.named() {
         let kind = if GAUGES.contains(&name) { "gauge" } else { "counter" };
@@ -75,7 +75,7 @@ pub(super) fn metrics(counters: &Counters) -> Response<Body> {
 }
 
 /// What clients detect captive portals with: only the real server can answer their challenge.
-pub(super) fn generate_204(request: &HeaderMap) -> Response<Body> {
+pub(crate) fn generate_204(request: &HeaderMap) -> Response<Body> {
     let mut response = empty(StatusCode::NO_CONTENT);
     let headers = response.headers_mut();
     let never = "no-cache, no-store, must-revalidate, no-transform, max-age=0";
@@ -91,7 +91,7 @@ pub(super) fn generate_204(request: &HeaderMap) -> Response<Body> {
 }
 
 fn with_body(status: StatusCode, body: Bytes) -> Response<Body> {
-    let mut response = Response::new(Either::Right(Full::new(body)));
+    let mut response = Response::new(Either::Right(Either::Left(Full::new(body))));
     *response.status_mut() = status;
     response
 }

@@ -9,8 +9,8 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Where a request started.
-pub(super) struct Origin {
-    client: IpAddr,
+pub(crate) struct Origin {
+    pub(crate) client: IpAddr,
     scheme: &'static str,
     host: Option<HeaderValue>,
 }
@@ -18,7 +18,7 @@ pub(super) struct Origin {
 /// Finds the client behind the proxies that `trusts` knows. Each of those has added the address that it was asked from
 /// at the right end, so the first one from there that is no such proxy is the client; what stands left of it is merely
 /// claimed. Of schemes and hosts the ones at the same place count, or the leftmost where proxies keep just one.
-pub(super) fn origin(
+pub(crate) fn origin(
     headers: &HeaderMap,
     peer: IpAddr,
     secure: bool,
@@ -49,7 +49,7 @@ pub(super) fn origin(
 }
 
 /// Tells the application, instead of everything that the request said about it.
-pub(super) fn set(headers: &mut HeaderMap, origin: Origin) {
+pub(crate) fn set(headers: &mut HeaderMap, origin: Origin) {
     let claims: Vec<HeaderName> =
         headers.keys().filter(|name| is_forwarding(name.as_str())).cloned().collect();
     for name in claims {

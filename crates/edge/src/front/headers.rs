@@ -19,13 +19,13 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 ];
 
 /// The protocol a message asks to upgrade to (or, in an answer, upgrades to).
-pub(super) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let asked = connection_tokens(headers).any(|token| token.eq_ignore_ascii_case("upgrade"));
     headers.get(UPGRADE).filter(|_| asked).cloned()
 }
 
 /// Removes what must not pass.
-pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = connection_tokens(headers)
         .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
         .collect();
@@ -40,7 +40,7 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// Asks for an upgrade in the edge's own name.
-pub(super) fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
+pub(crate) fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, protocol);
 }

@@ -1,8 +1,8 @@
 //! HTTP: accepts connections and decides who answers a request.
 
-mod answers;
-mod forwarded;
-mod headers;
+pub(crate) mod answers;
+pub(crate) mod forwarded;
+pub(crate) mod headers;
 mod proxy;
 mod socket;
 mod takeover;
@@ -19,6 +19,7 @@ use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::header::HOST;
+use hyper::http::uri::Authority;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Version};
@@ -27,16 +28,18 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
+use crate::apps::{self, Apps, Asked, Scope, Watched};
 use crate::config::{BodyLimits, Network};
 use crate::counters::{Counters, Tally};
 use crate::relay_thread::RelayThread;
 use crate::seats::{Seat, Seats};
 use socket::Socket;
 use takeover::{Takeover, TakeoverStream};
-pub(crate) use upstream::Upstream;
+pub(crate) use upload::Upload;
+pub(crate) use upstream::{Upstream, UpstreamError};
 
-/// What is sent to a client: our own answer, or the application's as it comes.
-type Body = Either<Incoming, Full<Bytes>>;
+/// What is sent to a client: the application's answer as it comes, our own, or an app's.
+pub(crate) type Body = Either<Incoming, Either<Full<Bytes>, Watched>>;
 
 /// Most bytes of a request's head.
 const MAX_HEAD: usize = 64 * 1024;
@@ -54,11 +57,12 @@ pub(crate) struct Front {
     pub(crate) body: BodyLimits,
     pub(crate) head_timeout: Duration,
     pub(crate) tally: Arc<Tally>,
+    pub(crate) apps: Apps,
 }
 
 impl Front {
     /// Whether an address is a proxy that we believe.
-    fn trusts(&self, address: IpAddr) -> bool {
+    pub(crate) fn trusts(&self, address: IpAddr) -> bool {
         self.trusted_proxies.iter().any(|network| network.contains(address))
     }
 
@@ -82,12 +86,12 @@ pub(crate) enum Purpose {
 
 /// One connection, as its requests see it.
 #[derive(Clone)]
-struct Peer {
-    address: SocketAddr,
-    seat: Arc<Seat>,
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    pub(crate) seat: Arc<Seat>,
     takeover: Takeover,
     /// It speaks TLS with us.
-    secure: bool,
+    pub(crate) secure: bool,
     /// Health and metrics only.
     metrics: bool,
 }
@@ -157,6 +161,7 @@ async fn connection(
         .timer(TokioTimer::new())
         .header_read_timeout(front.head_timeout)
         .max_buf_size(MAX_HEAD)
+        .preserve_header_case(true)
         .serve_connection(stream, service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
@@ -194,6 +199,11 @@ async fn answer(
             _ => answers::text(StatusCode::NOT_FOUND, "Only /healthz and /metrics are here.\n"),
         });
     }
+    if let Some(rules) = front.apps.rules()
+        && let Some(scope) = Scope::find(&rules, host(&request), request.uri().path())
+    {
+        return Ok(apps::serve(&front, &peer, Asked { rules, scope, request }).await);
+    }
     let Some(relay) = &front.relay else { return Ok(proxy::forward(&front, &peer, request).await) };
     Ok(match request.uri().path() {
         "/derp" | "/derp/" => upgrade::derp(&front, relay, &peer, request),
@@ -202,6 +212,12 @@ async fn answer(
         "/healthz" if front.upstream.is_none() => answers::healthy(),
         _ => proxy::forward(&front, &peer, request).await,
     })
+}
+
+/// The host that a request is for. What proxies claim about it counts for nothing.
+fn host(request: &Request<Incoming>) -> &str {
+    let header = || request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    request.uri().authority().map(Authority::as_str).or_else(header).unwrap_or_default()
 }
 
 /// One Host (RFC 9112, section 3.2), and nothing that would make us a proxy to elsewhere.

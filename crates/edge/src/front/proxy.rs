@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 
 use super::upload::{Upload, UploadError};
 use super::{Body, Front, Peer, answers, forwarded, headers};
+use crate::apps;
 use crate::counters::Tally;
 use crate::seats::Seat;
 
@@ -93,6 +94,7 @@ fn rewrite(
     }
     let target: PathAndQuery = parts.uri.path_and_query()?.clone();
     headers::strip_hop_by_hop(&mut parts.headers);
+    apps::remove_question_headers(&mut parts.headers);
     let origin = forwarded::origin(&parts.headers, peer.address.ip(), peer.secure, |hop| front.trusts(hop));
     forwarded::set(&mut parts.headers, origin);
     if let Some(protocol) = upgrade {

@@ -1,5 +1,6 @@
 //! From an HTTP request to a DERP stream: plain, fast start, or inside a WebSocket.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
@@ -12,7 +13,7 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use relay::server::Transport;
 
 use super::takeover::TakeoverStream;
-use super::{Body, Front, Peer, answers};
+use super::{Body, Front, Peer, answers, forwarded};
 use crate::counters::Tally;
 use crate::relay_thread::{Handover, RelayThread};
 
@@ -39,11 +40,24 @@ pub(super) fn derp(
     };
     let upgrade = hyper::upgrade::on(&mut request);
     peer.takeover.announce();
-    tokio::spawn(hand_over(Arc::clone(front), Arc::clone(relay), peer.clone(), upgrade, start));
+    let remote = remote(front, peer, request.headers());
+    tokio::spawn(hand_over(Arc::clone(front), Arc::clone(relay), (peer.clone(), remote), upgrade, start));
     answers::empty(StatusCode::SWITCHING_PROTOCOLS)
 }
 
-async fn hand_over(front: Arc<Front>, relay: Arc<RelayThread>, peer: Peer, upgrade: OnUpgrade, start: Start) {
+/// The client's address; its port only if no proxy stands between.
+fn remote(front: &Front, peer: &Peer, headers: &HeaderMap) -> SocketAddr {
+    let client = forwarded::origin(headers, peer.address.ip(), peer.secure, |hop| front.trusts(hop)).client;
+    if client == peer.address.ip() { peer.address } else { SocketAddr::new(client, 0) }
+}
+
+async fn hand_over(
+    front: Arc<Front>,
+    relay: Arc<RelayThread>,
+    (peer, remote): (Peer, SocketAddr),
+    upgrade: OnUpgrade,
+    start: Start,
+) {
     // An error here means that the client is gone.
     let Ok(upgraded) = upgrade.await else { return };
     let Ok(parts) = upgraded.downcast::<TakeoverStream>() else { return };
@@ -51,7 +65,7 @@ async fn hand_over(front: Arc<Front>, relay: Arc<RelayThread>, peer: Peer, upgra
     Tally::add(&front.tally.upgraded);
     relay.take_over(Handover {
         stream,
-        remote: peer.address,
+        remote,
         transport: start.transport,
         preface: start.preface,
         early: parts.read_buf.to_vec(),

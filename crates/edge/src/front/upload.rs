@@ -17,7 +17,7 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// Why a body is not passed on to its end.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum UploadError {
+pub(crate) enum UploadError {
     /// It is longer than allowed.
     #[error("the body is too large")]
     TooLarge,
@@ -31,7 +31,7 @@ pub(super) enum UploadError {
 
 impl UploadError {
     /// Finds it among the causes of another error.
-    pub(super) fn behind<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
+    pub(crate) fn behind<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
         let mut next = Some(error);
         while let Some(error) = next {
             if let Some(found) = error.downcast_ref() {
@@ -44,8 +44,8 @@ impl UploadError {
 }
 
 /// A body with its limits.
-pub(super) struct Upload {
-    /// `None` once it is refused.
+pub(crate) struct Upload {
+    /// `None` once it is refused, and where there is none.
     body: Option<Incoming>,
     room: u64,
     pace: Pace,
@@ -55,7 +55,7 @@ pub(super) struct Upload {
 
 impl Upload {
     /// Refuses at once what announces that it is too large. `eager` clients send without asking whether they may.
-    pub(super) fn new(body: Incoming, limits: BodyLimits, eager: bool) -> Result<Self, UploadError> {
+    pub(crate) fn new(body: Incoming, limits: BodyLimits, eager: bool) -> Result<Self, UploadError> {
         if body.size_hint().lower() > limits.most {
             // A client that asks first has sent nothing; to read would tell it to go on.
             if eager {
@@ -64,6 +64,12 @@ impl Upload {
             return Err(UploadError::TooLarge);
         }
         Ok(Self { body: Some(body), room: limits.most, pace: Pace::new(limits), alarm: None })
+    }
+
+    /// No body at all.
+    pub(crate) fn empty() -> Self {
+        let limits = BodyLimits::default();
+        Self { body: None, room: 0, pace: Pace::new(limits), alarm: None }
     }
 
     fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -18,7 +18,7 @@ const MAX_IDLE: usize = 64;
 
 /// Why the application could not be asked.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum UpstreamError {
+pub(crate) enum UpstreamError {
     /// Its socket cannot be reached.
     #[error("cannot connect to the application: {0}")]
     Connect(#[from] std::io::Error),
@@ -29,7 +29,7 @@ pub(super) enum UpstreamError {
 
 impl UpstreamError {
     /// What was wrong with the request's body, if that is why.
-    pub(super) fn upload(&self) -> Option<&UploadError> {
+    pub(crate) fn upload(&self) -> Option<&UploadError> {
         UploadError::behind(self)
     }
 }
@@ -46,7 +46,7 @@ impl Upstream {
     }
 
     /// Sends a request over an idle connection, or a new one.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         self: &Arc<Self>,
         mut request: Request<Upload>,
     ) -> Result<Response<Incoming>, UpstreamError> {
