@@ -10,6 +10,8 @@ from starlette.requests import Request
 from starlette.types import Message
 
 PREFIX = "/api/v2"
+AUTHCHECK = "/authcheck"
+"""The one route that only answers although it is posted to, so that pages may ask it before anything was sent to them."""
 _PASSED_ON = frozenset({b"host", b"cookie", b"origin", b"user-agent", b"sec-fetch-site"})
 
 
@@ -59,6 +61,9 @@ def _scope(
 ) -> dict[str, Any]:
     outer = request.scope
     headers = [pair for pair in outer["headers"] if pair[0] in _PASSED_ON]
+    if route == AUTHCHECK:
+        own: str = request.scope["coder.origin"]
+        headers = [pair for pair in headers if pair[0] != b"origin"] + [(b"origin", own.encode())]
     headers += [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
     raw = PREFIX + route
     return {

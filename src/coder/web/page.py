@@ -107,7 +107,7 @@ class Page:
         checks = {
             name: {"object": {"resource_type": kind}, "action": action} for name, (kind, action) in _PLACES.items()
         }
-        allowed = await self.ask("POST", "/authcheck", {"checks": checks})
+        allowed = await self.ask("POST", api.AUTHCHECK, {"checks": checks})
         self.viewer = Viewer(
             me["id"], me["username"], me["email"], me["name"], frozenset(name for name, may in allowed.items() if may)
         )

@@ -63,6 +63,7 @@ def routes(access_url: str, now: Callable[[], datetime], assets: Assets | None =
 
 def _route(dashboard: Dashboard, path: str, methods: tuple[str, ...], handler: Handler, *, signed_in: bool) -> Route:
     async def answer(request: Request) -> Response:
+        request.scope["coder.origin"] = dashboard.origin
         page = Page(dashboard, request)
         try:
             if signed_in:
