@@ -21,6 +21,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use wire::derpmap::RelayNode;
+use wire::keys::NodePublic;
 
 pub use deadline::Deadline;
 pub use error::{DialError, Failure, Stage};
@@ -45,6 +46,9 @@ pub struct Connected {
     pub stream: Stream,
     /// The first bytes the relay sent, to be read before the stream's.
     pub leftover: Vec<u8>,
+    /// The relay's key, where its certificate told it and [`Target::fast_start`] was asked for: the relay waits for the
+    /// login, and its greeting comes when it comes.
+    pub server_key: Option<NodePublic>,
     /// Why WebSocket was used although nobody asked for it. Worth remembering: the next attempt had better
     /// force it.
     pub websocket: Option<String>,
@@ -147,10 +151,20 @@ impl Attempt<'_> {
         if first != self.node.name {
             own.push(("Ideal-Node", first));
         }
-        let request = self.get("/derp", &own)?;
+        let mut request = self.get("/derp", &own)?;
         let (mut transport, peer) = self.connect(true)?;
-        let answer = self.ask(&mut transport, &request)?;
-        Ok(Connected { stream: Stream::direct(transport), leftover: answer.rest, websocket: None, peer })
+        let server_key = if self.target.fast_start { transport.relay_key() } else { None };
+        if server_key.is_some() {
+            own.push(("Derp-Fast-Start", "1"));
+            request = self.get("/derp", &own)?;
+        }
+        let leftover = if server_key.is_some() {
+            transport.write_all_by(&request, self.deadline).map_err(Failure::io(Stage::Http))?;
+            Vec::new()
+        } else {
+            self.ask(&mut transport, &request)?.rest
+        };
+        Ok(Connected { stream: Stream::direct(transport), leftover, server_key, websocket: None, peer })
     }
 
     /// DERP inside WebSocket messages. No ALPN is offered: a server that would pick HTTP/2 then has no choice.
@@ -168,7 +182,7 @@ impl Attempt<'_> {
         let answer = self.ask(&mut transport, &request)?;
         websocket::check_answer(&answer, &key)?;
         let stream = Stream::websocket(transport, &answer.rest);
-        Ok(Connected { stream, leftover: Vec::new(), websocket: reason, peer })
+        Ok(Connected { stream, leftover: Vec::new(), server_key: None, websocket: reason, peer })
     }
 
     fn latency(&self) -> Result<Measured, Failure> {

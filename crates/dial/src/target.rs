@@ -25,6 +25,8 @@ pub struct Target {
     pub proxies: ProxyRules,
     /// IPv6 is known to work: give it a head start.
     pub prefer_v6: bool,
+    /// Whoever takes the connection can start at once where the relay's key is told by its certificate.
+    pub fast_start: bool,
 }
 
 /// Header values may be credentials: only their names are printed.
@@ -39,6 +41,7 @@ impl fmt::Debug for Target {
             .field("identity", &self.identity)
             .field("proxies", &self.proxies)
             .field("prefer_v6", &self.prefer_v6)
+            .field("fast_start", &self.fast_start)
             .finish()
     }
 }
@@ -54,6 +57,7 @@ impl Target {
             identity: None,
             proxies: ProxyRules::default(),
             prefer_v6: false,
+            fast_start: false,
         }
     }
 

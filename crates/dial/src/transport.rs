@@ -4,8 +4,9 @@ use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::event::PollFlags;
-use rustls::ClientConnection;
+use rustls::{ClientConnection, ProtocolVersion};
 use socket2::Socket;
+use wire::keys::NodePublic;
 
 use crate::deadline::{Deadline, wait};
 
@@ -55,6 +56,14 @@ impl Transport {
         match self {
             Self::Plain(_) => Ok(()),
             Self::Tls(tls) => tls.flush(),
+        }
+    }
+
+    /// The relay's key, if its certificates told it.
+    pub(crate) fn relay_key(&self) -> Option<NodePublic> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(tls) => tls.relay_key(),
         }
     }
 
@@ -151,6 +160,14 @@ impl Tls {
         self.flush()
     }
 
+    /// Only TLS 1.3 hides certificates from those in between.
+    fn relay_key(&self) -> Option<NodePublic> {
+        if self.session.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+            return None;
+        }
+        self.session.peer_certificates()?.iter().find_map(|certificate| told_by(certificate))
+    }
+
     fn read(&mut self, buffer: &mut [u8], take: Take) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);
@@ -207,6 +224,19 @@ impl Tls {
         }
         Ok(taken)
     }
+}
+
+/// The relay's key that a certificate is there to tell: its subject is `derpkey<hex>`, its serial number the version of the
+/// protocol (X.509: version 3, then the serial number; a name is tag, length, text).
+fn told_by(certificate: &[u8]) -> Option<NodePublic> {
+    const NAME: &[u8] = b"derpkey";
+    const LENGTH: u8 = 7 + 64;
+    let serial = [0xa0, 3, 2, 1, 2, 2, 1, u8::try_from(wire::derp::VERSION).ok()?];
+    certificate.windows(serial.len()).take(16).find(|bytes| *bytes == serial)?;
+    let at =
+        certificate.windows(NAME.len() + 1).position(|bytes| bytes[0] == LENGTH && bytes[1..] == *NAME)?;
+    let hex = certificate.get(at + 1 + NAME.len()..)?.get(..64)?;
+    NodePublic::from_hex(std::str::from_utf8(hex).ok()?).ok()
 }
 
 /// Socket writes that never raise a signal.

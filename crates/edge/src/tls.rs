@@ -6,19 +6,23 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use rcgen::{CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, PKCS_ED25519};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs as provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use wire::keys::NodePublic;
 
 use crate::counters::Tally;
 use crate::error::EdgeError;
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How long before and after the start the certificate that tells the relay's key is valid. Nobody looks at it.
+const TOLD_FOR: Duration = Duration::from_secs(30 * 86_400);
 
 /// Where the certificate is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,12 +34,15 @@ pub struct TlsFiles {
 }
 
 impl TlsFiles {
-    fn load(&self) -> Result<CertifiedKey, EdgeError> {
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(&self.certificates)?)
+    fn load(&self, relay: Option<&NodePublic>) -> Result<CertifiedKey, EdgeError> {
+        let mut chain: Vec<_> = CertificateDer::pem_slice_iter(&read(&self.certificates)?)
             .collect::<Result<_, _>>()
             .map_err(|error| fault(&self.certificates, format!("it is no PEM file: {error}")))?;
         if chain.is_empty() {
             return Err(fault(&self.certificates, "it has no certificate".to_owned()));
+        }
+        if let Some(relay) = relay {
+            chain.push(telling(relay).map_err(|error| fault(&self.certificates, error.to_string()))?);
         }
         let key = PrivateKeyDer::from_pem_slice(&read(&self.key)?)
             .map_err(|error| fault(&self.key, format!("it has no usable private key: {error}")))?;
@@ -64,14 +71,16 @@ fn fault(path: &Path, reason: String) -> EdgeError {
 #[derive(Debug)]
 pub(crate) struct Certificate {
     files: TlsFiles,
+    /// The key of the relay behind it, which clients are told with the certificate.
+    relay: Option<NodePublic>,
     current: RwLock<Arc<CertifiedKey>>,
 }
 
 impl Certificate {
     /// Reads the files.
-    pub(crate) fn load(files: TlsFiles) -> Result<Arc<Self>, EdgeError> {
-        let current = RwLock::new(Arc::new(files.load()?));
-        Ok(Arc::new(Self { files, current }))
+    pub(crate) fn load(files: TlsFiles, relay: Option<NodePublic>) -> Result<Arc<Self>, EdgeError> {
+        let current = RwLock::new(Arc::new(files.load(relay.as_ref())?));
+        Ok(Arc::new(Self { files, relay, current }))
     }
 
     /// What TLS servers need: TLS 1.2 and up, or only 1.3; HTTP/1.1.
@@ -88,7 +97,7 @@ impl Certificate {
 
     /// Reads the files again. What is in force stays in force if they are of no use.
     fn reload(&self) -> Result<(), EdgeError> {
-        let fresh = Arc::new(self.files.load()?);
+        let fresh = Arc::new(self.files.load(self.relay.as_ref())?);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         Ok(())
     }
@@ -118,6 +127,19 @@ impl ResolvesServerCert for Certificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner)))
     }
+}
+
+/// The last certificate of the chain: it vouches for nothing, but tells DERP clients the relay's key, so that they can log
+/// in without waiting for its greeting (`derpkey<hex>`, serial number = version of the protocol).
+fn telling(relay: &NodePublic) -> Result<CertificateDer<'static>, rcgen::Error> {
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, format!("derpkey{}", relay.to_hex()));
+    params.serial_number = Some(wire::derp::VERSION.unsigned_abs().into());
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.not_before = (SystemTime::now() - TOLD_FOR).into();
+    params.not_after = (SystemTime::now() + TOLD_FOR).into();
+    Ok(params.self_signed(&KeyPair::generate_for(&PKCS_ED25519)?)?.der().clone())
 }
 
 /// A certificate that vouches for itself, and its key, both in PEM. Clients trust it by its [`pin`].

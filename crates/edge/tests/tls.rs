@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use common::dialled::{Dialled, target};
 use common::{PATIENCE, config, wait_until};
+use dial::Deadline;
 use edge::{Config, Edge, EdgeError, TlsFiles};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -42,12 +43,15 @@ fn secure(files: &TlsFiles) -> Config {
 }
 
 #[test]
-fn packets_of_all_sizes_cross_a_relay_behind_tls_in_both_forms() {
+fn packets_of_all_sizes_cross_a_relay_behind_tls_in_all_forms() {
     let (files, pin) = certificate("sizes");
     let edge = Edge::start(secure(&files)).unwrap();
-    for force_websocket in [false, true] {
+    for (force_websocket, fast_start) in [(false, false), (false, true), (true, true)] {
         let mut target = target(edge.addresses()[0], Some(&pin));
         target.force_websocket = force_websocket;
+        target.fast_start = fast_start;
+        let told = dial::relay(&target, Deadline::after(PATIENCE)).unwrap().server_key;
+        assert_eq!(told, (fast_start && !force_websocket).then(|| edge.relay_public_key()));
         let (key_a, key_b) = (NodePrivate::generate(), NodePrivate::generate());
         let mut a = Dialled::connect(&target, &key_a);
         let mut b = Dialled::connect(&target, &key_b);

@@ -98,6 +98,7 @@ impl Relays {
             identity: self.how.identity.clone(),
             proxies: self.how.proxies.clone(),
             prefer_v6: false,
+            fast_start: true,
         })
     }
 
@@ -204,12 +205,12 @@ impl Relays {
                 return Some(Err(error.to_string()));
             }
         };
-        let Connected { stream, mut leftover, websocket, .. } = connected;
+        let Connected { stream, mut leftover, server_key, websocket, .. } = connected;
         if websocket.is_some() {
             self.websocket.insert(region);
         }
         let home = self.homes.get(&region).copied().unwrap_or(false);
-        let options = ClientOptions { home, mesh_key: None, watch: false, server_key: None };
+        let options = ClientOptions { home, mesh_key: None, watch: false, server_key };
         let session = ClientSession::new(now, self.private.clone(), options);
         let interest = Interest::READ;
         if let Err(error) = reactor.add(stream.as_fd(), Source::Relay(self.node, region), interest) {
@@ -217,6 +218,7 @@ impl Relays {
             return Some(Err(error.to_string()));
         }
         let mut up = Up::new(stream, session, waiting, interest);
+        up.session.start(&mut up.out);
         // The greeting may have come with the answer and be inside the stream already.
         let outcome = up
             .feed(now, &mut leftover, &mut |_, _| {}, &mut |_| {})

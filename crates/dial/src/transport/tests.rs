@@ -168,3 +168,22 @@ fn what_one_receive_brought_is_read_without_the_socket() {
     }
     assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
 }
+
+#[test]
+fn the_relays_key_is_read_from_the_certificate_of_a_real_one() {
+    let vectors: serde_json::Value =
+        serde_json::from_str(include_str!("../../../../vectors/derp_http_tailscale.json")).unwrap();
+    let certificates = vectors["exchanges"][1]["certificates"].as_array().unwrap();
+    let der = |number: usize| hex::decode(certificates[number]["der"].as_str().unwrap()).unwrap();
+    let name = certificates[1]["subject_cn"].as_str().unwrap().to_owned();
+    assert_eq!(told_by(&der(0)), None);
+    let told = der(1);
+    assert_eq!(told_by(&told).map(|key| format!("derpkey{}", key.to_hex())), Some(name));
+    for end in 0..told.len() {
+        let _ = told_by(&told[..end]);
+    }
+    let mut other = told.clone();
+    let serial = other.windows(3).position(|bytes| bytes == [2, 1, 2]).unwrap();
+    other[serial + 2] = 3;
+    assert_eq!(told_by(&other), None, "another version of the protocol");
+}

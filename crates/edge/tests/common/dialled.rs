@@ -42,7 +42,8 @@ impl Dialled {
     /// Connects and logs in.
     pub fn connect(target: &Target, key: &NodePrivate) -> Self {
         let connected = dial::relay(target, Deadline::after(PATIENCE)).unwrap();
-        let session = ClientSession::new(Instant::now(), key.clone(), ClientOptions::default());
+        let options = ClientOptions { server_key: connected.server_key, ..ClientOptions::default() };
+        let session = ClientSession::new(Instant::now(), key.clone(), options);
         let mut client = Self {
             stream: connected.stream,
             session,
@@ -53,6 +54,8 @@ impl Dialled {
             problems: Vec::new(),
             ready: false,
         };
+        client.session.start(&mut client.out);
+        client.flush();
         let mut early = connected.leftover;
         client.take(&mut early);
         client.wait(|client| client.ready.then_some(()));
