@@ -12,6 +12,8 @@ from coder.db.models import CryptoKey
 
 RESUME = "tailnet_resume"
 """Feature name of the keys that sign resume tokens."""
+APPS = "workspace_apps_token"
+"""Feature name of the keys that sign tickets of apps."""
 RENEW_AFTER = timedelta(days=30)
 """Age at which a key gets a successor."""
 KEY_SIZE = 64

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from coder.db import models_builds  # noqa: F401  its tables belong to the metadata
+from coder.db import models_builds, models_ports  # noqa: F401  their tables belong to the metadata
 from coder.db.models import Base
 
 context.configure(
