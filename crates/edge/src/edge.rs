@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use wire::keys::{NodePrivate, NodePublic};
 
+use crate::apps::{AppSettings, Apps, Dial};
 use crate::config::Config;
 use crate::counters::{Counters, Tally};
 use crate::error::EdgeError;
@@ -30,6 +31,7 @@ pub struct Edge {
     relay: Arc<RelayThread>,
     mesh: Mesh,
     tally: Arc<Tally>,
+    front: Arc<Front>,
     stop: watch::Sender<bool>,
     front_thread: Option<JoinHandle<()>>,
     relay_thread: Option<JoinHandle<()>>,
@@ -70,11 +72,13 @@ impl Edge {
             body: config.body,
             head_timeout: config.head_timeout,
             tally: Arc::clone(&tally),
+            apps: Apps::default(),
         });
+        let carrying = Arc::clone(&front);
         let (stop, stopped) = watch::channel(false);
         let front_thread = std::thread::Builder::new()
             .name("edge".to_owned())
-            .spawn(move || run(runtime, front, sockets, stopped, config.drain))
+            .spawn(move || run(runtime, carrying, sockets, stopped, config.drain))
             .inspect_err(|_| relay.stop())?;
         mesh.set(config.mesh);
         Ok(Self {
@@ -84,6 +88,7 @@ impl Edge {
             relay,
             mesh,
             tally,
+            front,
             stop,
             front_thread: Some(front_thread),
             relay_thread: Some(relay_thread),
@@ -103,6 +108,16 @@ impl Edge {
     /// Keeps links to exactly these relays from now on.
     pub fn set_mesh(&self, peers: impl IntoIterator<Item = MeshPeer>) {
         self.mesh.set(peers);
+    }
+
+    /// Serves apps of workspaces by these settings from now on.
+    pub fn set_apps(&self, settings: AppSettings) {
+        self.front.apps.configure(settings);
+    }
+
+    /// Reaches workspaces through this from now on, or no more.
+    pub fn set_dial(&self, dial: Option<Arc<dyn Dial>>) {
+        self.front.apps.dial_with(dial);
     }
 
     /// These keys belong to known clients. Only matters where that is required.
