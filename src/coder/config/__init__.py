@@ -9,10 +9,12 @@ from coder.config.options import ConfigError, Option
 from coder.config.sources import CONFIG_ENV, load, to_yaml
 from coder.config.tree import (
     OPTIONS,
+    AppsSettings,
     ClientSettings,
     DerpSettings,
     HttpSettings,
     LogSettings,
+    OidcSettings,
     OutboundSettings,
     RetentionSettings,
     SessionSettings,
@@ -25,11 +27,13 @@ from coder.config.values import format_duration, parse_duration, plain, split_ad
 __all__ = [
     "CONFIG_ENV",
     "OPTIONS",
+    "AppsSettings",
     "ClientSettings",
     "ConfigError",
     "DerpSettings",
     "HttpSettings",
     "LogSettings",
+    "OidcSettings",
     "Option",
     "OutboundSettings",
     "RetentionSettings",

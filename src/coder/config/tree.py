@@ -349,6 +349,43 @@ class DerpSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AppsSettings:
+    """Web apps and ports of workspaces."""
+
+    wildcard_access_url: str = setting(
+        "",
+        flag="wildcard-access-url",
+        yaml="networking.wildcardAccessURL",
+        about="Hosts of apps and ports: a * and a domain whose names all lead to this server, such as *.apps.example.com.",
+    )
+    disable_path_apps: bool = setting(
+        False,
+        flag="disable-path-apps",
+        yaml="disablePathApps",
+        about="Serve apps on hosts of their own only. A path app shares its origin with the dashboard.",
+    )
+    max_sharing_level: str = setting(
+        "public",
+        flag="max-app-sharing-level",
+        yaml="networking.maxAppSharingLevel",
+        choices=("owner", "organization", "authenticated", "public"),
+        about="With whom apps and ports may be shared at most, whatever templates and users say.",
+    )
+    allow_path_app_sharing: bool = setting(
+        False,
+        flag="dangerous-allow-path-app-sharing",
+        yaml="dangerous.allowPathAppSharing",
+        about="Let path apps be shared. Their pages can act as whoever opens them.",
+    )
+    allow_path_app_owner_access: bool = setting(
+        False,
+        flag="dangerous-allow-path-app-site-owner-access",
+        yaml="dangerous.allowPathAppSiteOwnerAccess",
+        about="Let owners of the deployment open the path apps of others. Their pages can act as that owner.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSettings:
     """What clients are told about SSH names and agents."""
 
@@ -439,6 +476,7 @@ class Settings:
     sessions: SessionSettings = SessionSettings()
     oidc: OidcSettings = OidcSettings()
     derp: DerpSettings = DerpSettings()
+    apps: AppsSettings = AppsSettings()
     client: ClientSettings = field(default_factory=ClientSettings)
     log: LogSettings = LogSettings()
     retention: RetentionSettings = RetentionSettings()
