@@ -3,11 +3,15 @@
 import json
 import re
 import socket
+import ssl
 import subprocess
 import urllib.request
+from pathlib import Path
 
 import pytest
 from e2e.deployment import Deployment, sign_in, wait_until
+
+from coder.dataplane.edge import certificate_pin, self_signed
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(900)]
 
@@ -42,24 +46,29 @@ def free_port(kind: int) -> int:
         return chosen.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def outside(build_large, tmp_path_factory):
-    """A deployment without a relay of its own: its map names one of another maker."""
+@pytest.fixture(scope="module", params=["plain", "tls"])
+def outside(request, build_large, tmp_path_factory):
+    """A deployment without a relay of its own: its map names one of another maker.
+
+    Behind TLS that one tells its key with its certificate, and our nodes log in without waiting for its greeting.
+    """
     program = build_large("tailscale.com/cmd/derper")
     made = Deployment(tmp_path_factory.mktemp("outside"))
     relay, stun = free_port(socket.SOCK_STREAM), free_port(socket.SOCK_DGRAM)
     node = {"Name": "900a", "RegionID": 900, "HostName": "127.0.0.1", "IPv4": "127.0.0.1", "IPv6": "none"}
-    node |= {"DERPPort": relay, "STUNPort": stun, "ForceHTTP": True}
+    node |= {"DERPPort": relay, "STUNPort": stun}
+    flags, scheme = secured(made.place, node) if request.param == "tls" else ([], "http")
+    node["ForceHTTP"] = request.param == "plain"
     region = {"RegionID": 900, "RegionCode": "out", "RegionName": "Outside", "Nodes": [node]}
     map_file = made.place / "map.json"
     map_file.write_text(json.dumps({"Regions": {"900": region}}))
-    made.relay_url = f"http://127.0.0.1:{relay}"
+    made.relay_url = f"{scheme}://127.0.0.1:{relay}"
     try:
         with (made.place / "derper.log").open("wb") as log:
             made.processes["derper"] = subprocess.Popen(
                 [
                     *(program, "-a", f"127.0.0.1:{relay}", "-http-port", "-1", "-stun-port", str(stun)),
-                    *("-c", str(made.place / "derper.key")),
+                    *("-c", str(made.place / "derper.key"), *flags),
                 ],
                 stdout=log,
                 stderr=log,
@@ -76,16 +85,28 @@ def outside(build_large, tmp_path_factory):
         made.close()
 
 
+def secured(place: Path, node: dict[str, object]) -> tuple[list[str], str]:
+    """Give a relay a certificate of its own, and its node in the map the pin."""
+    certificate, key = self_signed(["127.0.0.1"])
+    (place / "127.0.0.1.crt").write_text(certificate)
+    (place / "127.0.0.1.key").write_text(key)
+    node["CertName"] = certificate_pin(certificate.encode())
+    return ["-certmode", "manual", "-certdir", str(place), "-hostname", "127.0.0.1"], "https"
+
+
+ANYBODY = ssl._create_unverified_context()
+
+
 def answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=5, context=ANYBODY) as answer:
             return answer.status == 200
     except OSError:
         return False
 
 
 def carried(outside: Deployment) -> int:
-    with urllib.request.urlopen(f"{outside.relay_url}/debug/vars", timeout=5) as answer:
+    with urllib.request.urlopen(f"{outside.relay_url}/debug/vars", timeout=5, context=ANYBODY) as answer:
         return json.load(answer)["derp"]["bytes_received"]
 
 
