@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from api.conftest import PASSWORD, Server, Workspace
 from coder.access.roles import AUDITOR, OWNER, USER_ADMIN
-from coder.db import agents
+from coder.db import agent_logs
 from coder.server.app import ROUTERS
 
 CALLERS = (None, (), (AUDITOR,), (USER_ADMIN,), (OWNER,))
@@ -63,6 +63,7 @@ TABLE: list[tuple[str, str, str] | tuple[str, str, str, Any]] = [
     ("GET", TOKENS, OWNERS_ONLY),
     ("GET", f"{TOKENS}/{{name}}", OWNERS_ONLY),
     ("GET", f"{KEYS}/{{key_id}}", OWNERS_ONLY),
+    ("GET", "/users/oidc/callback", "404 404 404 404 404"),  # not set up here
     ("GET", "/audit", "401 403 200 403 200"),
     ("GET", "/connectionlog", SIGNED_IN),  # a member finds those to their own workspaces
     ("GET", "/workspaces", SIGNED_IN),
@@ -154,7 +155,7 @@ async def cast(live: Server, roles: tuple[str, ...] | None) -> tuple[Server, dic
     async with live.deployment.store.write() as session:
         now = live.clock.now()
         line = {"source_id": uuid4(), "level": "info", "output": "x", "created_at": now}
-        await agents.add_logs(session, theirs.agent_id, [line], now)
+        await agent_logs.add(session, theirs.agent_id, [line], now)
     names = {
         "user": "bob",
         "workspace": theirs.id,

@@ -34,9 +34,10 @@ def user(api: Api, name: str) -> Json:
     return api.ask(_user(name), shapes.USER)
 
 
-def create_user(api: Api, *, username: str, email: str, name: str, password: Secret) -> Json:
-    """Make a user, a member."""
-    body = {"username": username, "email": email, "name": name, "password": password.reveal(), "login_type": "password"}
+def create_user(api: Api, *, username: str, email: str, name: str, password: Secret | None) -> Json:
+    """Make a user, a member; without a password one who signs in through the provider."""
+    way = {"password": password.reveal(), "login_type": "password"} if password else {"login_type": "oidc"}
+    body = {"username": username, "email": email, "name": name} | way
     with_place = body | {"organization_ids": api.me().get("organization_ids") or []}
     return api.checked(api.call("POST", "/api/v2/users", with_place), shapes.USER)
 

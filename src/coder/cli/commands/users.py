@@ -69,12 +69,20 @@ def show(flags: Globals, *, user: str, form: str) -> None:
     "-p", "--password", envvar="CODER_USER_PASSWORD", metavar="PASSWORD",
     help="Other users of this machine can read it here: better set CODER_USER_PASSWORD, or let one be made.",
 )  # fmt: skip
+@click.option(
+    "--login-type", type=click.Choice(["password", "oidc"]), default="password", show_default=True,
+    help="How they sign in; `oidc`: through the provider, with no password here.",
+)  # fmt: skip
 @output_option("text", "json")
 @click.pass_obj
-def create(flags: Globals, *, username: str, email: str, name: str, password: str | None, form: str) -> None:
+def create(
+    flags: Globals, *, username: str, email: str, name: str, password: str | None, login_type: str, form: str
+) -> None:
     """Create a user, a member. Without a password one is made and printed, this once."""
-    made = None if password else _generate()
-    secret = made or Secret(password or "")
+    if login_type != "password" and password:
+        raise click.UsageError("Who signs in through the provider has no password here: leave out --password.")
+    made = None if password or login_type != "password" else _generate()
+    secret = made or (Secret(password) if password else None)
     with flags.api() as api:
         user = accounts.create_user(api, username=username, email=email, name=name, password=secret)
     if form == "json":
