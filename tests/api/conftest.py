@@ -90,8 +90,10 @@ class Server:
         async with RpcClient(WebSocketChannel(await self.open(path, headers))) as client:
             yield client
 
-    def agent(self, workspace: "Workspace", version: str = "2.6") -> Any:
+    def agent(self, workspace: "Workspace", version: str = "2.6", instance: str = "") -> Any:
         headers = {"Cookie": f"coder_session_token={workspace.agent_token}"}
+        if instance:
+            headers["Coder-Agent-Instance"] = instance
         return self.calls(f"/workspaceagents/me/rpc?version={version}", headers)
 
     def client(self, workspace: "Workspace") -> Any:

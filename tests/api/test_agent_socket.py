@@ -11,10 +11,10 @@ from websockets.exceptions import InvalidStatus
 from api import messages
 from api.conftest import Server, Workspace
 from api.messages import AGENT, ask
-from coder.db import agents
+from coder.db import agent_logs
 from coder.errors import RpcError, RpcUnimplemented
-from coder.server import agent_calls
-from coder.server.routes.agent_self import Monitor
+from coder.server import agent_reports
+from coder.server.agent_presence import Monitor
 from coder.wire.proto import agent_pb2 as pb
 from coder.wire.proto import tailnet_pb2
 
@@ -102,7 +102,7 @@ async def test_calls_that_only_have_to_be_answered(live: Server):
             ("BatchUpdateMetadata", pb.BatchUpdateMetadataRequest(), pb.BatchUpdateMetadataResponse),
             (
                 "ScriptCompleted",
-                pb.WorkspaceAgentScriptCompletedRequest(),
+                pb.WorkspaceAgentScriptCompletedRequest(timing=pb.Timing(script_id=uuid4().bytes)),
                 pb.WorkspaceAgentScriptCompletedResponse,
             ),
             (
@@ -210,7 +210,7 @@ async def test_logs_are_kept_up_to_the_limit(live: Server):
     assert {line["source_id"] for line in logs} == {"3b579bf4-1ed8-4b99-87a8-e9a1e3410410"}
     assert [line["output"] for line in await live.get(f"{path}/logs?after={logs[0]['id']}")] == ["x"]
     seen = await live.get(path)
-    assert (seen["logs_length"], seen["logs_overflowed"]) == (6 + 2 * agents.LOG_LINE_BYTES, True)
+    assert (seen["logs_length"], seen["logs_overflowed"]) == (6 + 2 * agent_logs.LOG_LINE_BYTES, True)
 
 
 async def test_more_lines_than_can_be_kept_are_not_looked_at(live: Server, monkeypatch: pytest.MonkeyPatch):
@@ -219,15 +219,15 @@ async def test_more_lines_than_can_be_kept_are_not_looked_at(live: Server, monke
     flood = pb.BatchCreateLogsRequest(logs=[pb.Log()] * 200_000)
     async with live.agent(workspace) as agent:
         with monkeypatch.context() as without:
-            without.setattr(agent_calls, "_log_line", None)
+            without.setattr(agent_reports, "_log_line", None)
             assert (await ask(agent, "BatchCreateLogs", flood, pb.BatchCreateLogsResponse)).log_limit_exceeded
         assert await live.get(f"{path}/logs") == []
-        most = pb.BatchCreateLogsRequest(logs=[pb.Log()] * agents.MAX_LOG_LINES)
+        most = pb.BatchCreateLogsRequest(logs=[pb.Log()] * agent_logs.MAX_LOG_LINES)
         assert not (await ask(agent, "BatchCreateLogs", most, pb.BatchCreateLogsResponse)).log_limit_exceeded
         one = pb.BatchCreateLogsRequest(logs=[pb.Log()])
         assert (await ask(agent, "BatchCreateLogs", one, pb.BatchCreateLogsResponse)).log_limit_exceeded
     seen = await live.get(path)
-    assert (seen["logs_length"], seen["logs_overflowed"]) == (agents.MAX_LOG_BYTES, True)
+    assert (seen["logs_length"], seen["logs_overflowed"]) == (agent_logs.MAX_LOG_BYTES, True)
 
 
 async def test_an_agent_that_leaves_is_disconnected_and_comes_back(live: Server):
@@ -280,10 +280,10 @@ async def test_a_second_connection_that_comes_and_goes_leaves_the_agent_connecte
 
     monkeypatch.setattr(Monitor, "answered", noting)
     workspace = await live.workspace()
-    async with live.agent(workspace) as agent:
+    async with live.agent(workspace, instance="one") as agent:
         await ask(agent, "GetManifest", pb.GetManifestRequest(), pb.Manifest)
         with live.deployment.changes.watch(UUID(workspace.id)) as changed:
-            async with live.agent(workspace) as second:
+            async with live.agent(workspace, instance="one") as second:
                 await ask(second, "GetManifest", pb.GetManifestRequest(), pb.Manifest)
                 changed.clear()
             await changed.wait()
@@ -314,8 +314,8 @@ async def test_another_sites_page_opens_no_socket_with_a_cookie(live: Server):
 
 async def test_a_text_message_and_garbage_end_only_their_own_connection(live: Server):
     workspace = await live.workspace()
-    headers = {"Coder-Session-Token": workspace.agent_token}
-    async with live.agent(workspace) as agent:
+    headers = {"Coder-Session-Token": workspace.agent_token, "Coder-Agent-Instance": "one"}
+    async with live.agent(workspace, instance="one") as agent:
         texting = await live.open(RPC, headers)
         await texting.send("text")
         await texting.wait_closed()

@@ -6,11 +6,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
 
-from coder.db.models import AgentLog, User, Workspace, WorkspaceAgent, WorkspaceBuild
+from coder.db.models import User, Workspace, WorkspaceAgent, WorkspaceBuild
+
+MAX_REASON = 256
+"""Characters kept of why a connection ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,43 +81,11 @@ async def alive(session: AsyncSession, agent_id: UUID, now: datetime) -> None:
     await change(session, agent_id, now, last_connected_at=now, disconnected_at=None)
 
 
-async def disconnected(session: AsyncSession, agent_id: UUID, now: datetime) -> None:
-    """Note the end of a connection."""
-    await change(session, agent_id, now, disconnected_at=now)
+async def disconnected(session: AsyncSession, agent_id: UUID, now: datetime, reason: str = "") -> None:
+    """Note the end of a connection, and why it ended."""
+    await change(session, agent_id, now, disconnected_at=now, disconnect_reason=reason[:MAX_REASON])
 
 
-LOGS = "logs"
-"""What changes when an agent prints; a subject of announcements together with the agent's id."""
-MAX_LOG_BYTES = 1 << 20
-"""Bytes kept of what one agent printed, each line with the space it takes beside its text."""
-LOG_LINE_BYTES = 64
-"""That space."""
-MAX_LOG_LINES = MAX_LOG_BYTES // LOG_LINE_BYTES
-"""Lines that can be kept of one agent, if they are all empty."""
-
-
-async def add_logs(session: AsyncSession, agent_id: UUID, lines: Sequence[dict[str, Any]], now: datetime) -> bool:
-    """Keep lines an agent printed, given as the other columns of `AgentLog`.
-
-    Returns False, and keeps none of them, when they exceed what is kept of an agent.
-    """
-    size = sum(len(line["output"].encode()) + LOG_LINE_BYTES for line in lines)
-    before = await session.scalar(select(WorkspaceAgent.logs_length).where(WorkspaceAgent.id == agent_id)) or 0
-    if before + size > MAX_LOG_BYTES:
-        await overflow_logs(session, agent_id, now)
-        return False
-    if lines:
-        await session.execute(insert(AgentLog), [line | {"agent_id": agent_id} for line in lines])
-    await change(session, agent_id, now, logs_length=before + size)
-    return True
-
-
-async def overflow_logs(session: AsyncSession, agent_id: UUID, now: datetime) -> None:
-    """Note that an agent printed more than is kept."""
-    await change(session, agent_id, now, logs_overflowed=True)
-
-
-async def logs_after(session: AsyncSession, agent_id: UUID, after: int) -> Sequence[AgentLog]:
-    """Return an agent's lines after the one of that number, in order."""
-    query = select(AgentLog).where(AgentLog.agent_id == agent_id, AgentLog.id > after).order_by(AgentLog.id)
-    return (await session.scalars(query)).all()
+async def renew_token(session: AsyncSession, agent_id: UUID, token_hash: bytes, now: datetime) -> None:
+    """Give an agent another token; the one it had opens nothing any more."""
+    await change(session, agent_id, now, token_hash=token_hash)

@@ -32,11 +32,13 @@ async def serve(
     on_ping: OnPing | None = None,
     clock: Clock | None = None,
     limits: yamux.Limits | None = None,
+    pinger: "Pinger | None" = None,
 ) -> CoderError | None:
     """Answer calls until the channel ends; return the fault that ended it, None for an ordinary end.
 
     With `ping_every` the peer is pinged that often (seconds) beside the usual keepalive; `on_ping` is awaited with the
-    round trip's seconds after each answer, and what it raises ends the channel. The channel is closed at the end.
+    round trip's seconds after each answer, and what it raises ends the channel. A `pinger` can ask for a sign of life
+    meanwhile. The channel is closed at the end.
     """
     async with asyncio.TaskGroup() as tasks:
         server = _Server(handlers, tasks)
@@ -50,7 +52,25 @@ async def serve(
             on_ping=on_ping,
         )
         server.mux = mux
+        if pinger is not None:
+            pinger.mux = mux
         return await mux.run()
+
+
+class Pinger:
+    """Asks the peer of a channel that is being served for a sign of life."""
+
+    mux: Mux | None = None
+
+    async def alive(self, patience: float) -> bool:
+        """Say whether the peer answers within `patience` seconds; the channel of one that does not is ended."""
+        if self.mux is None:
+            return False
+        try:
+            await self.mux.check(patience)
+        except CoderError:
+            return False
+        return True
 
 
 class _Server:

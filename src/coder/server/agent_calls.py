@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -10,13 +10,13 @@ import structlog
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from coder.db import agents
 from coder.errors import Malformed
 from coder.ids import uuid_from_bytes
 from coder.rpc.handlers import Context, Handler, Unary
-from coder.server import connection_reports
+from coder.server import agent_manifest, connection_reports
+from coder.server.agent_reports import AgentReports, moment
 from coder.server.deployment import Deployment
 from coder.wire.proto import agent_pb2 as pb
 
@@ -24,13 +24,9 @@ log = structlog.get_logger(__name__)
 
 _SERVICE = "/coder.agent.v2.Agent/"
 _NIL = UUID(int=0)
-_EXTERNAL_LOGS = UUID("3b579bf4-1ed8-4b99-87a8-e9a1e3410410")
-"""Source of lines that name none; the protocol's number."""
 _SEMVER = re.compile(r"v\d+\.\d+\.\d+(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?", re.ASCII)
-_MAX_METADATA_KEYS = 6144
 _MAX_VERSION, _MAX_PATH = 128, 4096
 _MONITOR_POINTS, _MONITOR_SECONDS = 20, 10  # a released agent fails without both
-_LEVELS = {pb.Log.TRACE: "trace", pb.Log.DEBUG: "debug", pb.Log.WARN: "warn", pb.Log.ERROR: "error"}
 _READY_STATES = frozenset({"ready", "start_timeout", "start_error"})
 
 
@@ -46,6 +42,7 @@ class AgentCalls:
 
     def handlers(self) -> dict[str, Handler]:
         """Return the table of calls. What is not in it is answered as unimplemented."""
+        reports = AgentReports(self._deployment, self._identity)
         served: dict[str, tuple[type[Message], Callable[[Any], Awaitable[Message]]]] = {
             "GetManifest": (pb.GetManifestRequest, self._manifest),
             "GetServiceBanner": (pb.GetServiceBannerRequest, _answer(pb.ServiceBanner())),
@@ -56,13 +53,10 @@ class AgentCalls:
             "UpdateStats": (pb.UpdateStatsRequest, self._stats),
             "UpdateLifecycle": (pb.UpdateLifecycleRequest, self._lifecycle),
             "UpdateStartup": (pb.UpdateStartupRequest, self._startup),
-            "BatchUpdateAppHealths": (pb.BatchUpdateAppHealthRequest, _answer(pb.BatchUpdateAppHealthResponse())),
-            "BatchUpdateMetadata": (pb.BatchUpdateMetadataRequest, self._metadata),
-            "BatchCreateLogs": (pb.BatchCreateLogsRequest, self._logs),
-            "ScriptCompleted": (
-                pb.WorkspaceAgentScriptCompletedRequest,
-                _answer(pb.WorkspaceAgentScriptCompletedResponse()),
-            ),
+            "BatchUpdateAppHealths": (pb.BatchUpdateAppHealthRequest, reports.app_healths),
+            "BatchUpdateMetadata": (pb.BatchUpdateMetadataRequest, reports.metadata),
+            "BatchCreateLogs": (pb.BatchCreateLogsRequest, reports.logs),
+            "ScriptCompleted": (pb.WorkspaceAgentScriptCompletedRequest, reports.script),
             "GetResourcesMonitoringConfiguration": (
                 pb.GetResourcesMonitoringConfigurationRequest,
                 _answer(_monitoring()),
@@ -77,18 +71,9 @@ class AgentCalls:
         return {_SERVICE + name: Unary(request, _plain(call)) for name, (request, call) in served.items()}
 
     async def _manifest(self, _request: pb.GetManifestRequest) -> pb.Manifest:
-        derp, known = self._deployment.settings.derp, self._identity
-        return pb.Manifest(
-            agent_id=self._agent_id.bytes,
-            agent_name=known.agent.name,
-            owner_username=known.owner.username,
-            workspace_id=self._workspace_id.bytes,
-            workspace_name=known.workspace.name,
-            directory=known.agent.directory,
-            disable_direct_connections=derp.block_direct,
-            derp_force_websockets=derp.force_websockets,
-            derp_map=self._deployment.maps.protobuf(),
-        )
+        async with self._deployment.store.read() as session:
+            known = await agents.get(session, self._agent_id)  # a workspace may be renamed, a template changed
+        return agent_manifest.manifest(self._deployment, known or self._identity)
 
     async def _stats(self, _request: pb.UpdateStatsRequest) -> pb.UpdateStatsResponse:
         return pb.UpdateStatsResponse(report_interval=_duration(self._deployment.settings.client.stats_interval))
@@ -98,7 +83,7 @@ class AgentCalls:
         if reported.state not in pb.Lifecycle.State.values() or reported.state == pb.Lifecycle.STATE_UNSPECIFIED:
             raise Malformed(f"there is no lifecycle state {reported.state}", where="lifecycle.state")
         state = pb.Lifecycle.State.Name(reported.state).lower()
-        changed_at = _moment(reported.changed_at, "lifecycle.changed_at")
+        changed_at = moment(reported.changed_at, "lifecycle.changed_at")
         values: dict[str, Any] = {"lifecycle_state": state}
         if state == "starting":
             values |= {"started_at": changed_at, "ready_at": None}
@@ -132,27 +117,6 @@ class AgentCalls:
             )
         self._deployment.changes.announce(self._workspace_id)
         return startup
-
-    async def _metadata(self, request: pb.BatchUpdateMetadataRequest) -> pb.BatchUpdateMetadataResponse:
-        # The manifest describes no metadata, so there is nothing a value could belong to.
-        if sum(len(each.key) for each in request.metadata) > _MAX_METADATA_KEYS:
-            raise Malformed(f"all keys together have at most {_MAX_METADATA_KEYS} characters", where="metadata")
-        return pb.BatchUpdateMetadataResponse()
-
-    async def _logs(self, request: pb.BatchCreateLogsRequest) -> pb.BatchCreateLogsResponse:
-        source = uuid_from_bytes(request.log_source_id, where="log_source_id") if request.log_source_id else _NIL
-        if source == _NIL:
-            source = _EXTERNAL_LOGS
-        now, kept = self._deployment.clock.now(), len(request.logs) <= agents.MAX_LOG_LINES
-        # More lines than could ever be kept are not even looked at: they would stall everybody else.
-        lines = [_log_line(source, each) for each in request.logs] if kept else []
-        async with self._deployment.store.write() as session:
-            if kept:
-                kept = await agents.add_logs(session, self._agent_id, lines, now)
-            else:
-                await agents.overflow_logs(session, self._agent_id, now)
-        self._deployment.changes.announce((agents.LOGS, self._agent_id))
-        return pb.BatchCreateLogsResponse(log_limit_exceeded=not kept)
 
     async def _connection(self, request: pb.ReportConnectionRequest) -> Empty:
         connection = request.connection
@@ -189,22 +153,6 @@ def _monitoring() -> pb.GetResourcesMonitoringConfigurationResponse:
         num_datapoints=_MONITOR_POINTS, collection_interval_seconds=_MONITOR_SECONDS
     )
     return pb.GetResourcesMonitoringConfigurationResponse(config=config)
-
-
-def _log_line(source: UUID, line: pb.Log) -> dict[str, Any]:
-    return {
-        "source_id": source,
-        "level": _LEVELS.get(line.level, "info"),
-        "output": line.output,
-        "created_at": _moment(line.created_at, "logs.created_at"),
-    }
-
-
-def _moment(stamp: Timestamp, where: str) -> datetime:
-    try:
-        return stamp.ToDatetime(UTC)
-    except (ValueError, OverflowError):
-        raise Malformed("this is no time", where=where) from None
 
 
 def _duration(value: timedelta) -> Duration:

@@ -15,6 +15,7 @@ from coder.server.problems import Json
 from coder.server.routes import (
     accounts,
     agent_self,
+    agent_work,
     agents,
     builds,
     docs,
@@ -33,7 +34,7 @@ from coder.web import routes as web
 API = "/api/v2"
 
 # Routes of agents come first: `me` and `connection` would otherwise be read as the id of an agent.
-_PARTS = (site, oidc, users, accounts, keys, workspaces, builds, logs, agent_self, agents, tailnet, network)
+_PARTS = (site, oidc, users, accounts, keys, workspaces, builds, logs, agent_self, agent_work, agents, tailnet, network)
 ROUTERS: tuple[tuple[APIRouter, str], ...] = (
     (site.root, ""),
     (docs.router, ""),

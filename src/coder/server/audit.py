@@ -44,11 +44,17 @@ RECORDED: dict[tuple[str, str], tuple[str, str]] = {
     ("PATCH", "/workspaces/{workspace}"): (WRITE, "workspace"),
     ("DELETE", "/workspaces/{workspace}"): (DELETE, "workspace"),
     ("POST", "/workspaces/{workspace}/builds"): (WRITE, "workspace"),
+    ("POST", "/workspaceagents/{agent}/token"): (WRITE, "workspace"),
 }
 """What each route that changes something does to what. A test demands a line here, or below, of every such route."""
 
-UNRECORDED = {("POST", "/authcheck"), ("POST", "/workspaces/{workspace}/usage")}
-"""Routes that only look as if they changed something, or do so each minute."""
+UNRECORDED = {
+    ("POST", "/authcheck"),
+    ("POST", "/workspaces/{workspace}/usage"),
+    ("POST", "/workspaceagents/me/log-source"),
+    ("PATCH", "/workspaceagents/me/logs"),
+}
+"""Routes that only look as if they changed something, do so each minute, or are the workspace's own."""
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _VERBS = {"POST": CREATE, "DELETE": DELETE}

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from coder.access import roles
 from coder.db.models import ApiKey, Organization, TemplateVersion, User, Workspace, WorkspaceAgent, WorkspaceBuild
-from coder.server import agent_status
+from coder.server import agent_status, agent_views
 
 Json = dict[str, Any]
 
@@ -99,24 +99,30 @@ def agent(row: WorkspaceAgent, resource_id: UUID, around: Surroundings) -> Json:
         "directory": row.directory,
         "version": row.version,
         "api_version": row.api_version,
-        "apps": [],
+        "apps": agent_views.apps(row),
         "connection_timeout_seconds": row.connection_timeout_seconds,
         "troubleshooting_url": around.troubleshooting_url,
         "subsystems": row.subsystems.split(",") if row.subsystems else [],
         "health": {"healthy": True} if health.healthy else {"healthy": False, "reason": health.reason},
         "display_apps": ["ssh_helper", "port_forwarding_helper", "web_terminal"],
-        "log_sources": [],
-        "scripts": [],
-        "startup_script_behavior": "non-blocking",
+        "log_sources": agent_views.log_sources(row),
+        "scripts": agent_views.scripts(row),
+        "startup_script_behavior": "blocking" if _blocks(row) else "non-blocking",
     }
     for name in ("first_connected_at", "last_connected_at", "disconnected_at", "started_at", "ready_at"):
         if moment := getattr(row, name):
             view[name] = when(moment)
+    if row.disconnect_reason and agent_status.status(row, around.now) is agent_status.Status.DISCONNECTED:
+        view["disconnect_reason"] = row.disconnect_reason
     if row.expanded_directory:
         view["expanded_directory"] = row.expanded_directory
     if latency := around.latencies.get(row.id):
         view["latency"] = latency
     return view
+
+
+def _blocks(row: WorkspaceAgent) -> bool:
+    return any(each.get("start_blocks_login") for each in row.scripts)
 
 
 def _job(job_id: UUID, times: tuple[datetime, datetime], organization_id: UUID, *, kind: str, source: Json) -> Json:

@@ -1,21 +1,31 @@
 """What an agent asks with its own token: its call socket, and whether to start again."""
 
+import asyncio
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
 import structlog
 from fastapi import APIRouter, WebSocket
+from pydantic import BaseModel, Field
 from starlette.responses import StreamingResponse
 
-from coder.db import agents
+from coder.db import agent_logs
 from coder.rpc import server as rpc
-from coder.server import agent_status, api_version, events
+from coder.server import agent_status, api_version, events, views
 from coder.server.agent_calls import AgentCalls
-from coder.server.auth import AgentCaller, agent_caller
+from coder.server.agent_presence import INSTANCE, Monitor
+from coder.server.agent_reports import AgentReports
+from coder.server.asking import AskedFirst
+from coder.server.auth import AgentCaller, address, agent_caller
 from coder.server.channel import ServerChannel
-from coder.server.deployment import Deployed, Deployment
+from coder.server.deployment import Deployed
+from coder.server.problems import Problem
 from coder.server.sockets import agents_of
 from coder.server.tailnet_calls import TailnetCalls
 from coder.server.upgrade import websocket_route
 
-router = APIRouter(tags=["agents"])
+router = APIRouter(tags=["agents"], route_class=AskedFirst)
 log = structlog.get_logger(__name__)
 
 
@@ -25,12 +35,67 @@ async def reinit(who: AgentCaller, deployment: Deployed) -> StreamingResponse:
     return events.stream(deployment, events.silence(), who.agent.id)
 
 
+class LogSource(BaseModel):
+    """A source of lines that is no script's."""
+
+    id: UUID
+    display_name: str = Field(default="", max_length=128)
+    icon: str = Field(default="", max_length=256)
+
+
+class LogLine(BaseModel):
+    """A line printed in the workspace."""
+
+    created_at: datetime
+    output: str
+    level: Literal["trace", "debug", "info", "warn", "error"] = "info"
+
+
+class LogLines(BaseModel):
+    """Lines of one source."""
+
+    log_source_id: UUID = agent_logs.EXTERNAL
+    logs: list[LogLine] = Field(max_length=agent_logs.MAX_LOG_LINES)
+
+
+@router.post("/workspaceagents/me/log-source", status_code=201)
+async def add_log_source(wanted: LogSource, who: AgentCaller, deployment: Deployed) -> dict[str, str]:
+    """Make a source of lines; making it again changes nothing."""
+    now = deployment.clock.now()
+    async with deployment.store.write() as session:
+        made = await agent_logs.add_source(session, who.agent.id, wanted.id, wanted.display_name, wanted.icon, now)
+    if not made:
+        raise Problem(400, f"An agent has at most {agent_logs.MAX_SOURCES} log sources.")
+    deployment.changes.announce(who.workspace.id)
+    fields = {"id": str(wanted.id), "display_name": wanted.display_name, "icon": wanted.icon}
+    return {"workspace_agent_id": str(who.agent.id), "created_at": views.when(now)} | fields
+
+
+@router.patch("/workspaceagents/me/logs")
+async def add_logs(wanted: LogLines, who: AgentCaller, deployment: Deployed) -> dict[str, str]:
+    """Keep lines."""
+    lines = [
+        {
+            "source_id": wanted.log_source_id,
+            "level": each.level,
+            "output": each.output.replace("\0", ""),
+            "created_at": each.created_at,
+        }
+        for each in wanted.logs
+    ]
+    if not await AgentReports(deployment, who).keep(lines):
+        raise Problem(413, "Logs limit exceeded", detail="No more is kept of this agent's lines.")
+    return {"message": "Kept."}
+
+
 @websocket_route(router, "/workspaceagents/me/rpc", agent_caller)
 async def serve(websocket: WebSocket, who: AgentCaller, deployment: Deployed) -> None:
     """Serve the calls of an agent, and keep track of its connection."""
     version = api_version.accept(websocket.query_params.get("version") or "2.0")
     tracked = websocket.query_params.get("role") in {None, "", "agent"}
-    monitor = Monitor(deployment, who) if tracked else None
+    monitor = Monitor(deployment, who, websocket.headers.get(INSTANCE, ""), address(websocket)) if tracked else None
+    if monitor:
+        await monitor.require_free()
     calls = AgentCalls(deployment, who, version).handlers()
     introduction = TailnetCalls.of_agent(deployment, who.agent.id)
     calls |= introduction.handlers()
@@ -40,6 +105,7 @@ async def serve(websocket: WebSocket, who: AgentCaller, deployment: Deployed) ->
         await websocket.accept()
         if monitor:
             await monitor.started()
+        reason = ""
         try:
             fault = await rpc.serve(
                 ServerChannel(websocket),
@@ -47,46 +113,13 @@ async def serve(websocket: WebSocket, who: AgentCaller, deployment: Deployed) ->
                 ping_every=agent_status.PING_EVERY,
                 on_ping=monitor.answered if monitor else None,
                 clock=deployment.clock,
+                pinger=monitor.pinger if monitor else None,
             )
+            reason = str(fault) if fault else "the agent ended the connection"
             log.info("agent.gone", api_version=version, fault=str(fault) if fault else None)
+        except asyncio.CancelledError as ending:
+            reason = str(ending)
+            raise
         finally:
             if monitor:
-                await monitor.ended()
-
-
-class Monitor:
-    """Keeps the times of one agent's connection. The newest connection of an agent owns its record."""
-
-    def __init__(self, deployment: Deployment, identity: agents.Identity) -> None:
-        self._deployment = deployment
-        self._agent_id = identity.agent.id
-        self._workspace_id = identity.workspace.id
-
-    async def started(self) -> None:
-        """Note the connection's start."""
-        self._deployment.presence[self._agent_id] = self
-        async with self._deployment.store.write() as session:
-            await agents.connected(session, self._agent_id, self._deployment.clock.now())
-        self._deployment.changes.announce(self._workspace_id)
-        log.info("agent.connected")
-
-    async def answered(self, _round_trip: float) -> None:
-        """Note that the agent answered a ping. Takes the record back if a newer connection has come and gone."""
-        presence = self._deployment.presence
-        taken_back = self._agent_id not in presence
-        if presence.setdefault(self._agent_id, self) is not self:
-            return
-        async with self._deployment.store.write() as session:
-            await agents.alive(session, self._agent_id, self._deployment.clock.now())
-        if taken_back:
-            self._deployment.changes.announce(self._workspace_id)
-
-    async def ended(self) -> None:
-        """Note the connection's end, unless the agent has come back on another one meanwhile."""
-        if self._deployment.presence.get(self._agent_id) is not self:
-            return
-        del self._deployment.presence[self._agent_id]
-        async with self._deployment.store.write() as session:
-            await agents.disconnected(session, self._agent_id, self._deployment.clock.now())
-        self._deployment.changes.announce(self._workspace_id)
-        log.info("agent.disconnected")
+                await monitor.ended(reason)

@@ -1,20 +1,15 @@
 """Agents as their users see them: state, how to connect, what they printed."""
 
-import json
-from collections.abc import AsyncIterator
-from typing import Any
 from uuid import UUID
 
-from fastapi import APIRouter, Request, WebSocket
+from fastapi import APIRouter
 
 from coder.access.roles import Action, Resource
 from coder.db import agents
-from coder.db.models import AgentLog
-from coder.server import agent_status, feeds, views
+from coder.server import agent_status, views
 from coder.server.auth import Caller, SignedIn
 from coder.server.deployment import Deployed, Deployment
-from coder.server.problems import Problem, not_found, upgrade_required
-from coder.server.rechecks import rechecked
+from coder.server.problems import Problem, not_found
 from coder.server.surroundings import of_agents
 
 router = APIRouter(tags=["agents"])
@@ -59,50 +54,6 @@ async def show(agent: UUID, who: SignedIn, deployment: Deployed) -> views.Json:
     """Show an agent."""
     found = await visible(deployment, who, agent)
     return views.agent(found.agent, found.agent.build.resource_id, of_agents(deployment, [agent]))
-
-
-@router.get("/workspaceagents/{agent}/logs")
-async def logs(
-    agent: UUID, who: SignedIn, deployment: Deployed, request: Request, after: int = 0
-) -> list[dict[str, Any]]:
-    """List what the agent and its scripts printed. With `follow` it is a WebSocket."""
-    await visible(deployment, who, agent)
-    if "follow" in request.query_params:
-        raise upgrade_required()
-    async with deployment.store.read() as session:
-        return [_line(row) for row in await agents.logs_after(session, agent, after)]
-
-
-@router.websocket("/workspaceagents/{agent}/logs")
-async def follow_logs(websocket: WebSocket, agent: UUID, who: SignedIn, deployment: Deployed, after: int = 0) -> None:
-    """Send what the agent and its scripts printed, and what they print from now on: an array of lines each message."""
-    found = await visible(deployment, who, agent)
-    sockets = deployment.sockets.belonging_to(agent, who.user.id, who.key.id, found.owner.id)
-    with sockets, rechecked(deployment, who):
-        await websocket.accept()
-        await feeds.send(websocket, _lines(deployment, agent, after))
-
-
-async def _lines(deployment: Deployment, agent: UUID, after: int) -> AsyncIterator[str]:
-    with deployment.changes.watch((agents.LOGS, agent)) as changed:
-        while True:
-            async with deployment.store.read() as session:
-                rows = await agents.logs_after(session, agent, after)
-            if rows:
-                after = rows[-1].id
-                yield json.dumps([_line(row) for row in rows], separators=(",", ":"))
-            await changed.wait()
-            changed.clear()
-
-
-def _line(row: AgentLog) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "created_at": views.when(row.created_at),
-        "output": row.output,
-        "level": row.level,
-        "source_id": str(row.source_id),
-    }
 
 
 @router.get("/workspaceagents/{agent}/listening-ports")
