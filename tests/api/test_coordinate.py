@@ -1,12 +1,13 @@
 """The coordinate socket: who may have it, whom it introduces, how it ends."""
 
+import contextlib
 import json
 from uuid import UUID, uuid4
 
 import pytest
 from google.protobuf.empty_pb2 import Empty
 from sqlalchemy.exc import OperationalError
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from api import messages
 from api.conftest import TOKEN_HEADER, Server
@@ -21,6 +22,20 @@ async def refusal(server: Server, path: str, headers: dict[str, str] | None = No
     response = refused.value.response
     assert response.headers["Content-Type"].startswith("application/json")
     return response.status_code, json.loads(response.body)
+
+
+async def test_a_message_in_thousands_of_parts_ends_its_connection_only(live: Server):
+    workspace = await live.workspace()
+    path = f"/workspaceagents/{workspace.agent_id}/coordinate?version=2.0"
+    async with live.client(workspace):
+        flooding = await live.open(path)
+        with contextlib.suppress(ConnectionClosed):
+            await flooding.send([b"x"] * 5000)
+        await flooding.wait_closed()
+        assert flooding.close_code == 1008
+        patient = await live.open(path)
+        await patient.send([b""] * 5000)
+        await patient.close()
 
 
 async def test_both_ends_of_a_tunnel_learn_of_each_other(live: Server):

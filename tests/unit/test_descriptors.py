@@ -12,13 +12,14 @@ SHOWN = """
 import resource
 from coder import descriptors
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 512))
-print(descriptors.raise_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE))
+before = descriptors.inherited()
+print(descriptors.raise_limit(), before, descriptors.inherited(), *resource.getrlimit(resource.RLIMIT_NOFILE))
 """
 
 
 def test_the_soft_limit_becomes_the_hard_one():
     shown = subprocess.run([sys.executable, "-c", SHOWN], capture_output=True, text=True, check=True)
-    assert shown.stdout.split() == ["512", "512", "512"]
+    assert shown.stdout.split() == ["512", "None", "256", "512", "512"]
 
 
 def test_a_system_that_refuses_keeps_its_limit(monkeypatch: pytest.MonkeyPatch):

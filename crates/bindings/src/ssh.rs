@@ -88,7 +88,7 @@ impl SshServer {
     }
 
     /// Replaces what processes that start from now on find.
-    #[pyo3(signature = (*, shell, home, directory, defaults, overrides, banners, motd, block_file_transfer))]
+    #[pyo3(signature = (*, shell, home, directory, defaults, overrides, banners, motd, open_files, block_file_transfer))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python side")]
     fn set_policy(
         &self,
@@ -99,6 +99,7 @@ impl SshServer {
         overrides: Vec<(OsString, OsString)>,
         banners: Vec<String>,
         motd: Option<PathBuf>,
+        open_files: Option<u64>,
         block_file_transfer: bool,
     ) {
         self.server.set_policy(Policy {
@@ -109,6 +110,7 @@ impl SshServer {
             overrides,
             banners,
             motd,
+            open_files,
             block_file_transfer,
         });
     }
@@ -131,7 +133,8 @@ impl SshServer {
     }
 }
 
-/// Runs a session on standard input and output; takes the descriptor over, answers the exit code and how it ended.
+/// Runs a session on standard input and output; takes the descriptor over, answers the exit code, how it ended, and the
+/// signal that ended the process, if one did.
 #[pyfunction]
 #[pyo3(signature = (fd, *, command, terminal, variables, agent))]
 pub fn ssh_session(
@@ -141,18 +144,21 @@ pub fn ssh_session(
     terminal: Option<String>,
     variables: Vec<(String, String)>,
     agent: Option<PathBuf>,
-) -> PyResult<(u32, &'static str)> {
+) -> PyResult<(u32, &'static str, String)> {
     // SAFETY: as for `serve`.
     let stream = unsafe { OwnedFd::from_raw_fd(fd) };
     let options = Options { command, terminal, variables, agent };
     let ended =
         py.detach(|| client::run(stream, &options)).map_err(|error| PyOSError::new_err(error.to_string()))?;
-    let how = match ended {
+    let how = match &ended {
         Ended::Status(_) => "status",
+        Ended::Signal(_) => "signal",
         Ended::Disconnected => "disconnected",
         Ended::Lost => "lost",
     };
-    Ok((ended.code(), how))
+    let code = ended.code();
+    let signal = if let Ended::Signal(name) = ended { name } else { String::new() };
+    Ok((code, how, signal))
 }
 
 /// Carries bytes between the descriptor and standard input and output until the stream ends; takes the descriptor over.

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::carrier::Carrier;
 use crate::escape::{Escapes, Typed};
+use crate::signals;
 
 /// How much the server may send ahead.
 const WINDOW: u32 = 4 << 20;
@@ -47,10 +48,12 @@ impl std::fmt::Debug for Options {
 }
 
 /// How a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// With the process's exit code.
     Status(u32),
+    /// With a signal that ended the process, by its name.
+    Signal(String),
     /// The user typed `~.`, or closed our output.
     Disconnected,
     /// The connection was lost.
@@ -59,10 +62,10 @@ pub enum Ended {
 
 impl Ended {
     /// The exit code for it.
-    pub fn code(self) -> u32 {
+    pub fn code(&self) -> u32 {
         match self {
-            Self::Status(status) => status,
-            Self::Disconnected | Self::Lost => NO_STATUS,
+            Self::Status(status) => *status,
+            Self::Signal(_) | Self::Disconnected | Self::Lost => NO_STATUS,
         }
     }
 }
@@ -167,7 +170,9 @@ async fn exchange(channel: Channel<Msg>, terminal: bool) -> Result<Ended, Error>
                     let _ = show(&mut io::stderr(), &data);
                 }
                 Some(ChannelMsg::ExitStatus { exit_status }) => status = Some(Ended::Status(exit_status)),
-                Some(ChannelMsg::ExitSignal { .. }) => status = Some(Ended::Status(NO_STATUS)),
+                Some(ChannelMsg::ExitSignal { signal_name, .. }) => {
+                    status = Some(Ended::Signal(signals::word(&signal_name)));
+                }
                 Some(ChannelMsg::Failure) => return Err(Error::RequestDenied),
                 Some(ChannelMsg::Close) | None => return Ok(status.unwrap_or(Ended::Lost)),
                 Some(_) => {}

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::inlet::{self, Backlog};
+use crate::places::Place;
 
 /// How much is taken from a connection at once.
 const CHUNK: usize = 64 << 10;
@@ -19,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Joins a channel to a TCP destination.
 pub(crate) fn to_host(
     channel: Channel<Msg>,
-    backlog: Backlog,
+    (backlog, place): (Backlog, Place),
     host: String,
     port: u32,
     reply: ChannelOpenHandle,
@@ -32,12 +33,21 @@ pub(crate) fn to_host(
             Ok(stream)
         };
         answer(channel, backlog, reply, connect).await;
+        drop(place);
     });
 }
 
 /// Joins a channel to a Unix socket.
-pub(crate) fn to_path(channel: Channel<Msg>, backlog: Backlog, path: String, reply: ChannelOpenHandle) {
-    tokio::spawn(async move { answer(channel, backlog, reply, UnixStream::connect(path)).await });
+pub(crate) fn to_path(
+    channel: Channel<Msg>,
+    (backlog, place): (Backlog, Place),
+    path: String,
+    reply: ChannelOpenHandle,
+) {
+    tokio::spawn(async move {
+        answer(channel, backlog, reply, UnixStream::connect(path)).await;
+        drop(place);
+    });
 }
 
 async fn answer<S: AsyncRead + AsyncWrite + Unpin>(

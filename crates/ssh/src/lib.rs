@@ -11,11 +11,13 @@ mod forward;
 mod inlet;
 mod listeners;
 mod modes;
+mod places;
 mod policy;
 mod process;
 mod server;
 mod session;
 mod sftp;
+mod signals;
 pub mod stdio;
 
 pub use policy::{Kind, Policy};

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::forward::join;
 use crate::inlet::Backlog;
+use crate::places::Places;
 
 /// Listeners one client may have.
 const MAX_LISTENERS: usize = 256;
@@ -39,14 +40,15 @@ impl Drop for Accepting {
 #[derive(Default)]
 pub(crate) struct Listeners {
     backlog: Backlog,
+    places: Places,
     tcp: HashMap<(String, u32), Accepting>,
     unix: HashMap<String, Accepting>,
     agent: Option<Accepting>,
 }
 
 impl Listeners {
-    pub(crate) fn new(backlog: Backlog) -> Self {
-        Self { backlog, ..Self::default() }
+    pub(crate) fn new(backlog: Backlog, places: Places) -> Self {
+        Self { backlog, places, ..Self::default() }
     }
 
     fn room(&self) -> io::Result<()> {
@@ -58,13 +60,16 @@ impl Listeners {
     }
 
     /// Listens on an address for the client; answers the port, which it chooses if `port` is 0 (RFC 4254 section 7.1).
+    ///
+    /// No address at all means this machine only, as with OpenSSH's servers, where the text of the RFC means every
+    /// address: others are let in by a client that names one.
     pub(crate) async fn tcp(&mut self, address: &str, port: u32, handle: Handle) -> io::Result<u32> {
         self.room()?;
         let wanted = u16::try_from(port).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let (hosts, needed): (&[&str], usize) = match address {
-            "" => (&["0.0.0.0", "::"], 1),
-            "localhost" => (&["127.0.0.1", "::1"], 1),
-            other => (&[other], 1),
+        let hosts: &[&str] = match address {
+            "*" => &["0.0.0.0", "::"],
+            "" | "localhost" => &["127.0.0.1", "::1"],
+            other => &[other],
         };
         let (mut listeners, mut bound, mut failure) = (Vec::new(), wanted, None);
         for host in hosts {
@@ -76,7 +81,7 @@ impl Listeners {
                 Err(error) => failure = Some(error),
             }
         }
-        if listeners.len() < needed {
+        if listeners.is_empty() {
             return Err(failure.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()));
         }
         let tasks = listeners
@@ -87,7 +92,7 @@ impl Listeners {
                     address.to_owned(),
                     u32::from(bound),
                     handle.clone(),
-                    self.backlog.clone(),
+                    (self.backlog.clone(), self.places.clone()),
                 ))
             })
             .collect();
@@ -115,7 +120,12 @@ impl Listeners {
             fs::remove_file(place)?;
         }
         let listener = UnixListener::bind(place)?;
-        let task = tokio::spawn(accept_unix(listener, path.to_owned(), handle, self.backlog.clone()));
+        let task = tokio::spawn(accept_unix(
+            listener,
+            path.to_owned(),
+            handle,
+            (self.backlog.clone(), self.places.clone()),
+        ));
         let file = Some(place.to_owned());
         self.unix.insert(path.to_owned(), Accepting { tasks: vec![task], file, directory: None });
         Ok(())
@@ -137,7 +147,7 @@ impl Listeners {
         DirBuilder::new().mode(0o700).create(&directory)?;
         let file = directory.join("agent.sock");
         let listener = UnixListener::bind(&file)?;
-        let task = tokio::spawn(accept_agent(listener, handle, self.backlog.clone()));
+        let task = tokio::spawn(accept_agent(listener, handle, (self.backlog.clone(), self.places.clone())));
         self.agent =
             Some(Accepting { tasks: vec![task], file: Some(file.clone()), directory: Some(directory) });
         Ok(file)
@@ -168,9 +178,16 @@ async fn listen(host: &str, port: u16) -> io::Result<TcpListener> {
     socket.listen(128)
 }
 
-async fn accept_tcp(listener: TcpListener, address: String, port: u32, handle: Handle, backlog: Backlog) {
+async fn accept_tcp(
+    listener: TcpListener,
+    address: String,
+    port: u32,
+    handle: Handle,
+    room: (Backlog, Places),
+) {
     while let Ok((stream, from)) = accept(|| listener.accept()).await {
-        let (handle, address, backlog) = (handle.clone(), address.clone(), backlog.clone());
+        let Some(place) = room.1.take() else { continue };
+        let (handle, address, backlog) = (handle.clone(), address.clone(), room.0.clone());
         tokio::spawn(async move {
             let _ = stream.set_nodelay(true);
             let origin = (from.ip().to_string(), u32::from(from.port()));
@@ -178,28 +195,33 @@ async fn accept_tcp(listener: TcpListener, address: String, port: u32, handle: H
             {
                 join(channel, &backlog, stream).await;
             }
+            drop(place);
         });
     }
 }
 
-async fn accept_unix(listener: UnixListener, path: String, handle: Handle, backlog: Backlog) {
+async fn accept_unix(listener: UnixListener, path: String, handle: Handle, room: (Backlog, Places)) {
     while let Ok((stream, _)) = accept(|| listener.accept()).await {
-        let (handle, path, backlog) = (handle.clone(), path.clone(), backlog.clone());
+        let Some(place) = room.1.take() else { continue };
+        let (handle, path, backlog) = (handle.clone(), path.clone(), room.0.clone());
         tokio::spawn(async move {
             if let Ok(channel) = handle.channel_open_forwarded_streamlocal(path).await {
                 join(channel, &backlog, stream).await;
             }
+            drop(place);
         });
     }
 }
 
-async fn accept_agent(listener: UnixListener, handle: Handle, backlog: Backlog) {
+async fn accept_agent(listener: UnixListener, handle: Handle, room: (Backlog, Places)) {
     while let Ok((stream, _)) = accept(|| listener.accept()).await {
-        let (handle, backlog) = (handle.clone(), backlog.clone());
+        let Some(place) = room.1.take() else { continue };
+        let (handle, backlog) = (handle.clone(), room.0.clone());
         tokio::spawn(async move {
             if let Ok(channel) = handle.channel_open_agent().await {
                 join(channel, &backlog, stream).await;
             }
+            drop(place);
         });
     }
 }

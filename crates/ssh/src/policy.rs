@@ -25,6 +25,8 @@ pub struct Policy {
     pub banners: Vec<String>,
     /// Shown before a login shell, after the banners.
     pub motd: Option<PathBuf>,
+    /// How many files a process may have open unless it asks for more, where that is not what this program may.
+    pub open_files: Option<u64>,
     /// Refuse SFTP and the commands that move files.
     pub block_file_transfer: bool,
 }

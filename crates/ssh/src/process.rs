@@ -10,15 +10,18 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use pty_process::Size;
-use russh::server::Msg;
+use russh::server::{Handle, Msg};
 use russh::{Channel, ChannelWriteHalf, Pty, Sig};
 use rustix::process::{Pid, Signal, kill_process_group};
+#[cfg(target_os = "linux")]
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
 use crate::inlet::{self, Backlog, Inlet};
 use crate::policy::Policy;
+use crate::signals;
 
 /// Exit code for a process that a signal ended.
 const SIGNALLED: u32 = 255;
@@ -59,17 +62,23 @@ pub(crate) enum Control {
 /// Runs a process for a channel until both are done; answers the exit code that the client was told.
 pub(crate) async fn run(
     channel: Channel<Msg>,
+    session: Handle,
     backlog: Backlog,
     plan: Plan,
     mut orders: mpsc::Receiver<Control>,
 ) -> u32 {
+    let id = channel.id();
     let (mut input, output) = inlet::open(channel, &backlog);
     let started = match &plan.terminal {
         Some(terminal) => on_terminal(&plan, terminal, &mut input, &output, &mut orders).await,
         None => on_pipes(&plan, &mut input, &output, &mut orders).await,
     };
+    let mut killed = None;
     let code = match started {
-        Ok(status) => exit_code(status),
+        Ok(status) => {
+            killed = status.signal().and_then(signals::named);
+            exit_code(status)
+        }
         Err(error) => {
             let end = if plan.terminal.is_some() { "\r\n" } else { "\n" };
             let text = format!("coder agent: cannot start {}: {error}{end}", plan.policy.shell.display());
@@ -77,7 +86,10 @@ pub(crate) async fn run(
             NOT_STARTED
         }
     };
-    let _ = output.exit_status(code).await;
+    let _ = match killed {
+        Some(signal) => session.exit_signal_request(id, signal, false, String::new(), String::new()).await,
+        None => output.exit_status(code).await.map_err(drop),
+    };
     let _ = output.eof().await;
     let _ = output.close().await;
     code
@@ -88,6 +100,17 @@ fn exit_code(status: ExitStatus) -> u32 {
         Some(code) => code.unsigned_abs(),
         None => SIGNALLED,
     }
+}
+
+/// Gives a process that has just started the limit of open files that this program was itself started with.
+fn limit_files(group: Option<Pid>, limit: Option<u64>) {
+    #[cfg(target_os = "linux")]
+    if let (Some(pid), Some(limit)) = (group, limit) {
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let _ = prlimit(Some(pid), Resource::Nofile, Rlimit { current: Some(limit), maximum });
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (group, limit);
 }
 
 fn environment(plan: &Plan, tty: Option<OsString>) -> Vec<(OsString, OsString)> {
@@ -123,6 +146,7 @@ async fn on_pipes(
         .process_group(0)
         .spawn()?;
     let group = group_of(&child);
+    limit_files(group, plan.policy.open_files);
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (Some(mut stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) else {
         return Err(io::ErrorKind::BrokenPipe.into());
@@ -180,6 +204,7 @@ async fn on_terminal(
         .spawn(pts)
         .map_err(io::Error::other)?;
     let group = group_of(&child);
+    limit_files(group, plan.policy.open_files);
     let (reader, writer) = pty.into_split();
     let (ended, over) = tokio::sync::watch::channel(false);
     let (resize, sizes) = mpsc::channel(8);
@@ -225,22 +250,7 @@ fn group_of(child: &Child) -> Option<Pid> {
 
 fn signal(group: Option<Pid>, order: Control) {
     let Control::Signal(signal) = order else { return };
-    let signal = match signal {
-        Sig::ABRT => Signal::ABORT,
-        Sig::ALRM => Signal::ALARM,
-        Sig::FPE => Signal::FPE,
-        Sig::HUP => Signal::HUP,
-        Sig::ILL => Signal::ILL,
-        Sig::INT => Signal::INT,
-        Sig::KILL => Signal::KILL,
-        Sig::PIPE => Signal::PIPE,
-        Sig::QUIT => Signal::QUIT,
-        Sig::SEGV => Signal::SEGV,
-        Sig::TERM => Signal::TERM,
-        Sig::USR1 => Signal::USR1,
-        Sig::Custom(name) if name == "USR2" => Signal::USR2,
-        Sig::Custom(_) => return,
-    };
+    let Some(signal) = signals::meant(&signal) else { return };
     let _ = group.map(|group| kill_process_group(group, signal));
 }
 

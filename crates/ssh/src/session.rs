@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use crate::forward;
 use crate::inlet::Backlog;
 use crate::listeners::Listeners;
+use crate::places::{Place, Places};
 use crate::policy::{Kind, sort_out};
 use crate::process::{self, Control, Plan, Terminal};
 use crate::server::{Notice, Shared};
@@ -19,8 +20,6 @@ use crate::sftp::{self, Files};
 const MAX_VARIABLES: usize = 256;
 /// Their size together.
 const MAX_VARIABLE_BYTES: usize = 128 << 10;
-/// Channels one client may have open.
-const MAX_CHANNELS: usize = 1024;
 /// What a client that may not move files is told.
 const NO_TRANSFER: &str = "\u{2}File transfer has been disabled.\n";
 /// The exit code that goes with it.
@@ -29,6 +28,7 @@ const NO_TRANSFER_STATUS: u32 = 65;
 /// A session channel before its process starts.
 struct Opening {
     channel: Channel<Msg>,
+    place: Place,
     variables: Vec<(String, String)>,
     terminal: Option<Terminal>,
     agent: bool,
@@ -46,15 +46,16 @@ pub(crate) struct Session {
     channels: HashMap<ChannelId, State>,
     listeners: Listeners,
     backlog: Backlog,
+    places: Places,
     told: bool,
     status: Arc<Mutex<Option<u32>>>,
 }
 
 impl Session {
     pub(crate) fn new(shared: Arc<Shared>, number: u64, status: Arc<Mutex<Option<u32>>>) -> Self {
-        let backlog = Backlog::default();
-        let (channels, listeners) = (HashMap::new(), Listeners::new(backlog.clone()));
-        Self { shared, number, channels, listeners, backlog, told: false, status }
+        let (backlog, places) = (Backlog::default(), Places::default());
+        let listeners = Listeners::new(backlog.clone(), places.clone());
+        Self { shared, number, channels: HashMap::new(), listeners, backlog, places, told: false, status }
     }
 
     fn opening(&mut self, id: ChannelId) -> Option<&mut Opening> {
@@ -88,10 +89,11 @@ impl Session {
         let plan = Plan { policy, command, variables, terminal: opening.terminal, agent };
         let (to, orders) = mpsc::channel(32);
         self.channels.insert(id, State::Running(to));
-        let (status, backlog) = (Arc::clone(&self.status), self.backlog.clone());
+        let (status, backlog, handle) = (Arc::clone(&self.status), self.backlog.clone(), wire.handle());
         tokio::spawn(async move {
-            let code = process::run(opening.channel, backlog, plan, orders).await;
+            let code = process::run(opening.channel, handle, backlog, plan, orders).await;
             *status.lock().unwrap_or_else(PoisonError::into_inner) = Some(code);
+            drop(opening.place);
         });
         Ok(())
     }
@@ -101,15 +103,20 @@ impl Session {
         let Some(State::Opening(opening)) = self.channels.remove(&id) else {
             return wire.channel_failure(id);
         };
+        let opening = *opening;
         let policy = self.shared.policy();
-        self.begin(sort_out(opening.variables).0);
+        let Opening { channel, place, variables, .. } = opening;
+        self.begin(sort_out(variables).0);
         wire.channel_success(id)?;
         if policy.block_file_transfer {
             return refuse_transfer(id, wire);
         }
         let files = Files::new(policy.home.clone());
         let backlog = self.backlog.clone();
-        tokio::spawn(sftp::serve(opening.channel, backlog, files));
+        tokio::spawn(async move {
+            sftp::serve(channel, backlog, files).await;
+            drop(place);
+        });
         Ok(())
     }
 
@@ -118,12 +125,6 @@ impl Session {
         if !std::mem::replace(&mut self.told, true) {
             self.shared.tell(Notice::Began { session: self.number, kind });
         }
-    }
-
-    /// Whether the client may open one more channel.
-    fn has_room(&mut self) -> bool {
-        self.channels.retain(|_, state| !matches!(state, State::Running(to) if to.is_closed()));
-        self.channels.len() < MAX_CHANNELS
     }
 }
 
@@ -148,13 +149,13 @@ impl Handler for Session {
         reply: ChannelOpenHandle,
         _: &mut Wire,
     ) -> Result<(), Error> {
-        if !self.has_room() {
+        let Some(place) = self.places.take() else {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
-        }
+        };
         let id = channel.id();
         reply.accept().await;
-        let opening = Opening { channel, variables: Vec::new(), terminal: None, agent: false };
+        let opening = Opening { channel, place, variables: Vec::new(), terminal: None, agent: false };
         self.channels.insert(id, State::Opening(Box::new(opening)));
         Ok(())
     }
@@ -169,7 +170,12 @@ impl Handler for Session {
         reply: ChannelOpenHandle,
         _: &mut Wire,
     ) -> Result<(), Error> {
-        forward::to_host(channel, self.backlog.clone(), host.to_owned(), port, reply);
+        match self.places.take() {
+            Some(place) => {
+                forward::to_host(channel, (self.backlog.clone(), place), host.to_owned(), port, reply);
+            }
+            None => reply.reject(ChannelOpenFailure::ResourceShortage).await,
+        }
         Ok(())
     }
 
@@ -180,7 +186,10 @@ impl Handler for Session {
         reply: ChannelOpenHandle,
         _: &mut Wire,
     ) -> Result<(), Error> {
-        forward::to_path(channel, self.backlog.clone(), path.to_owned(), reply);
+        match self.places.take() {
+            Some(place) => forward::to_path(channel, (self.backlog.clone(), place), path.to_owned(), reply),
+            None => reply.reject(ChannelOpenFailure::ResourceShortage).await,
+        }
         Ok(())
     }
 

@@ -88,6 +88,7 @@ struct Outcome {
     out: String,
     err: String,
     status: Option<u32>,
+    signal: Option<String>,
 }
 
 async fn outcome(mut channel: Channel<client::Msg>) -> Outcome {
@@ -98,6 +99,7 @@ async fn outcome(mut channel: Channel<client::Msg>) -> Outcome {
             ChannelMsg::Data { data } => out.extend_from_slice(&data),
             ChannelMsg::ExtendedData { data, ext: 1 } => err.extend_from_slice(&data),
             ChannelMsg::ExitStatus { exit_status } => found.status = Some(exit_status),
+            ChannelMsg::ExitSignal { signal_name, .. } => found.signal = Some(format!("{signal_name:?}")),
             _ => {}
         }
     }
@@ -117,8 +119,8 @@ async fn a_command_has_two_outputs_and_an_exit_code() {
     let world = world(|_, _| {});
     let client = world.client(5, None).await;
     let found = run(&client, "echo out; echo err >&2; exit 3").await;
-    assert_eq!(found, Outcome { out: "out\n".into(), err: "err\n".into(), status: Some(3) });
-    assert_eq!(run(&client, "kill -9 $$").await.status, Some(255));
+    assert_eq!(found, Outcome { out: "out\n".into(), err: "err\n".into(), status: Some(3), signal: None });
+    assert_eq!(run(&client, "kill -9 $$").await, Outcome { signal: Some("KILL".into()), ..Outcome::default() });
     assert_eq!(
         run(&client, "pwd").await.out.trim(),
         world.place.path().canonicalize().unwrap().to_str().unwrap()
@@ -278,6 +280,52 @@ async fn ports_are_forwarded_both_ways() {
     echo(TcpStream::connect(("127.0.0.1", port as u16)).await.unwrap()).await;
     client.cancel_tcpip_forward("127.0.0.1", port).await.unwrap();
     assert!(TcpStream::connect(("127.0.0.1", port as u16)).await.is_err());
+}
+
+#[tokio::test]
+async fn a_forwarded_port_without_an_address_is_for_this_machine_only() {
+    let world = world(|_, _| {});
+    let client = world.client(1, None).await;
+    let port = client.tcpip_forward("", 0).await.unwrap() as u16;
+    let bound = std::net::TcpListener::bind(("127.0.0.2", port));
+    assert!(bound.is_ok(), "an address that nobody asked for is taken");
+    assert!(TcpStream::connect(("127.0.0.1", port)).await.is_ok());
+}
+
+#[tokio::test]
+async fn connections_count_as_channels() {
+    let world = world(|_, _| {});
+    let service = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = u32::from(service.local_addr().unwrap().port());
+    let client = world.client(1, None).await;
+    let mut held = Vec::new();
+    while let Ok(channel) = client.channel_open_direct_tcpip("127.0.0.1", port, "127.0.0.1", 1).await {
+        held.push((channel, service.accept().await.unwrap()));
+        assert!(held.len() <= 1024);
+    }
+    assert!(client.channel_open_session().await.is_err());
+    held.pop().unwrap().0.close().await.unwrap();
+    while client.channel_open_session().await.is_err() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_process_has_the_limit_of_open_files_it_is_meant_to_have() {
+    let world = world(|policy, _| policy.open_files = Some(123));
+    let client = world.client(1, None).await;
+    for terminal in [false, true] {
+        let channel = client.channel_open_session().await.unwrap();
+        if terminal {
+            channel.request_pty(true, "vt100", 80, 24, 0, 0, &[]).await.unwrap();
+        }
+        // It is limited by the time its input arrives.
+        channel.exec(true, "read go; echo limit $(ulimit -n)").await.unwrap();
+        channel.data_bytes("go\n").await.unwrap();
+        let found = outcome(channel).await;
+        assert!(found.out.contains("limit 123"), "{}", found.out);
+    }
 }
 
 async fn echo(mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin) {

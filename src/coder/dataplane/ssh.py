@@ -26,6 +26,8 @@ class SshPolicy:
     banners: tuple[str, ...] = ()
     motd: str | None = None
     """File shown after the banners, before a login shell."""
+    open_files: int | None = None
+    """How many files a process may have open unless it asks for more; None: as many as this one."""
     block_file_transfer: bool = False
 
 
@@ -77,6 +79,7 @@ class SshServer:
             overrides=list(policy.overrides.items()),
             banners=policy.banners,
             motd=policy.motd,
+            open_files=policy.open_files,
             block_file_transfer=policy.block_file_transfer,
         )
 
@@ -129,11 +132,11 @@ async def run_session(
     terminal: str | None,
     variables: Sequence[tuple[str, str]],
     agent: str | None,
-) -> tuple[int, str]:
+) -> tuple[int, str, str]:
     """Run an SSH session on standard input and output; takes the stream over.
 
     `terminal` is its type, to have one at the other end; `agent` the socket of a key agent to forward. Return the exit
-    code, and `status`, `disconnected` (by the user) or `lost`.
+    code; `status`, `signal`, `disconnected` (by the user) or `lost`; and the name of the signal that ended the process.
 
     Raises:
         PeerMisbehaved: the other side is no SSH server that accepts us.

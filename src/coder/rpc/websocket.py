@@ -17,6 +17,8 @@ from websockets.exceptions import (
     InvalidURI,
     ProxyError,
 )
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Event
 from websockets.typing import Origin
 
 from coder.errors import Closed, Malformed, TimedOut, Unreachable, UpgradeRefused
@@ -29,6 +31,8 @@ _UNSUPPORTED_DATA = 1003
 _CLOSE_TIMEOUT = 0.3
 """Seconds the server has to answer that we close; the connection may be dead, and another is waited for."""
 _BODY = 64 * 1024
+_MOST_PARTS = 4096
+"""Fragments of one message."""
 _SCHEMES = {"http://": "ws://", "https://": "wss://", "ws://": "ws://", "wss://": "wss://"}
 
 # The library's debug log repeats headers, and these carry credentials.
@@ -93,7 +97,7 @@ async def connect(
             if proxy is None and sock is None:
                 sock = await racing.connect(*_address(target + rest, secure=secure))
             place: dict[str, Any] = {} if sock is None else {"sock": sock}  # else the library finds the proxy
-            connection = await open_websocket(
+            connection = await _Opening(
                 target + rest,
                 additional_headers=headers,
                 compression=None,
@@ -127,10 +131,31 @@ async def connect(
     return WebSocketChannel(connection)
 
 
+class _Opening(open_websocket):
+    """Follows no redirect: the headers carry credentials, which are for the server that was named alone."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """Let the answer be the refusal it is."""
+        return exc
+
+
 class _Connection(ClientConnection):
-    """Remembers how it was lost: the error of a failed opening does not tell."""
+    """Remembers how it was lost: the error of a failed opening does not tell. Bounds the parts of a message."""
 
     lost: Exception | None = None
+    _parts = 0
+
+    def process_event(self, event: Event) -> None:
+        """Take a frame. Each part of a message costs memory beside its bytes, which are all that the library counts."""
+        if isinstance(event, Frame) and event.opcode is Opcode.CONT:
+            self._parts += 1
+            if self._parts > _MOST_PARTS:
+                self.transport.abort()
+            if self._parts > _MOST_PARTS or not (event.data or event.fin):
+                return
+        elif isinstance(event, Frame) and event.opcode in {Opcode.BINARY, Opcode.TEXT}:
+            self._parts = 0
+        super().process_event(event)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take the transport's last word."""

@@ -4,7 +4,7 @@ import asyncio
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -18,15 +18,16 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import CloseCode, Frame
 
 from coder import BUILD_VERSION
+from coder.access import app_names
 from coder.access.limits import NO_LIMIT, Limit, LoginLimits, Pace
 from coder.clock import Clock, SystemClock
 from coder.config import ConfigError, DerpSettings, HttpSettings, Settings, split_address
 from coder.dataplane.edge import Edge as NativeEdge
-from coder.dataplane.edge import EdgeSettings, mesh_key, read_setting
+from coder.dataplane.edge import AppSettings, EdgeSettings, mesh_key, read_setting
 from coder.db import site, users
 from coder.db.store import SqliteStore
 from coder.outbound import Outbound
-from coder.server import maps, pruning, resume_keys
+from coder.server import apps, maps, pruning, resume_keys
 from coder.server.app import create_app
 from coder.server.deployment import Deployment
 from coder.server.introductions import Introductions
@@ -56,6 +57,9 @@ class Edge(Protocol):
     @property
     def stun_ports(self) -> tuple[int, ...]:
         """The UDP ports it answers STUN on."""
+
+    def set_apps(self, apps: AppSettings) -> None:
+        """Serve apps of workspaces by these settings."""
 
     def announce(self, keys: Sequence[str]) -> None:
         """Let relay clients with these keys stay."""
@@ -104,9 +108,13 @@ async def run(
         access_url = settings.http.access_url.rstrip("/") or derive_access_url(edge.addresses[-1], scheme)
         relay_clients = RelayClients(edge) if settings.derp.verify_clients else None
         deployment = await assemble(settings, store, access_url, edge.stun_ports, clock, relay_clients=relay_clients)
+        serve_apps = _serving_apps(edge, deployment)
+        serve_apps(deployment.apps.signer.keys)
         async with store.read() as session:
             needs_first_user = not await users.any_exist(session)
         parts.enter_context(_signals(stop))
+        renewing = asyncio.create_task(apps.renew(deployment.apps, store, clock, serve_apps))
+        parts.callback(renewing.cancel)
         await _serve(
             deployment,
             upstream,
@@ -155,9 +163,25 @@ async def assemble(
         oidc=_provider(settings, access_url, recipe.outbound, clock),
         introductions=Introductions(MemoryCoordinator(), relay_clients),
         resume=await resume_keys.load(store, clock),
+        apps=await apps.load(store, clock),
         login_limits=_login_limits(settings.http),
         api_limits=Pace(Limit(0 if settings.http.disable_rate_limits else settings.http.api_rate_limit, 60.0)),
     )
+
+
+def _serving_apps(edge: Edge, deployment: Deployment) -> Callable[[Mapping[str, bytes]], None]:
+    """Return what tells the edge with which keys tickets are signed."""
+    wildcard = deployment.settings.apps.wildcard_access_url
+    problem = wildcard and app_names.wildcard_problem(wildcard)
+    if problem:
+        raise ConfigError(f"--wildcard-access-url: {problem}")
+    dashboard = urlsplit(deployment.access_url).hostname or ""
+
+    def tell(keys: Mapping[str, bytes]) -> None:
+        secret = deployment.apps.secret
+        edge.set_apps(AppSettings(wildcard=wildcard, dashboard=dashboard, secret=secret, keys=keys))
+
+    return tell
 
 
 def _provider(settings: Settings, access_url: str, outbound: Outbound, clock: Clock) -> Provider | None:
@@ -266,7 +290,7 @@ class _WebServer(uvicorn.Server):
 
 
 class _WebSocket(WebSocketsSansIOProtocol):
-    """The web server's WebSocket: a refusal with a body is an answer too, and messages have a bounded number of parts."""
+    """The web server's WebSocket: a refusal with a body is an answer too, and a message has few parts."""
 
     async def send(self, message: Any) -> None:
         await super().send(message)
@@ -274,7 +298,7 @@ class _WebSocket(WebSocketsSansIOProtocol):
             self.handshake_complete = True
 
     def handle_cont(self, event: Frame) -> None:
-        """Take a further part of a message. Each costs memory beside its bytes, which are all that the library counts."""
+        """Take a further part of a message. Each costs memory beside its bytes, and the library counts only these."""
         if len(self.frames) >= _MOST_PARTS:
             self.frames = []
             self.conn.fail(CloseCode.POLICY_VIOLATION, "too many fragments")

@@ -80,9 +80,9 @@ def test_what_goes_wrong_here_is_told_in_the_last_line(coder, network, arguments
 class Native:
     """The native client: runs no session, and remembers what it was asked for."""
 
-    def __init__(self, monkeypatch, how="status", code=0):
+    def __init__(self, monkeypatch, how="status", code=0, signal=""):
         self.asked = []
-        self.result = (code, how)
+        self.result = (code, how, signal)
         monkeypatch.setattr("coder.dataplane.ssh.run_session", self.run)
         monkeypatch.setattr("coder.dataplane.ssh.join_stdio", self.join)
 
@@ -103,6 +103,12 @@ def test_a_session_is_asked_for_as_the_flags_say(coder, network, monkeypatch):
     assert native.asked == [
         {"command": "ls -l", "terminal": "vt100", "variables": [("A", "b=c")], "agent": "/keys"},
     ]
+
+
+def test_a_signal_that_ended_the_process_is_named(coder, network, monkeypatch):
+    Native(monkeypatch, how="signal", code=255, signal="SEGV")
+    run = coder("ssh", "dev", "crash")
+    assert (run.code, run.err.splitlines()[-1]) == (255, "The remote process was ended by signal SEGV.")
 
 
 def test_a_lost_connection_is_our_own_failure(coder, network, monkeypatch):
@@ -162,7 +168,7 @@ def test_the_server_is_told_of_use_by_which_app(coder, network, monkeypatch, app
         stream.close()
         if app != "disable":
             await told.wait()
-        return 0, "status"
+        return 0, "status", ""
 
     monkeypatch.setattr("coder.cli.commands.ssh.SETTLED", 0.0)
     monkeypatch.setattr("coder.cli.pulse.tell_usage", tell)

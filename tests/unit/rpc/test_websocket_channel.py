@@ -57,6 +57,33 @@ async def test_a_message_of_4_mib_passes():
         await channel.close()
 
 
+async def test_a_message_in_endless_parts_ends_the_connection():
+    async def handle(connection):
+        async def parts():
+            yield b"begin"
+            while True:
+                yield b""
+
+        with contextlib.suppress(ConnectionClosed):
+            await connection.send(parts())
+
+    async with server(handle) as url:
+        channel = await connect(url)
+        assert await channel.recv() is None
+
+
+async def test_a_message_may_come_in_parts():
+    async def handle(connection):
+        await connection.send([b"a", b"", b"b"] + [b"c"] * 1000)
+        await connection.send(b"next")
+
+    async with server(handle) as url:
+        channel = await connect(url)
+        assert await channel.recv() == b"ab" + b"c" * 1000
+        assert await channel.recv() == b"next"
+        await channel.close()
+
+
 async def test_a_text_message_closes_with_1003():
     codes = []
 

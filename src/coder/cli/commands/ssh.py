@@ -244,7 +244,7 @@ class _Run:
         from coder.dataplane.ssh import run_session
 
         async def run(stream: "socket.socket") -> int:
-            code, how = await run_session(
+            code, how, signal = await run_session(
                 stream,
                 command=session.command,
                 terminal=session.terminal,
@@ -253,6 +253,8 @@ class _Run:
             )
             if how == "lost":
                 raise Closed(f"the connection to {self.workspace} was lost, or its agent stopped", remedy=LOST)
+            if how == "signal":
+                output.note(output.printable(f"The remote process was ended by signal {signal}."))
             return code
 
         def say(text: str) -> None:
