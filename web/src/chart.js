@@ -5,12 +5,13 @@ import { speedtest } from "./lib/speedtest.js";
 
 const KEPT = 120;
 const EVERY = 3000;
+const SHOWN = 180;
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-function plot(element, unit, names) {
+function plot(element, unit, names, shown) {
   const paints = [colour("--accent"), colour("--second")];
   const axis = { stroke: colour("--dim"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
   return new uPlot(
@@ -18,23 +19,23 @@ function plot(element, unit, names) {
       width: Math.max(element.clientWidth, 240),
       height: 180,
       cursor: { y: false },
-      legend: { live: true },
-      scales: { y: { range: (_plot, _low, high) => [0, Math.max(high || 0, 1) * 1.15] } },
+      legend: { live: false },
+      scales: { x: { range: (_plot, _low, high) => [high - shown, high] }, y: { range: (_plot, _low, high) => [0, Math.max(high || 0, 1) * 1.15] } },
       series: [{}, ...names.map((label, index) => ({ label, stroke: paints[index], width: 2, spanGaps: true, value: (_p, v) => (v == null ? "–" : `${v.toFixed(1)} ${unit}`) }))],
-      axes: [axis, { ...axis, size: 64, values: (_plot, values) => values.map((value) => `${value} ${unit}`) }],
+      axes: [{ ...axis, values: (_plot, values) => values.map((value) => new Date(value * 1000).toLocaleTimeString([], { hour12: false })) }, { ...axis, size: 64, values: (_plot, values) => values.map((value) => `${value} ${unit}`) }],
     },
     [[], ...names.map(() => [])],
     element,
   );
 }
 
-function chart(element, unit, names) {
-  let made = plot(element, unit, names);
+function chart(element, unit, names, shown) {
+  let made = plot(element, unit, names, shown);
   const data = [[], ...names.map(() => [])];
   new ResizeObserver(() => made.setSize({ width: Math.max(element.clientWidth, 240), height: 180 })).observe(element);
   document.addEventListener("theme", () => {
     made.destroy();
-    made = plot(element, unit, names);
+    made = plot(element, unit, names, shown);
     made.setData(data);
   });
   return {
@@ -60,7 +61,7 @@ async function workspaceLeg(route) {
 const box = document.querySelector("[data-chart]");
 if (box) {
   box.hidden = false;
-  const latency = chart(box.querySelector("[data-latency-chart]"), "ms", ["browser to server", "server to workspace"]);
+  const latency = chart(box.querySelector("[data-latency-chart]"), "ms", ["browser to server", "server to workspace"], SHOWN);
   const look = async () => {
     if (document.hidden) return;
     const legs = await Promise.allSettled([distance("/latency-check", 2), workspaceLeg(box.dataset.chart)]);
@@ -76,7 +77,7 @@ if (box) {
   button.addEventListener("click", async () => {
     button.disabled = true;
     place.hidden = false;
-    rates ??= chart(place, "Mbit/s", ["to this browser", "from this browser"]);
+    rates ??= chart(place, "Mbit/s", ["to this browser", "from this browser"], 12);
     rates.clear();
     told.textContent = "Measuring …";
     try {

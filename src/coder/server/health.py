@@ -166,7 +166,7 @@ def _derp(found: Findings) -> Json:
         if not region["healthy"]:
             warnings.append(warning("EDERP03", f"The relay of {name} passes no messages on: {_why(region)}"))
     severity = _worst(_of_relays(region) for region in regions.values())
-    count = len(regions)
+    count = sum(any(not node["node"].get("STUNOnly") for node in each["node_reports"]) for each in regions.values())
     summary = "" if warnings else f"{count} region{'' if count == 1 else 's'}, each passes messages on."
     return {**found.derp, **_section(severity, *warnings, summary=summary)}
 

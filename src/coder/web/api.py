@@ -11,7 +11,7 @@ from starlette.types import Message
 
 PREFIX = "/api/v2"
 AUTHCHECK = "/authcheck"
-"""The one route that only answers although it is posted to, so that pages may ask it before anything was sent to them."""
+"""The one route that only answers although it is posted to, so that pages may ask it whatever was sent to them."""
 _PASSED_ON = frozenset({b"host", b"cookie", b"origin", b"user-agent", b"sec-fetch-site"})
 
 

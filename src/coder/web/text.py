@@ -55,6 +55,8 @@ def milliseconds(value: Any) -> str:
     """Write a latency with as many digits as it is worth."""
     if not isinstance(value, (int, float)):
         return "unknown"
+    if value < 0.1:
+        return "< 0.1 ms"
     return f"{value:.1f} ms" if value < 10 else f"{value:.0f} ms"
 
 
