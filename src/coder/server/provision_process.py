@@ -1,0 +1,139 @@
+"""The `process` kind: the server starts agents as processes of its own user, to try things out.
+
+They outlive the server, so that its restart ends nobody's session; a file says which process it was.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from coder.access.templates import ProcessSettings
+from coder.clock import Clock
+from coder.ids import Secret
+from coder.server.provision import STOP_PATIENCE, AgentJob, Job, ProvisionError, settings_of
+from coder.server.provision_commands import inherited, run
+
+_LOOK_EVERY = 0.05
+# A child of the shell, not of ours: it is nobody's to wait for, whichever server started it.
+_START = 'cd -- "$1" || exit; shift; "$@" </dev/null >agent.log 2>&1 & echo $!'
+_ABOUT_OURSELVES = ("SHELL", "SSL_CERT_FILE", "CODER_CA_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
+
+
+class ProcessProvisioner:
+    """Starts agents as processes."""
+
+    def __init__(
+        self, clock: Clock, command: tuple[str, ...] = (sys.executable, "-m", "coder.cli.main", "agent")
+    ) -> None:
+        self._clock = clock
+        self._command = command
+
+    async def start(self, job: Job, agents: tuple[AgentJob, ...]) -> None:
+        """Start a process for each agent."""
+        settings = settings_of(job, ProcessSettings)
+        home = Path(settings.directory) if settings.directory else job.state / "home"
+        await self.stop(job)
+        for agent in agents:
+            await self._start(job, agent, home)
+
+    async def _start(self, job: Job, agent: AgentJob, home: Path) -> None:
+        place = job.state / agent.name
+        try:
+            for directory in (place, home):
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write_private(place / "token", agent.token)
+        except OSError as fault:
+            raise ProvisionError(
+                f"{fault.filename}: {fault.strerror}", remedy="Let the server write to its state directory."
+            ) from None
+        environment = inherited(*_ABOUT_OURSELVES) | {
+            "HOME": str(home),
+            "CODER_AGENT_URL": job.access_url,
+            "CODER_AGENT_TOKEN_FILE": str(place / "token"),
+            "CODER_CONFIG_DIR": str(place / "config"),
+            "CODER_AGENT_LOG_DIR": str(place),
+            "CODER_AGENT_SCRIPT_DATA_DIR": str(place / "scripts"),
+        }
+        shell = ("/bin/sh", "-c", _START, "sh", str(place), *self._command)
+        _, printed = await run(shell, say=lambda _line: None, environment=environment, secrets=[agent.token])
+        number = int(printed.split()[-1])
+        (place / "process.json").write_text(json.dumps({"pid": number, "born": _born(number)}))
+        job.say(f"The agent {agent.name} runs as process {number}; its log is {place / 'agent.log'}.")
+
+    async def stop(self, job: Job) -> None:
+        """End the processes: politely, and after a while by force."""
+        running = [(name, pid) for name in _known(job) if (pid := _running(job.state / name)) is not None]
+        for _, pid in running:
+            _signal(pid, signal.SIGTERM)
+        until = self._clock.monotonic() + STOP_PATIENCE
+        for name, pid in running:
+            while _running(job.state / name) is not None and self._clock.monotonic() < until:
+                await self._clock.sleep(_LOOK_EVERY)
+            if _running(job.state / name) is not None:
+                job.say(f"The agent {name} does not end by itself and is killed.")
+                _signal(pid, signal.SIGKILL)
+        for name in _known(job):
+            for file in ("token", "process.json"):
+                (job.state / name / file).unlink(missing_ok=True)
+
+    async def delete(self, job: Job) -> None:
+        """End the processes and remove the workspace's directory; a directory that the template names stays."""
+        await self.stop(job)
+        try:
+            await asyncio.to_thread(shutil.rmtree, job.state)
+        except FileNotFoundError:
+            pass
+        except OSError as fault:
+            raise ProvisionError(
+                f"{fault.filename}: {fault.strerror}", remedy="Remove it, then delete again."
+            ) from None
+
+    async def runs(self, job: Job) -> bool:
+        """Say whether every process runs."""
+        return all(_running(job.state / name) is not None for name in job.agents)
+
+
+def _known(job: Job) -> list[str]:
+    """Return the agents that have a process noted, also those that the template does not list any more."""
+    return sorted(file.parent.name for file in job.state.glob("*/process.json"))
+
+
+def _running(place: Path) -> int | None:
+    """Return the number of an agent's process while it runs; a later process of that number is another one."""
+    try:
+        noted = json.loads((place / "process.json").read_text())
+        number, born = int(noted["pid"]), str(noted["born"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return number if born and _born(number) == born else None
+
+
+def _born(number: int) -> str:
+    """Return when a process was born, in words that no other process of that number has; empty: there is none."""
+    try:
+        state, *fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        if Path("/proc/self").exists():
+            return ""
+        with suppress(OSError):
+            os.kill(number, 0)
+            return "unknown"  # systems without /proc
+        return ""
+    return "" if state in "ZX" else fields[18]  # field 22 of proc_pid_stat(5): ticks since boot
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with suppress(OSError):
+        group = os.getpgid(pid)
+        os.killpg(group, number) if group != os.getpgid(0) else os.kill(pid, number)
+
+
+def _write_private(file: Path, secret: Secret) -> None:
+    file.unlink(missing_ok=True)
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        stream.write(secret.reveal() + "\n")
