@@ -95,7 +95,7 @@ def _relay(node: dict[str, Any]) -> str:
     if not node["can_exchange_messages"]:
         return "does not work"
     way = "by WebSocket" if node["uses_websocket"] else "by HTTP upgrade"
-    return f"{way}, {node['round_trip_ping_ms']}ms"
+    return f"{way}, {node['round_trip_ping_ms'] or '<1'}ms"
 
 
 def _stun(found: dict[str, Any]) -> str:
@@ -112,10 +112,11 @@ def _warnings(report: dict[str, Any]) -> Iterator[str]:
         for node in each["node_reports"]:
             yield from (f"{name}, {node['node']['Name']}: {warning['message']}" for warning in node["warnings"])
             if not node["can_exchange_messages"] and not node["node"].get("STUNOnly"):
-                yield f"{name}, {node['node']['Name']}: {_problem(node)}."
+                yield _problem(node) + "."
 
 
-def _problem(node: dict[str, Any]) -> str:
+def _problem(report: dict[str, Any]) -> str:
     """Return the last complaint of the two ends that tried a relay."""
-    told = [errors[-1].rstrip(": .") for errors in node["client_errs"] if errors]
-    return told[0] if told else "no message came through"
+    told = [errors[-1].rstrip(": .") for errors in report["client_errs"] if errors]
+    node = report["node"]  # a complaint names it by itself
+    return told[0] if told else f"relay region {node['RegionID']}, node {node['Name']}: no message came through"

@@ -54,7 +54,7 @@ def why(derp_map: DerpMap, home: int, latencies: Mapping[int, float], wanted: st
         asked = find(derp_map, wanted)
         if asked is not None and asked.id == home:
             return f"{named}: it was asked for"
-        return f"{named}: {wanted!r} was asked for, but {'is not in the map' if asked is None else 'does not answer'}"
+        return f"{named}: {wanted!r} was asked for, but {'is not in the map' if asked is None else 'has not answered'}"
     return f"{named}: {_beside_others(derp_map, home, latencies)}"
 
 
@@ -83,4 +83,7 @@ def _name(region: Region) -> str:
 
 
 def _ms(seconds: float | None) -> str:
-    return "" if seconds is None else f", {seconds * 1e3:.0f} ms" if seconds >= 0.01 else f", {seconds * 1e3:.1f} ms"
+    if seconds is None:
+        return ""
+    ms = seconds * 1e3
+    return f", {ms:.0f} ms" if ms >= 10 else f", {ms:.1f} ms" if ms >= 0.1 else ", below 0.1 ms"

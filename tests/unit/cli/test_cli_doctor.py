@@ -436,7 +436,7 @@ def test_netcheck_in_words_where_nothing_works(coder, network, monkeypatch):
     assert "IPv4            no answer" in text
     assert "Port mapping    none: port mapping is off" in text
     assert "does not work" in text
-    assert "! Region 999 (coder), 999b: no message came through." in text
+    assert "! relay region 999, node 999b: no message came through." in text
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_the_better_family_counts():
         (THREE, 0, {}, None, "no region: no relay answers"),
         (THREE, 9, {}, None, "region 9, which the map has no more"),
         (THREE, 2, {1: 0.002, 2: 0.08}, "fra", "region 2 (fra), 80 ms: it was asked for"),
-        (THREE, 1, {1: 0.002}, "fra", "region 1 (nyc), 2.0 ms: 'fra' was asked for, but does not answer"),
+        (THREE, 1, {1: 0.002}, "fra", "region 1 (nyc), 2.0 ms: 'fra' was asked for, but has not answered"),
         (THREE, 1, {1: 0.002}, "ams", "region 1 (nyc), 2.0 ms: 'ams' was asked for, but is not in the map"),
         (ONE, 1, {1: 0.02}, None, "region 1 (nyc), 20 ms: the only one with a relay"),
         (THREE, 1, {}, None, "region 1 (nyc): its relay was the first to answer"),
