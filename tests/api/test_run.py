@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from coder import config
 from coder.cli.commands.server import command
 from coder.config import Settings
-from coder.dataplane.edge import EdgeSettings
+from coder.dataplane.edge import AppSettings, EdgeSettings
 from coder.db.store import StateDirectoryError
 from coder.errors import CoderError, Unreachable
 from coder.ids import Secret
@@ -33,6 +33,10 @@ class FakeEdge:
     def __init__(self, settings: EdgeSettings) -> None:
         self.settings = settings
         self.closed = False
+        self.apps: AppSettings | None = None
+
+    def set_apps(self, apps: AppSettings) -> None:
+        self.apps = apps
 
     def announce(self, keys: Sequence[str]) -> None:
         del keys

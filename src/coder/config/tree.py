@@ -356,7 +356,7 @@ class AppsSettings:
         "",
         flag="wildcard-access-url",
         yaml="networking.wildcardAccessURL",
-        about="Hosts of apps and ports: a * and a domain whose names all lead to this server, such as *.apps.example.com.",
+        about="Hosts of apps and ports: a * and a domain whose names all lead here, such as *.apps.example.com.",
     )
     disable_path_apps: bool = setting(
         False,

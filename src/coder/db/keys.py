@@ -13,7 +13,7 @@ from coder.access.sessions import Lease, Use
 from coder.access.tokens import SessionToken
 from coder.db.models import ApiKey
 
-PASSWORD, OIDC, TOKEN = "password", "oidc", "token"
+PASSWORD, OIDC, TOKEN, APP = "password", "oidc", "token", "app"
 
 
 def lease(key: ApiKey) -> Lease:
@@ -106,3 +106,8 @@ async def end(
     ended = (await session.scalars(select(ApiKey.id).where(*conditions))).all()
     await session.execute(delete_from(ApiKey).where(*conditions))
     return ended
+
+
+async def end_apps(session: AsyncSession, user_id: UUID) -> None:
+    """Forget a user's sessions on hosts of apps."""
+    await session.execute(delete_from(ApiKey).where(ApiKey.user_id == user_id, ApiKey.login_type == APP))

@@ -17,12 +17,15 @@ from coder.server.routes import (
     agent_self,
     agent_work,
     agents,
+    applications,
     builds,
     docs,
+    edge_apps,
     keys,
     logs,
     network,
     oidc,
+    port_shares,
     site,
     tailnet,
     users,
@@ -34,10 +37,27 @@ from coder.web import routes as web
 API = "/api/v2"
 
 # Routes of agents come first: `me` and `connection` would otherwise be read as the id of an agent.
-_PARTS = (site, oidc, users, accounts, keys, workspaces, builds, logs, agent_self, agent_work, agents, tailnet, network)
+_PARTS = (
+    site,
+    oidc,
+    users,
+    accounts,
+    keys,
+    workspaces,
+    builds,
+    logs,
+    agent_self,
+    agent_work,
+    agents,
+    tailnet,
+    network,
+    applications,
+    port_shares,
+)
 ROUTERS: tuple[tuple[APIRouter, str], ...] = (
     (site.root, ""),
     (docs.router, ""),
+    (edge_apps.router, ""),
     *((part.router, API) for part in _PARTS),
 )
 """All routes there are, and below which path."""

@@ -44,6 +44,8 @@ RECORDED: dict[tuple[str, str], tuple[str, str]] = {
     ("PATCH", "/workspaces/{workspace}"): (WRITE, "workspace"),
     ("DELETE", "/workspaces/{workspace}"): (DELETE, "workspace"),
     ("POST", "/workspaces/{workspace}/builds"): (WRITE, "workspace"),
+    ("POST", "/workspaces/{workspace}/port-share"): (WRITE, "workspace"),
+    ("DELETE", "/workspaces/{workspace}/port-share"): (WRITE, "workspace"),
     ("POST", "/workspaceagents/{agent}/token"): (WRITE, "workspace"),
 }
 """What each route that changes something does to what. A test demands a line here, or below, of every such route."""

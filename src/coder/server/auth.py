@@ -22,6 +22,7 @@ HEADER = "Coder-Session-Token"
 BYPASS = "X-Coder-Bypass-Ratelimit"
 ASKED = "coder.asked"
 """Key in the scope of a request whose caller was verified before its body was read: who it is."""
+_EVERYTHING = frozenset({"all"})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _SIGNED_OUT = "You are signed out, or your session has ended. Sign in again."
 
@@ -151,14 +152,22 @@ async def _signed_in(connection: HTTPConnection, deployment: Deployment) -> Call
     return await _verified(deployment, token)
 
 
-async def _verified(deployment: Deployment, token: tokens.SessionToken) -> Caller:
+async def holder(deployment: Deployment, text: str, scopes: frozenset[str]) -> Caller | None:
+    """Return whom a token of one of these scopes stands for; None if it stands for nobody."""
+    try:
+        return await _verified(deployment, tokens.parse_session_token(text), scopes)
+    except (tokens.TokenFormatError, Problem):
+        return None
+
+
+async def _verified(deployment: Deployment, token: tokens.SessionToken, scopes: frozenset[str] = _EVERYTHING) -> Caller:
     async with deployment.store.read() as session:
         key = await keys.get(session, token.id)
     if key is None:
         raise _rejected("The token is not known.")
     if not tokens.matches(key.hashed_secret, token.hashed):
         raise _rejected("The secret of the token is wrong.")
-    await _use(deployment, key)
+    await _use(deployment, key, scopes)
     return Caller(key.user, key)
 
 
@@ -175,7 +184,7 @@ async def still_valid(deployment: Deployment, who: Caller) -> bool:
     return True
 
 
-async def _use(deployment: Deployment, key: ApiKey) -> None:
+async def _use(deployment: Deployment, key: ApiKey, scopes: frozenset[str] = _EVERYTHING) -> None:
     """Use a key: refuse it when it has ended, note the use otherwise."""
     now = deployment.clock.now()
     lease = keys.lease(key)
@@ -183,7 +192,7 @@ async def _use(deployment: Deployment, key: ApiKey) -> None:
         raise _rejected(f"The token ended at {key.expires_at.isoformat()}.")
     if key.user.status != users.ACTIVE:
         raise _rejected(f"The user is {key.user.status}.")
-    if key.scope != "all":
+    if key.scope not in scopes:
         raise _rejected(f"A token of scope {key.scope} does not open the API.")
     use = sessions.use(lease, now, extend=not deployment.settings.sessions.disable_refresh)
     if use:

@@ -1,7 +1,7 @@
 """What all routes share: the parts of one running server, handed over by the composition."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from coder.clock import Clock
 from coder.config import Settings
 from coder.db.site import Site
 from coder.db.store import Store
+from coder.server.apps import Apps
 from coder.server.changes import Changes
 from coder.server.health import Findings
 from coder.server.introductions import Introductions
@@ -21,6 +22,9 @@ from coder.server.maps import DerpMaps, Recipe
 from coder.server.oidc import Provider
 from coder.server.sockets import Sockets
 from coder.tailnet.resume import ResumeTokens
+
+if TYPE_CHECKING:
+    from coder.server.build_runner import BuildRunner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +41,9 @@ class Deployment:
     map_recipe: Recipe
     introductions: Introductions
     resume: ResumeTokens
+    runner: "BuildRunner"
+    """Carries out the builds of workspaces."""
+    apps: Apps
     changes: Changes = field(default_factory=Changes)
     sockets: Sockets = field(default_factory=Sockets)
     oidc: Provider | None = None

@@ -20,18 +20,24 @@ from websockets.frames import CloseCode, Frame
 from coder import BUILD_VERSION
 from coder.access import app_names
 from coder.access.limits import NO_LIMIT, Limit, LoginLimits, Pace
+from coder.access.templates import Kind
 from coder.clock import Clock, SystemClock
 from coder.config import ConfigError, DerpSettings, HttpSettings, Settings, split_address
-from coder.dataplane.edge import Edge as NativeEdge
 from coder.dataplane.edge import AppSettings, EdgeSettings, mesh_key, read_setting
+from coder.dataplane.edge import Edge as NativeEdge
 from coder.db import site, users
 from coder.db.store import SqliteStore
 from coder.outbound import Outbound
-from coder.server import apps, maps, pruning, resume_keys
+from coder.server import apps, keeping_hours, maps, pruning, resume_keys
 from coder.server.app import create_app
+from coder.server.build_runner import BuildRunner
 from coder.server.deployment import Deployment
 from coder.server.introductions import Introductions
 from coder.server.oidc import Client, Provider
+from coder.server.provision import Provisioner
+from coder.server.provision_docker import DockerProvisioner
+from coder.server.provision_process import ProcessProvisioner
+from coder.server.provision_ssh import SshProvisioner
 from coder.server.relay_clients import RelayClients
 from coder.tailnet.coordinator import MemoryCoordinator
 
@@ -140,6 +146,7 @@ async def assemble(
     clock: Clock,
     *,
     relay_clients: RelayClients | None = None,
+    provisioners: Mapping[Kind, Provisioner] | None = None,
 ) -> Deployment:
     """Build a deployment on an open store."""
     async with store.write() as session:
@@ -163,6 +170,7 @@ async def assemble(
         oidc=_provider(settings, access_url, recipe.outbound, clock),
         introductions=Introductions(MemoryCoordinator(), relay_clients),
         resume=await resume_keys.load(store, clock),
+        runner=BuildRunner(provisioners or _provisioners(clock)),
         apps=await apps.load(store, clock),
         login_limits=_login_limits(settings.http),
         api_limits=Pace(Limit(0 if settings.http.disable_rate_limits else settings.http.api_rate_limit, 60.0)),
@@ -182,6 +190,10 @@ def _serving_apps(edge: Edge, deployment: Deployment) -> Callable[[Mapping[str, 
         edge.set_apps(AppSettings(wildcard=wildcard, dashboard=dashboard, secret=secret, keys=keys))
 
     return tell
+
+
+def _provisioners(clock: Clock) -> Mapping[Kind, Provisioner]:
+    return {Kind.PROCESS: ProcessProvisioner(clock), Kind.DOCKER: DockerProvisioner(), Kind.SSH: SshProvisioner()}
 
 
 def _provider(settings: Settings, access_url: str, outbound: Outbound, clock: Clock) -> Provider | None:
@@ -337,13 +349,16 @@ async def _serve(
     stopping = asyncio.create_task(stop.wait())
     keeping = [
         asyncio.create_task(pruning.prune(deployment)),
+        asyncio.create_task(keeping_hours.keep(deployment)),
         asyncio.create_task(resume_keys.renew(deployment.resume, deployment.store, deployment.clock)),
         asyncio.create_task(maps.follow(deployment.maps, deployment.map_recipe, deployment.clock)),
     ]
     try:
+        await deployment.runner.resume(deployment)
         ready()
         await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
         log.info("server.stopping")
+        await deployment.runner.stop()
         deployment.introductions.shutdown()
         await deployment.sockets.stop(GRACE)
     finally:

@@ -8,7 +8,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coder.config import Settings
 
-_ALWAYS = frozenset({"/healthz", "/latency-check"})
+EDGE = "/-/edge/app"
+"""Where the edge asks about requests for apps, whose hosts are others."""
+_ALWAYS = frozenset({"/healthz", "/latency-check", EDGE})
 """Paths that are answered wherever they are asked for: probes know addresses, not names."""
 
 

@@ -1,12 +1,13 @@
 """What the deployment says of itself."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.responses import PlainTextResponse
 
 from coder import BUILD_VERSION
+from coder.access import app_names
 from coder.access.roles import Action, Resource
 from coder.server import version, views
 from coder.server.asking import AskedFirst
@@ -33,14 +34,14 @@ _ACTIONS = {"application_connect": "connect", "ssh": "connect", "view": "read"}
 class Check(BaseModel):
     """One question of a page: whether its user may do something."""
 
-    object: dict[str, Any]
-    action: str
+    object: dict[Annotated[str, Field(max_length=64)], Any] = Field(max_length=16)
+    action: str = Field(max_length=64)
 
 
 class Checks(BaseModel):
     """Questions by name."""
 
-    checks: dict[str, Check]
+    checks: dict[Annotated[str, Field(max_length=128)], Check] = Field(max_length=256)
 
 
 @root.get("/healthz", response_class=PlainTextResponse)
@@ -99,7 +100,9 @@ async def regions(_who: SignedIn, deployment: Deployed) -> dict[str, Any]:
         "icon_url": "",
         "healthy": True,
         "path_app_url": deployment.access_url,
-        "wildcard_hostname": "",
+        "wildcard_hostname": app_names.wildcard_host(
+            deployment.settings.apps.wildcard_access_url, deployment.access_url
+        ),
     }
     return {"regions": [here]}
 
@@ -135,12 +138,6 @@ async def available_experiments(_who: SignedIn) -> dict[str, list[str]]:
 async def update_check() -> dict[str, Any]:
     """Say whether a newer version is known. The server asks nobody, so none is."""
     return {"current": True, "version": BUILD_VERSION.partition("+")[0], "url": ""}
-
-
-@router.get("/applications/host")
-async def applications_host(_who: SignedIn) -> dict[str, str]:
-    """Name the host of apps: there is none."""
-    return {"host": ""}
 
 
 @router.post("/authcheck")

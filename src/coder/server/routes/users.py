@@ -142,6 +142,7 @@ async def logout(who: SignedIn, response: Response, deployment: Deployed) -> dic
     """End the session that was used for this call, and the connections made with it."""
     async with deployment.store.write() as session:
         await keys.delete(session, who.key.id)
+        await keys.end_apps(session, who.user.id)
     deployment.sockets.end(who.key.id, "signed out")
     set_cookie(response, deployment, "")
     return {"message": "Signed out."}
