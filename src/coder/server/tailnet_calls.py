@@ -25,12 +25,18 @@ class TailnetCalls:
     """The calls of one peer's connection."""
 
     def __init__(
-        self, deployment: Deployment, peer: UUID, rules: Authorization, *, resumes: bool, user: Caller | None = None
+        self,
+        deployment: Deployment,
+        peer: UUID,
+        rules: Authorization,
+        *,
+        owner: UUID | None = None,
+        user: Caller | None = None,
     ) -> None:
         self.peer = peer
         self._deployment = deployment
         self._rules = rules
-        self._resumes = resumes
+        self._owner = owner
         self._user = user
         self._revoked = False
 
@@ -42,12 +48,12 @@ class TailnetCalls:
     @classmethod
     def of_agent(cls, deployment: Deployment, agent: UUID) -> "TailnetCalls":
         """Return the calls of an agent. Its id is its token's, so it gets no resume tokens."""
-        return cls(deployment, agent, AgentAuthorization(agent), resumes=False)
+        return cls(deployment, agent, AgentAuthorization(agent))
 
     @classmethod
-    def of_client(cls, deployment: Deployment, peer: UUID, agent: UUID) -> "TailnetCalls":
-        """Return the calls of a client that may tunnel to one agent."""
-        return cls(deployment, peer, ClientAuthorization(agent), resumes=True)
+    def of_client(cls, deployment: Deployment, peer: UUID, agent: UUID, owner: UUID) -> "TailnetCalls":
+        """Return the calls of a client of a user that may tunnel to one agent."""
+        return cls(deployment, peer, ClientAuthorization(agent), owner=owner)
 
     @classmethod
     def of_user(cls, deployment: Deployment, peer: UUID, who: Caller) -> "TailnetCalls":
@@ -62,7 +68,7 @@ class TailnetCalls:
             own = found.owner.id == user.id
             return roles.allowed(user.role_names, Action.CONNECT, Resource.WORKSPACE, own=own)
 
-        return cls(deployment, peer, UserAuthorization(may_reach), resumes=True, user=who)
+        return cls(deployment, peer, UserAuthorization(may_reach), owner=who.user.id, user=who)
 
     def handlers(self) -> dict[str, Handler]:
         """Return the table of calls. What is not in it is answered as unimplemented."""
@@ -71,7 +77,7 @@ class TailnetCalls:
             "StreamDERPMaps": ServerStreaming(pb.StreamDERPMapsRequest, self._maps),
             "PostTelemetry": Unary(pb.TelemetryRequest, self._telemetry),
         }
-        if self._resumes:
+        if self._owner:
             table["RefreshResumeToken"] = Unary(pb.RefreshResumeTokenRequest, self._resume)
         if self._user:
             table["WorkspaceUpdates"] = ServerStreaming(pb.WorkspaceUpdatesRequest, self._workspaces)
@@ -107,7 +113,7 @@ class TailnetCalls:
         return pb.TelemetryResponse()  # nothing is collected
 
     async def _resume(self, _context: Context, _request: pb.RefreshResumeTokenRequest) -> pb.RefreshResumeTokenResponse:
-        issued = self._deployment.resume.issue(self.peer, self._deployment.clock.now())
+        issued = self._deployment.resume.issue(self.peer, self._deployment.clock.now(), self._owner)
         refresh_in, expires_at = Duration(), Timestamp()
         refresh_in.FromTimedelta(issued.refresh_in)
         expires_at.FromDatetime(issued.expires_at)

@@ -1,7 +1,8 @@
 """Resume tokens: with one a client that dials again gets its old peer id back, so its tunnels find it.
 
 A token is a JWS in compact form (RFC 7515) with HMAC-SHA-512 (`HS512`, RFC 7518): header `alg` and `kid`, claims `sub`
-(the peer id) and `exp` (seconds since 1970). Only this server reads it; clients keep it as it is.
+(the peer id), `own` (the user it was given to) and `exp` (seconds since 1970). Only this server reads it; clients keep it
+as it is.
 """
 
 import base64
@@ -56,16 +57,17 @@ class ResumeTokens:
     def __repr__(self) -> str:
         return f"ResumeTokens(current={self._current!r})"
 
-    def issue(self, peer: UUID, now: datetime) -> ResumeToken:
-        """Make a token for a peer id; `now` carries a time zone."""
+    def issue(self, peer: UUID, now: datetime, owner: UUID | None = None) -> ResumeToken:
+        """Make a token for a peer id, good for connections of `owner` only; `now` carries a time zone."""
         expires_at = now + LIFETIME
         header = _encode_part({"alg": _ALGORITHM, "kid": self._current})
-        claims = _encode_part({"sub": str(peer), "exp": int(expires_at.timestamp())})
+        owned = {"own": str(owner)} if owner else {}
+        claims = _encode_part({"sub": str(peer), "exp": int(expires_at.timestamp())} | owned)
         signed = f"{header}.{claims}"
         signature = _encode(self._sign(self._current, signed))
         return ResumeToken(Secret(f"{signed}.{signature}"), REFRESH, expires_at)
 
-    def peer(self, token: str, now: datetime) -> UUID | None:
+    def peer(self, token: str, now: datetime, owner: UUID | None = None) -> UUID | None:
         """Return the peer id that a token stands for, None for one that names no key (the peer gets a fresh id).
 
         Raises `InvalidResumeToken` for every other token that is not ours, not whole or not valid any more.
@@ -82,7 +84,10 @@ class ResumeTokens:
             raise InvalidResumeToken("the token names an unknown key")
         if not hmac.compare_digest(self._sign(key, signed), _decode(signature)):
             raise InvalidResumeToken("the token's signature is wrong")
-        return _read_claims(_decode_part(claims_text), now)
+        claims = _decode_part(claims_text)
+        if claims.get("own") != (str(owner) if owner else None):
+            raise InvalidResumeToken("the token is another user's")
+        return _read_claims(claims, now)
 
     def _sign(self, key: str, signed: str) -> bytes:
         return hmac.digest(self._keys[key], signed.encode(), hashlib.sha512)

@@ -3,6 +3,7 @@
 import base64
 import json
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from fakes.coordination import uid
@@ -107,3 +108,14 @@ def test_garbage_is_refused(text):
 def test_keys_have_their_size_and_one_is_current(keys, current):
     with pytest.raises(Misuse):
         ResumeTokens(keys, current)
+
+
+def test_a_token_is_good_for_its_user_only():
+    ann, bob = UUID(int=1), UUID(int=2)
+    token = TOKENS.issue(PEER, NOW, ann).token.reveal()
+    assert TOKENS.peer(token, NOW, ann) == PEER
+    for other in (bob, None):
+        with pytest.raises(InvalidResumeToken, match="another"):
+            TOKENS.peer(token, NOW, other)
+    with pytest.raises(InvalidResumeToken, match="another"):
+        TOKENS.peer(TOKENS.issue(PEER, NOW).token.reveal(), NOW, ann)

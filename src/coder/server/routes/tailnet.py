@@ -30,8 +30,8 @@ async def coordinate(websocket: WebSocket, agent: UUID, who: SignedIn, deploymen
     await _require_database(deployment)
     found = await visible(deployment, who, agent, Action.CONNECT)
     version = api_version.accept(websocket.query_params.get("version") or "1.0")
-    peer = _resumed(deployment, websocket.query_params.get(RESUME_FIELD))
-    calls = TailnetCalls.of_client(deployment, peer, agent)
+    peer = _resumed(deployment, who, websocket.query_params.get(RESUME_FIELD))
+    calls = TailnetCalls.of_client(deployment, peer, agent, who.user.id)
     await _serve(websocket, deployment, who, calls, version, agent, found.owner.id)
 
 
@@ -40,7 +40,7 @@ async def tailnet(websocket: WebSocket, who: SignedIn, deployment: Deployed) -> 
     """Introduce a client to all agents its user may reach: the Tailnet service, with news of the user's workspaces."""
     await _require_database(deployment)
     version = api_version.accept(websocket.query_params.get("version") or "2.0")
-    peer = _resumed(deployment, websocket.query_params.get(RESUME_FIELD))
+    peer = _resumed(deployment, who, websocket.query_params.get(RESUME_FIELD))
     await _serve(websocket, deployment, who, TailnetCalls.of_user(deployment, peer, who), version)
 
 
@@ -56,12 +56,12 @@ async def _serve(
         log.info("client.gone", api_version=version, fault=str(fault) if fault else None)
 
 
-def _resumed(deployment: Deployment, token: str | None) -> UUID:
+def _resumed(deployment: Deployment, who: Caller, token: str | None) -> UUID:
     """Return the peer id that a resume token stands for, or a fresh one. Raises Problem (401), known by its field."""
     if not token:
         return uuid4()
     try:
-        return deployment.resume.peer(token, deployment.clock.now()) or uuid4()
+        return deployment.resume.peer(token, deployment.clock.now(), who.user.id) or uuid4()
     except InvalidResumeToken as refusal:
         message = "The resume token is not valid."
         raise Problem(401, message, detail=str(refusal), validations=[(RESUME_FIELD, message)]) from None
