@@ -1,8 +1,8 @@
 """Resume tokens: with one a client that dials again gets its old peer id back, so its tunnels find it.
 
 A token is a JWS in compact form (RFC 7515) with HMAC-SHA-512 (`HS512`, RFC 7518): header `alg` and `kid`, claims `sub`
-(the peer id), `own` (the user it was given to) and `exp` (seconds since 1970). Only this server reads it; clients keep it
-as it is.
+(the peer id), `own` (the user it was given to) and `exp` (seconds since 1970). Only this server reads it; clients keep
+it as it is.
 """
 
 import base64
