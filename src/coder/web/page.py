@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, Response
 
 from coder.web import api, security, text
 from coder.web.assets import Assets
-from coder.web.notices import NOTICES
+from coder.web.notices import FAILURES, NOTICES
 
 MAX_FORM = 64 * 1024
 """Bytes of a form; none of ours comes near."""
@@ -164,6 +164,7 @@ class Page:
             "here": self.request.url.path,
             "theme": theme if theme in {"light", "dark"} else "",
             "notice": NOTICES.get(self.asked("done"), ""),
+            "failure": FAILURES.get(self.asked("done"), ""),
             "access_url": self.dashboard.access_url,
             "problem": None,
         }
