@@ -15,8 +15,10 @@ class Real:
         self.binary = binary
         self.deployment = deployment
 
+        self.home = deployment.place / "home"
+
     def environment(self, **extra: str) -> dict[str, str]:
-        home = self.deployment.place / "home"
+        home = self.home
         home.mkdir(exist_ok=True)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("CODER_")}
         own = {"HOME": str(home), "CODER_CONFIG_DIR": str(home / "config"), "TMPDIR": str(home), "NO_COLOR": "1"}

@@ -1,6 +1,8 @@
 """The other implementation's command and agent against ours, in every pairing, through our server and our relay."""
 
+import json
 import re
+import subprocess
 
 import pytest
 from e2e.deployment import wait_until
@@ -39,6 +41,40 @@ def test_their_command_lists_and_shows(agent, real):
     shown = real.ok("show", "dev")
     assert re.search(r"main \(linux, amd64\) +⦿ connected +✔ healthy", shown)
     assert agent == "theirs" or "outdated" not in shown
+
+
+def test_their_command_manages_tokens_and_users(agent, real):
+    made = real.ok("tokens", "create", "--name", "ci").strip()
+    assert re.search(rf"^{made.partition('-')[0]} +ci ", real.ok("tokens", "ls"), re.MULTILINE)
+    real.ok("tokens", "rm", "ci")
+    assert real.run("tokens", "rm", "ci").returncode == 1
+    account = ("-u", "bob", "-e", "bob@example.com", "-p", "Correct7horse7battery", "--login-type", "password")
+    real.ok("users", "create", *account)
+    assert re.search(r"^bob +bob@example.com .* active", real.ok("users", "list"), re.MULTILINE)
+    assert re.search(r"Username: +bob", real.ok("users", "show", "bob"))
+    real.ok("users", "delete", "bob")
+    assert "admin" in real.ok("whoami")
+
+
+def test_their_command_writes_the_ssh_configuration(agent, real):
+    told = real.ok("config-ssh", "--dry-run")
+    assert "Host coder.*" in told
+    assert "--hostname-suffix coder %h" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("show", "nope"), "There is no such resource"),
+        (("ssh", "nope"), "There is no such resource"),
+        (("ping", "dev.nope"), "available agents: [main]"),
+        (("open", "app", "dev", "nope"), "app not found"),
+    ],
+)
+def test_their_command_tells_what_our_server_refuses(agent, real, words, said):
+    done = real.run(*words)
+    assert done.returncode == 1
+    assert said in done.stderr
 
 
 def test_their_command_finds_nothing_wrong_with_the_network(agent, real):
@@ -82,6 +118,37 @@ def test_their_command_runs_a_command_over_ssh(agent, real):
     done = real.run("ssh", "dev", "echo hello; exit 3")
     assert done.stdout.split() == ["hello"]
     assert (done.returncode, "exited with status 3" in done.stderr) == (1, True)
+
+
+def test_their_command_forwards_nothing_it_was_not_told(agent, real):
+    done = real.run("ssh", "--stdio", "dev")
+    assert done.stdout.startswith("SSH-2.0-")
+
+
+def test_an_editor_reaches_the_workspace_as_it_configures_ssh(agent, real, tmp_path):
+    """The configuration that VS Code's extension writes, with their command as its proxy."""
+    figures = tmp_path / "net"
+    figures.mkdir()
+    proxy = f"{real.binary} --global-config {real.home / 'config'} ssh --disable-autostart --stdio --usage-app=vscode"
+    (tmp_path / "config").write_text(
+        "Host coder-vscode.test--*\n"
+        "  ConnectTimeout 0\n  StrictHostKeyChecking no\n  UserKnownHostsFile /dev/null\n  LogLevel ERROR\n"
+        "  SetEnv CODER_SSH_SESSION_TYPE=vscode\n"
+        f"  ProxyCommand {proxy} --network-info-dir {figures} --ssh-host-prefix coder-vscode.test-- %h\n"
+    )
+    wait = f"until ls {figures}/*.json; do sleep 0.1; done >/dev/null 2>&1"
+    done = subprocess.run(
+        ["ssh", "-F", tmp_path / "config", "coder-vscode.test--admin--dev.main", f"{wait}; exit 3"],
+        env=real.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert (done.returncode, done.stderr) == (3, "")
+    [written] = figures.glob("*.json")
+    assert json.loads(written.read_text())["preferred_derp"] == "Coder Embedded Relay"
 
 
 @pytest.mark.parametrize("way", ["direct", "relay"])
