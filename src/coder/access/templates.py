@@ -42,10 +42,10 @@ class Kind(StrEnum):
 
 
 Word = Annotated[
-    str, StringConstraints(max_length=256, pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*\Z")
+    str, StringConstraints(max_length=256, pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*$")
 ]
 Text = Annotated[str, StringConstraints(max_length=_LONG)]
-Argument = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"\A[^\x00-\x1f\x7f]*\Z")]
+Argument = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"\A[^\x00-\x1f\x7f]*\z")]
 
 
 class Strict(BaseModel):
@@ -82,7 +82,7 @@ class Healthcheck(Strict):
 class App(Strict):
     """Something in the workspace that users open in the browser."""
 
-    slug: Annotated[str, StringConstraints(max_length=32, pattern=r"\A[a-z0-9](?:-?[a-z0-9])*\Z")]
+    slug: Annotated[str, StringConstraints(max_length=32, pattern=r"\A[a-z0-9](?:-?[a-z0-9])*\z")]
     display_name: Word = ""
     icon: Word = ""
     group: Word = ""
@@ -99,7 +99,7 @@ class App(Strict):
 class MetadataItem(Strict):
     """A value that an agent measures again and again, for its users to see."""
 
-    key: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"\A[A-Za-z0-9_.-]+\Z")]
+    key: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"\A[A-Za-z0-9_.-]+\z")]
     display_name: Word = ""
     script: Text
     interval_seconds: int = Field(default=10, ge=1, le=86400)
@@ -159,7 +159,7 @@ class AgentSpec(Strict):
 class Parameter(Strict):
     """Something to choose for a workspace. Its agents find the value in the variable `CODER_PARAMETER_<NAME>`."""
 
-    name: Annotated[str, StringConstraints(max_length=64, pattern=r"\A[a-z][a-z0-9_]*\Z")]
+    name: Annotated[str, StringConstraints(max_length=64, pattern=r"\A[a-z][a-z0-9_]*\z")]
     display_name: Word = ""
     description: Word = ""
     type: Literal["string", "number", "bool"] = "string"
@@ -187,7 +187,7 @@ class Parameter(Strict):
 
 
 Command = Annotated[tuple[Argument, ...], Field(min_length=1, max_length=_MOST)]
-AbsolutePath = Annotated[str, StringConstraints(max_length=1024, pattern=r"\A/[A-Za-z0-9._/@+-]*\Z")]
+AbsolutePath = Annotated[str, StringConstraints(max_length=1024, pattern=r"\A/[A-Za-z0-9._/@+-]*\z")]
 """Without any sign that the programs it is handed to take for more than a part of a path."""
 
 
@@ -205,9 +205,9 @@ class ProcessSettings(Strict):
 class DockerSettings(Strict):
     """The container of an agent. The image holds the agent's program."""
 
-    image: Annotated[str, StringConstraints(max_length=512, pattern=r"\A[a-z0-9][A-Za-z0-9_.:/@-]*\Z")]
+    image: Annotated[str, StringConstraints(max_length=512, pattern=r"\A[a-z0-9][A-Za-z0-9_.:/@-]*\z")]
     command: Command = ("coder", "agent")
-    network: Annotated[str, StringConstraints(max_length=128, pattern=r"\A[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")] | None = None
+    network: Annotated[str, StringConstraints(max_length=128, pattern=r"\A[a-zA-Z0-9][a-zA-Z0-9_.-]*\z")] | None = None
     volume: AbsolutePath | None = None
     """Where in the container a volume of the workspace is mounted; it outlives stops. None: nothing does."""
     cpus: float | None = Field(default=None, gt=0, le=1024)
@@ -215,22 +215,22 @@ class DockerSettings(Strict):
     pull: Literal["always", "missing", "never"] = "missing"
     allow_sudo: bool = False
     """Whether programs in it may gain privileges, as `sudo` does."""
-    access_url: Annotated[str, StringConstraints(max_length=512, pattern=r"\A(?:https?://[^\s\x00-\x1f\x7f]+)?\Z")] = ""
+    access_url: Annotated[str, StringConstraints(max_length=512, pattern=r"\A(?:https?://[^\s\x00-\x1f\x7f]+)?\z")] = ""
     """Where containers reach the server, if that is not its access URL."""
 
 
 class SshSettings(Strict):
     """The host on which the server starts the agent. Its `sshd` gives the account a POSIX shell."""
 
-    host: Annotated[str, StringConstraints(max_length=255, pattern=r"\A[A-Za-z0-9][A-Za-z0-9.:_-]*\Z")]
+    host: Annotated[str, StringConstraints(max_length=255, pattern=r"\A[A-Za-z0-9][A-Za-z0-9.:_-]*\z")]
     port: int = Field(default=22, ge=1, le=65535)
-    user: Annotated[str, StringConstraints(max_length=64, pattern=r"\A[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")]
+    user: Annotated[str, StringConstraints(max_length=64, pattern=r"\A[A-Za-z0-9_][A-Za-z0-9_.-]*\z")]
     identity_file: AbsolutePath
     """The private key, on the server; nothing else is offered."""
     known_hosts_file: AbsolutePath
     """The host's keys, on the server; a host with another key is refused."""
     command: Command = ("coder", "agent")
-    access_url: Annotated[str, StringConstraints(max_length=512, pattern=r"\A(?:https?://[^\s\x00-\x1f\x7f]+)?\Z")] = ""
+    access_url: Annotated[str, StringConstraints(max_length=512, pattern=r"\A(?:https?://[^\s\x00-\x1f\x7f]+)?\z")] = ""
     """Where the host reaches the server, if that is not its access URL."""
 
 
