@@ -15,7 +15,6 @@ _RANKS = ("ok", "warning", "error")
 
 REMEDIES = {
     "EACS01": "Start the server with --access-url set to the address that users and workspaces reach it at.",
-    "EACS02": "Give --access-url a full address, such as https://coder.example.com.",
     "EACS03": "See that the name resolves on this machine, that the port is open, and that a proxy in front forwards "
     "to this server.",
     "EACS04": "Something else answers at the access URL, or a proxy in front refuses /healthz. Point it here.",

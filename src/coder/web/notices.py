@@ -24,8 +24,7 @@ NOTICES = {
 FAILURES = {
     "oidc-state": "This login was not begun in this browser, or too long ago. Begin it again.",
     "oidc-refused": "The provider did not let you in.",
-    "oidc-not-let-in": "The provider knows you, but this server lets in nobody of that description. Ask an owner of it.",
+    "oidc-not-let-in": "The provider knows you, but this server lets in nobody of that kind. Ask an owner of it.",
     "oidc-provider": "The provider cannot be used now. Try again in a moment; the server's log says why.",
 }
 """What went wrong elsewhere, on the way back to a page of ours."""
-
