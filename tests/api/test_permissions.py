@@ -83,11 +83,17 @@ TABLE: list[tuple[str, str, str] | tuple[str, str, str, Any]] = [
     ("GET", "/workspaceagents/me/reinit", NOBODY),
     ("GET", "/workspaceagents/me/rpc", NOBODY),
     ("WS", "/workspaceagents/me/rpc", NOBODY),
+    ("POST", "/workspaceagents/me/log-source", NOBODY, {"id": "3b579bf4-1ed8-4b99-87a8-e9a1e3410411"}),
+    ("PATCH", "/workspaceagents/me/logs", NOBODY, {"logs": []}),
     ("GET", "/workspaceagents/connection", SIGNED_IN),
     ("GET", AGENT, OWNERS_ONLY),
     ("GET", f"{AGENT}/connection", OWNERS_ONLY),
     ("GET", f"{AGENT}/logs", OWNERS_ONLY),
     ("WS", f"{AGENT}/logs", "401 404 404 404 101"),
+    ("GET", f"{AGENT}/watch-metadata", OWNERS_ONLY),
+    ("GET", f"{AGENT}/watch-metadata-ws", PLAIN_OF_SOCKET),
+    ("WS", f"{AGENT}/watch-metadata-ws", "401 404 404 404 101"),
+    ("POST", f"{AGENT}/token", "401 404 404 404 201"),
     ("GET", f"{AGENT}/listening-ports", "401 404 404 404 400"),
     ("GET", f"{AGENT}/containers", "401 404 404 404 400"),
     ("GET", f"{AGENT}/network", OWNERS_ONLY),
@@ -105,6 +111,7 @@ TABLE: list[tuple[str, str, str] | tuple[str, str, str, Any]] = [
     ("DELETE", f"{KEYS}/{{key_id}}", "401 404 404 404 204"),
     ("DELETE", WORKSPACE, "401 404 404 404 204"),
     ("POST", f"{WORKSPACE}/builds", "401 404 404 404 409", {"transition": "delete"}),
+    ("PUT", f"{USER}/browser-only", "401 404 403 200 200", {"browser_only": False}),
     ("PUT", f"{USER}/password", "401 404 403 204 204", {"password": PASSWORD + "2"}),
     ("PUT", f"{USER}/roles", "401 404 403 403 200", {"roles": ["auditor"]}),
     ("PUT", f"{USER}/status/{{status}}", "401 404 403 200 200"),
@@ -178,7 +185,7 @@ async def ask(who: Server, method: str, path: str, body: Any) -> int:
     if method == "WS":
         try:
             async with await who.open(f"{path}?version=2.0") as socket:
-                if path.endswith(("/watch-ws", "/logs")):  # wait until the server has looked, then go
+                if path.endswith(("/watch-ws", "/watch-metadata-ws", "/logs")):  # wait until the server has looked, then go
                     with suppress(ConnectionClosed):
                         await socket.recv()
                 return 101

@@ -135,6 +135,10 @@ class Api:
         """Delete a workspace by id, in the way every server of this API knows."""
         self.call("POST", f"/api/v2/workspaces/{workspace}/builds", {"transition": "delete"})
 
+    def start_workspace(self, workspace: str) -> None:
+        """Have a stopped workspace started, by id, as it was."""
+        self.call("POST", f"/api/v2/workspaces/{workspace}/builds", {"transition": "start"})
+
     def note_usage(self, workspace: str, agent: str, app: str | None) -> None:
         """Tell that a workspace is in use, so that the server does not stop it; by which app, if that has a name."""
         body = {"agent_id": agent, "app_name": app} if app is not None else None
@@ -151,6 +155,19 @@ class Api:
     def agent(self, agent: str) -> Json:
         """Return an agent's state."""
         return self.ask(f"/api/v2/workspaceagents/{agent}", shapes.AGENT)
+
+    def agent_logs(self, agent: str, after: int) -> list[Json]:
+        """Return what an agent and its scripts printed after the line of that number."""
+        return list(self.ask(f"/api/v2/workspaceagents/{agent}/logs?after={after}", ([shapes.LOG_LINE], None)) or [])
+
+    def build_logs(self, build: str, after: int) -> list[Json]:
+        """Return what a build printed after the line of that number."""
+        path = f"/api/v2/workspacebuilds/{quote(build, safe='')}/logs?after={after}"
+        return list(self.ask(path, ([shapes.LOG_LINE], None)) or [])
+
+    def renew_agent_token(self, agent: str) -> Secret:
+        """Give an agent another token and return it; the old one is worth nothing from now on."""
+        return self._secret(self.call("POST", f"/api/v2/workspaceagents/{agent}/token"), "agent_token")
 
     def listening_ports(self, agent: str) -> list[Json]:
         """Return what listens in the workspace."""

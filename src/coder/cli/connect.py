@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
-from coder.cli import errors, output, times, workspaces
+from coder.cli import errors, output, times, waiting, workspaces
 from coder.cli.ahead import Ahead
 from coder.cli.context import Globals
 from coder.cli.options import format_duration
@@ -21,6 +21,7 @@ from coder.errors import Malformed, NotFound, TimedOut, Unreachable
 
 if TYPE_CHECKING:
     from coder.cli.api import Api
+    from coder.cli.waiting import Wait
     from coder.dataplane.engine import Engine, Path, Pong, SelfChanged
     from coder.peering import Dial, Peering
     from coder.rpc.channel import Channel
@@ -53,6 +54,8 @@ class Connection:
         self.watch = watch
         self.note_usage: Callable[[str | None], None] = lambda _app: None
         """Tell the server which app uses the workspace; blocks."""
+        self.build = ""
+        """The build of the workspace it leads to."""
         self.following: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._since = self._loop.time()
@@ -197,11 +200,18 @@ class Watch:
 
 @asynccontextmanager
 async def connect(
-    flags: Globals, argument: str, *, patience: float, relay_only: bool = False
+    flags: Globals,
+    argument: str,
+    *,
+    patience: float,
+    relay_only: bool = False,
+    wait: "Wait" = "no",
+    start: bool = False,
 ) -> AsyncIterator[Connection]:
     """Find the agent of a workspace and have our node introduced to it.
 
-    Waits up to `patience` seconds for an agent that is not connected. Raises CoderError with what to do.
+    Waits up to `patience` seconds for an agent that is not connected, and, if `wait` says so, for its start scripts.
+    With `start`, a workspace that is stopped is started. Raises CoderError with what to do.
     """
     target = workspaces.Target.parse(argument)
     with flags.api() as api:
@@ -215,18 +225,21 @@ async def connect(
 
             async with Engine() as engine:
                 workspace = await asked
-                agent = await _agent(api, workspace, target, patience)
+                if start and waiting.stopped(workspace):
+                    workspace = await waiting.started(api, workspace, target)
+                agent = await _agent(api, workspace, target, patience, wait)
                 async with introduced(
                     flags, api, engine, agent, target.name, relay_only=relay_only, ahead=ahead
                 ) as connection:
+                    connection.build = str(workspace["latest_build"].get("id") or "")
                     connection.note_usage = functools.partial(api.note_usage, workspace["id"], str(agent))
                     yield connection
         finally:
             ahead.close()
 
 
-async def _agent(api: "Api", workspace: Any, target: workspaces.Target, patience: float) -> UUID:
-    """Return the id of a connected agent, waiting for it a while."""
+async def _agent(api: "Api", workspace: Any, target: workspaces.Target, patience: float, wait: "Wait") -> UUID:
+    """Return the id of a connected agent, waiting for it a while, and for its start scripts."""
     agent = workspaces.choose_agent(workspace, target)
     if agent["status"] != "connected":
         output.note(f"The agent of {target.name} is not connected; waiting up to {format_duration(patience)} ...")
@@ -239,6 +252,7 @@ async def _agent(api: "Api", workspace: Any, target: workspaces.Target, patience
             raise not_connected(target, agent)
         await asyncio.sleep(min(AGENT_POLL, left))
         agent = await in_thread(ask)
+    await waiting.ready(api, agent, target.name, wait)
     return UUID(agent["id"])
 
 

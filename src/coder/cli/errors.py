@@ -131,7 +131,29 @@ def workspace_unknown(name: str) -> NotFound:
 
 def not_started(name: str) -> Conflict:
     """The workspace is stopped or going away."""
-    return Conflict(f"the workspace {name!r} is not started", remedy=f"See 'coder show {name}'.")
+    return Conflict(f"the workspace {name!r} is not started", remedy=f"Start it: coder start {name}.")
+
+
+def build_failed(name: str, why: str) -> Conflict:
+    """A build came to no good end."""
+    return Conflict(f"the workspace {name!r} could not be started: {why}", remedy=f"See 'coder logs {name}'.")
+
+
+def agent_shuts_down(name: str, state: str) -> Unreachable:
+    """Nobody may come in any more."""
+    return Unreachable(
+        f"the agent of {name} is {state.replace('_', ' ')}", remedy=f"'coder show {name}' says when it is back."
+    )
+
+
+def workspace_stopped(name: str) -> Unreachable:
+    """It was stopped while we were in it."""
+    return Unreachable(f"the workspace {name!r} was stopped", remedy=f"Start it again: coder start {name}.")
+
+
+def workspace_rebuilt(name: str) -> Unreachable:
+    """It was built anew while we were in it."""
+    return Unreachable(f"the workspace {name!r} was started anew", remedy="Connect again.")
 
 
 def no_agents(name: str) -> Conflict:

@@ -15,6 +15,7 @@ from coder.cli.context import Globals, HeaderPair
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "agent": ("agent", "Connect this machine to its workspace; runs until stopped."),
+    "agents": ("agents", "Renew the token of a workspace's agent."),
     "audit": ("audit", "List who did what on the server."),
     "completion": ("completion", "Print the completion script of a shell."),
     "config-ssh": ("config_ssh", "Let ssh, scp, git and editors reach your workspaces by name."),
@@ -26,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "list": ("list", "List workspaces."),
     "login": ("login", "Sign in to a server, or create its first user."),
     "logout": ("logout", "Sign out and forget the session."),
+    "logs": ("logs", "Show what a workspace's build, agents and scripts printed."),
     "netcheck": ("netcheck", "Report on relays and this machine's network."),
     "ping": ("ping", "Ping a workspace and say over which path."),
     "port-forward": ("port_forward", "Reach ports of a workspace as ports of this machine."),

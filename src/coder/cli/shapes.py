@@ -51,6 +51,9 @@ AGENT: Shape = {
     "operating_system": _TEXT,
     "architecture": _TEXT,
     "health": _HEALTH,
+    "lifecycle_state": _TEXT,
+    "scripts": ([{"start_blocks_login": _FLAG}], None),
+    "log_sources": ([{"id": _TEXT, "display_name": _TEXT}], None),
 }
 WORKSPACE: Shape = {
     "id": uuid,
@@ -58,11 +61,21 @@ WORKSPACE: Shape = {
     "owner_name": str,
     "health": _HEALTH,
     "latest_build": {
+        "id": _TEXT,
         "transition": str,
         "status": _TEXT,
         "job": ({}, None),
         "resources": ([{"type": str, "name": str, "agents": ([AGENT], None)}], None),
     },
+}
+LOG_LINE: Shape = {
+    "id": int,
+    "created_at": str,
+    "output": str,
+    "level": _TEXT,
+    "log_level": _TEXT,
+    "stage": _TEXT,
+    "source_id": _TEXT,
 }
 LISTENING_PORT: Shape = {"port": int, "network": str}
 CONNECTION_INFO: Shape = {"derp_map": {}, "disable_direct_connections": _FLAG, "derp_force_websockets": _FLAG}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import socket
 
     from coder.cli.connect import Connection
+    from coder.cli.waiting import Wait
 
 SSH_PORT = 1
 """The agent's SSH server inside the tunnel."""
@@ -77,12 +78,16 @@ TERMINAL = "xterm-256color"
 @click.option("--network-info-interval", type=Duration(), default="5s", show_default=True, help="How often.")
 @click.option("-G", "--forward-gpg", is_flag=True, envvar="CODER_SSH_FORWARD_GPG", hidden=True)
 @click.option("-c", "--container", hidden=True)
-@click.option("--wait", type=click.Choice(["yes", "no", "auto"]), envvar="CODER_SSH_WAIT", default="auto", hidden=True)
+@click.option(
+    "--wait", type=click.Choice(["yes", "no", "auto"]), envvar="CODER_SSH_WAIT", default="auto", show_default=True,
+    help="Wait for the start scripts; auto: for those that say so.  [env: CODER_SSH_WAIT]",
+)  # fmt: skip
 @click.option("--no-wait", is_flag=True, envvar="CODER_SSH_NO_WAIT", hidden=True)
 @click.option("--workspace-poll-interval", envvar="CODER_WORKSPACE_POLL_INTERVAL", hidden=True)
 @click.option(
-    "--disable-autostart", is_flag=False, flag_value="true", envvar="CODER_SSH_DISABLE_AUTOSTART", hidden=True
-)
+    "--disable-autostart", type=bool, is_flag=False, flag_value="true", default=False,
+    envvar="CODER_SSH_DISABLE_AUTOSTART", help="Do not start a workspace that is stopped.",
+)  # fmt: skip
 @click.option("--usage-app", envvar="CODER_SSH_USAGE_APP", default="ssh", hidden=True)
 @click.option("--container-user", hidden=True)
 @click.option("--force-new-tunnel", is_flag=True, hidden=True)
@@ -93,7 +98,6 @@ def command(flags: Globals, /, workspace: str, command: tuple[str, ...], **given
     At the start of a line `~.` ends the connection. Exits with the remote exit code, and with 255 for failures of the
     connection itself.
     """
-    # Whether and how a workspace is started is for flags of theirs that mean nothing for one that brings its machine.
     name = strip_host(workspace, prefix=given["ssh_host_prefix"], suffix=given["hostname_suffix"])
     if command[:1] == ("--",):
         command = command[1:]
@@ -120,7 +124,11 @@ def command(flags: Globals, /, workspace: str, command: tuple[str, ...], **given
     try:
         with _log(given["log_dir"], stdio=stdio) as log:
             figures = _directory(given["network_info_dir"])
-            run = _Run(flags, name, given["timeout"], log, figures, given["network_info_interval"], given["usage_app"])
+            waits: Wait = "no" if given["no_wait"] else given["wait"]
+            run = _Run(
+                flags, name, given["timeout"], log, figures, given["network_info_interval"], given["usage_app"], waits,
+                start=not given["disable_autostart"],
+            )  # fmt: skip
             return asyncio.run(run.stdio() if stdio else run.session(session))
     except CoderError as error:
         output.note(f"error: {line(error)}")
@@ -228,6 +236,10 @@ class _Run:
     interval: float
     app: str
     """What the server is told uses the workspace; `disable`: nothing."""
+    wait: "Wait"
+    """Whether to wait for start scripts."""
+    start: bool
+    """Whether to start a workspace that is stopped."""
 
     async def stdio(self) -> int:
         """Join standard input and output to the agent's SSH server."""
@@ -279,7 +291,9 @@ class _Run:
         from coder.cli.connect import connect
 
         self.log(f"connecting to {self.workspace}")
-        async with connect(self.flags, self.workspace, patience=self.patience) as connection:
+        async with connect(
+            self.flags, self.workspace, patience=self.patience, wait=self.wait, start=self.start
+        ) as connection:
             connection.watch.log = self.log
             latency = await connection.reach(self.patience)
             self.log(f"reached {connection.address} in {latency * 1e3:.1f} ms")
@@ -292,12 +306,32 @@ class _Run:
             if self.figures is not None:
                 watching.append(self._figures(connection, self.figures))
             try:
-                code = await _beside(use(stream), watching)
+                code = await _beside(self._while_it_runs(connection, use(stream)), watching)
             except (Closed, Unreachable):
                 await connection.raise_refusal()
                 raise
         self.log(f"ended with {code}")
         return code
+
+    async def _while_it_runs(self, connection: "Connection", using: Awaitable[int]) -> int:
+        """Use the connection until the workspace is stopped or built anew. Raises Unreachable then."""
+        session, gone = asyncio.ensure_future(using), asyncio.ensure_future(self._gone(connection))
+        try:
+            await asyncio.wait({session, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not session.done():
+                raise gone.result()
+            return session.result()
+        finally:
+            for task in (session, gone):
+                task.cancel()
+            await asyncio.gather(session, gone, return_exceptions=True)
+
+    async def _gone(self, connection: "Connection") -> CoderError:
+        await asyncio.sleep(SETTLED)
+        from coder.cli import waiting, workspaces
+
+        with self.flags.api() as api:
+            return await waiting.until_gone(api, workspaces.Target.parse(self.workspace), connection.build)
 
     async def _outages(self, connection: "Connection", say: Callable[[str], None]) -> None:
         await asyncio.sleep(SETTLED)
