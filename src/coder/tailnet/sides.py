@@ -120,7 +120,7 @@ def side(
     return Side(
         udp=udp,
         families=frozenset(_families(info, offered, extra)) - broken,
-        nat=_nat(info, translated=bool(seen), certain=bool(own)),
+        nat=_nat(info, translated=bool(seen), certain=bool(own), told=bool(offered)),
         mapping=extra.mapping or _protocol(info),
         mapping_public=_is_public(extra.mapping_external) and not extra.double_nat,
         blocks=extra.blocks if extra.blocks is not None else bool(udp) and not offered,
@@ -140,13 +140,13 @@ def _families(info: NetInfo, offered: list[IPv4Address | IPv6Address], extra: Ex
     return found
 
 
-def _nat(info: NetInfo, *, translated: bool, certain: bool) -> Nat:
+def _nat(info: NetInfo, *, translated: bool, certain: bool, told: bool) -> Nat:
     if not info.working_udp:
         return Nat.UNKNOWN
     if info.mapping_varies_by_dest_ip:
         return Nat.HARD
     if not translated and certain:
-        return Nat.NONE
+        return Nat.NONE if told else Nat.UNKNOWN  # who blocks direct connections does not say how others see it
     return Nat.UNKNOWN if info.mapping_varies_by_dest_ip is None else Nat.EASY
 
 

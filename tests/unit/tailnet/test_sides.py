@@ -19,6 +19,7 @@ HARD = NetInfo(working_udp=True, working_ipv6=False, mapping_varies_by_dest_ip=T
         (WORKS, ("192.168.7.7:4", "10.1.1.1:4"), (LAN,), Nat.EASY, "10.1.1.1"),
         (WORKS, ("192.168.7.7:4", "203.0.113.7:4"), (), Nat.EASY, "203.0.113.7"),
         (WORKS, (), (), Nat.EASY, ""),
+        (WORKS, (), (LAN,), Nat.UNKNOWN, ""),
         (NetInfo(working_udp=True), ("192.168.7.7:4", "203.0.113.7:4"), (LAN,), Nat.UNKNOWN, "203.0.113.7"),
         (NetInfo(working_udp=False, mapping_varies_by_dest_ip=True), (), (LAN,), Nat.UNKNOWN, ""),
         (NetInfo(), ("203.0.113.7:4",), (LAN,), Nat.UNKNOWN, "203.0.113.7"),
