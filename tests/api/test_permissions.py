@@ -6,7 +6,7 @@ in the paths are those of another user. Rows run in order; those that destroy co
 
 from contextlib import suppress
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4, uuid5
 
 import pytest
 from fastapi.routing import APIRoute, APIWebSocketRoute
@@ -24,6 +24,7 @@ NOBODY = "401 401 401 401 401"
 
 USER, KEYS, TOKENS = "/users/{user}", "/users/{user}/keys", "/users/{user}/keys/tokens"
 WORKSPACE, BUILD, AGENT = "/workspaces/{workspace}", "/workspacebuilds/{build}", "/workspaceagents/{agent}"
+VERSION, TRIAL = "/templateversions/{version}", "/templateversions/{version}/dry-run/{job}"
 NEW_USER = {"email": "new@example.com", "username": "new", "password": PASSWORD}
 
 TABLE: list[tuple[str, str, str] | tuple[str, str, str, Any]] = [
@@ -43,8 +44,24 @@ TABLE: list[tuple[str, str, str] | tuple[str, str, str, Any]] = [
     ("GET", "/experiments/available", SIGNED_IN),
     ("GET", "/applications/host", SIGNED_IN),
     ("POST", "/authcheck", SIGNED_IN, {"checks": {}}),
-    ("GET", "/templateversions/{version_id}", SIGNED_IN),
-    ("GET", "/templateversions/{version_id}/{part}", SIGNED_IN),
+    ("GET", "/templates", SIGNED_IN),
+    ("GET", "/organizations/{organization}/templates", SIGNED_IN),
+    ("GET", "/organizations/{organization}/templates/{name}", SIGNED_IN),
+    ("POST", "/organizations/{organization}/templates", "401 404 404 404 201", {"name": "mine", "kind": "machine"}),
+    ("GET", "/templates/{template}", SIGNED_IN),
+    ("GET", "/templates/{template}/versions", SIGNED_IN),
+    ("PATCH", "/templates/{template}", "401 404 404 404 200", {"icon": "/box.svg"}),
+    ("DELETE", "/templates/{template}", "401 404 404 404 409"),  # it is always there
+    ("GET", VERSION, SIGNED_IN),
+    ("GET", f"{VERSION}/rich-parameters", SIGNED_IN),
+    ("GET", f"{VERSION}/external-auth", SIGNED_IN),
+    ("GET", f"{VERSION}/resources", SIGNED_IN),
+    ("POST", f"{VERSION}/dry-run", "401 201 201 201 201"),
+    ("GET", TRIAL, SIGNED_IN),
+    ("GET", f"{TRIAL}/matched-provisioners", SIGNED_IN),
+    ("GET", f"{TRIAL}/resources", SIGNED_IN),
+    ("GET", f"{TRIAL}/logs", SIGNED_IN),
+    ("WS", f"{TRIAL}/logs", "401 101 101 101 101"),
     ("GET", "/users/first", PUBLIC),
     ("POST", "/users/first", "409 409 409 409 409", NEW_USER),
     ("POST", "/users/login", "201 201 201 201 201", {"email": "bob@example.com", "password": PASSWORD}),
@@ -77,7 +94,13 @@ TABLE: list[tuple[str, str, str] | tuple[str, str, str, Any]] = [
     ("GET", f"{WORKSPACE}/watch-ws", PLAIN_OF_SOCKET),
     ("WS", f"{WORKSPACE}/watch-ws", "401 404 404 404 101"),
     ("GET", BUILD, OWNERS_ONLY),
+    ("GET", f"{WORKSPACE}/builds", OWNERS_ONLY),
+    ("PUT", f"{WORKSPACE}/ttl", "401 404 404 404 204", {"ttl_ms": 3600000}),
+    ("PUT", f"{WORKSPACE}/autostart", "401 404 404 404 204", {"schedule": "30 9 * * 1-5"}),
+    ("PUT", f"{WORKSPACE}/extend", "401 404 404 404 200", {"deadline": "2030-01-01T02:00:00Z"}),
+    ("PATCH", f"{BUILD}/cancel", "401 404 404 404 400"),  # it has ended
     ("GET", f"{BUILD}/parameters", OWNERS_ONLY),
+    ("GET", f"{BUILD}/resources", OWNERS_ONLY),
     ("GET", f"{BUILD}/logs", OWNERS_ONLY),
     ("WS", f"{BUILD}/logs", "401 404 404 404 101"),
     ("GET", "/workspaceagents/me/reinit", NOBODY),
@@ -149,6 +172,8 @@ async def test_nobody_reaches_what_is_not_theirs(live: Server, caller: int):
 
 
 def named(names: dict[str, str], path: str) -> dict[str, str]:
+    if path.endswith("/templates/{name}"):
+        return names | {"name": "machine"}
     if path.startswith("/organizations"):
         return names | {"name": "default"}
     return names | {"name": "ci" if "tokens" in path else "dev"}
@@ -170,8 +195,9 @@ async def cast(live: Server, roles: tuple[str, ...] | None) -> tuple[Server, dic
         "agent": str(theirs.agent_id),
         "key_id": token.json()["key"].partition("-")[0],
         "organization": "default",
-        "version_id": str(live.deployment.site.template_version.id),
-        "part": "rich-parameters",
+        "template": theirs.body["template_id"],
+        "job": str(uuid5(UUID(theirs.body["latest_build"]["template_version_id"]), "dry-run")),
+        "version": theirs.body["latest_build"]["template_version_id"],
         "status": "suspend",
     }
     eve = await live.member("eve")

@@ -47,6 +47,11 @@ def set_status(api: Api, name: str, verb: str) -> Json:
     return api.call("PUT", _user(name, "status", verb))
 
 
+def set_browser_only(api: Api, name: str, *, only: bool) -> Json:
+    """Hold a user to the browser, or let them have tunnels."""
+    return api.call("PUT", _user(name, "browser-only"), {"browser_only": only})
+
+
 def delete_user(api: Api, name: str) -> None:
     """Delete a user."""
     api.call("DELETE", _user(name))

@@ -60,6 +60,12 @@ class HttpSettings:
         about="Requests to the API a minute for each user and each agent, and for each address that is neither."
         " 0 or less: no limit.",
     )
+    browser_only: bool = setting(
+        False,
+        flag="browser-only",
+        yaml="browserOnly",
+        about="Grant tunnels to nobody: workspaces are reached through the dashboard's terminal and apps only.",
+    )
     disable_rate_limits: bool = setting(
         False,
         flag="dangerous-disable-rate-limits",

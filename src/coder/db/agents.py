@@ -39,7 +39,7 @@ def _identities(condition: Any) -> Any:
         .join(Workspace, Workspace.id == WorkspaceBuild.workspace_id)
         .join(User, User.id == Workspace.owner_id)
         .where(Workspace.deleted_at.is_(None), WorkspaceBuild.number == latest, condition)
-        .options(joinedload(WorkspaceAgent.build))
+        .options(joinedload(WorkspaceAgent.build), joinedload(Workspace.template))
         .execution_options(populate_existing=True)
     )
 

@@ -14,6 +14,7 @@ from sqlalchemy import (
     String,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -92,6 +93,8 @@ class User(Base):
     login_type: Mapped[str] = mapped_column(String(16), server_default="password")
     roles: Mapped[str] = mapped_column(String(128))
     """Names joined by commas, in order; empty for a plain member."""
+    browser_only: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Reaches workspaces through the server's pages only: gets no tunnel."""
     status: Mapped[str] = mapped_column(String(16))
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]

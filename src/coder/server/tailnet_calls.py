@@ -6,7 +6,7 @@ from uuid import UUID
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from coder.access import roles
+from coder.access import roles, tunnels
 from coder.access.roles import Action, Resource
 from coder.db import agents, users, workspaces
 from coder.errors import Forbidden
@@ -64,6 +64,10 @@ class TailnetCalls:
                 found = await agents.get(session, agent)
                 user = await users.get(session, who.user.id)
             if found is None or user is None or user.status != users.ACTIVE:
+                return False
+            everybody = deployment.settings.http.browser_only
+            template = found.workspace.template.browser_only
+            if tunnels.browser_only(everybody=everybody, user=user.browser_only, template=template):
                 return False
             own = found.owner.id == user.id
             return roles.allowed(user.role_names, Action.CONNECT, Resource.WORKSPACE, own=own)

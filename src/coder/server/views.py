@@ -7,8 +7,9 @@ from typing import Any
 from uuid import UUID
 
 from coder.access import roles
+from coder.access.schedule import Schedule
 from coder.db.models import ApiKey, Organization, TemplateVersion, User, Workspace, WorkspaceAgent, WorkspaceBuild
-from coder.server import agent_status, agent_views
+from coder.server import agent_status, agent_views, build_status
 
 Json = dict[str, Any]
 
@@ -33,6 +34,7 @@ def user(row: User) -> Json:
         "last_seen_at": when(row.last_seen_at),
         "status": row.status,
         "login_type": row.login_type,
+        **({"browser_only": True} if row.browser_only else {}),
         "organization_ids": [str(row.organization_id)],
         "roles": [{"name": name, "display_name": roles.DISPLAY.get(name, name)} for name in sorted(row.role_names)],
     }
@@ -125,13 +127,13 @@ def _blocks(row: WorkspaceAgent) -> bool:
     return any(each.get("start_blocks_login") for each in row.scripts)
 
 
-def _job(job_id: UUID, times: tuple[datetime, datetime], organization_id: UUID, *, kind: str, source: Json) -> Json:
-    started, ended = times
+def _job(job_id: UUID, created: datetime, organization_id: UUID, *, kind: str, source: Json) -> Json:
+    """Write a job that was done at once."""
     return {
         "id": str(job_id),
-        "created_at": when(started),
-        "started_at": when(started),
-        "completed_at": when(ended),
+        "created_at": when(created),
+        "started_at": when(created),
+        "completed_at": when(created),
         "status": "succeeded",
         "worker_id": NIL,
         "file_id": NIL,
@@ -152,19 +154,30 @@ def _job(job_id: UUID, times: tuple[datetime, datetime], organization_id: UUID, 
     }
 
 
+def _build_job(row: WorkspaceBuild, organization_id: UUID) -> Json:
+    source = {"workspace_build_id": str(row.id)}
+    job = _job(row.job_id, row.created_at, organization_id, kind="workspace_build", source=source)
+    ended = when(row.ended_at) if row.ended_at else None
+    job |= {"status": row.status, "started_at": when(row.started_at) if row.started_at else None, "completed_at": ended}
+    if row.error:
+        job["error"] = row.error
+    if row.status == "canceled":
+        job["canceled_at"] = ended
+    return job
+
+
 def build(row: WorkspaceBuild, workspace: Workspace, around: Surroundings) -> Json:
     """Write a build of a workspace."""
-    source = {"workspace_build_id": str(row.id)}
     agents = [agent(each, row.resource_id, around) for each in row.agents]
     resource = {
         "id": str(row.resource_id),
         "created_at": when(row.created_at),
         "job_id": str(row.job_id),
         "workspace_transition": row.transition,
-        "type": "machine",
-        "name": "machine",
+        "type": build_status.resource_type(workspace),
+        "name": workspace.template.kind,
         "hide": False,
-        "icon": "",
+        "icon": workspace.template.icon,
         "agents": agents,
         "daily_cost": 0,
     }
@@ -182,18 +195,12 @@ def build(row: WorkspaceBuild, workspace: Workspace, around: Surroundings) -> Js
         "transition": row.transition,
         "initiator_id": str(row.initiator_id),
         "initiator_name": row.initiator.username,
-        "job": _job(
-            row.job_id,
-            (row.created_at, row.ended_at or row.created_at),
-            workspace.organization_id,
-            kind="workspace_build",
-            source=source,
-        ),
-        "reason": "initiator",
+        "job": _build_job(row, workspace.organization_id),
+        "reason": row.reason,
         "resources": [resource] if agents else [],
-        "deadline": None,
+        "deadline": when(row.deadline) if row.deadline else None,
         "max_deadline": None,
-        "status": "running" if row.transition == "start" else "deleted",
+        "status": build_status.status(row),
         "daily_cost": 0,
         "matched_provisioners": dict(_NOBODY),
         "template_version_preset_id": None,
@@ -205,8 +212,9 @@ def build(row: WorkspaceBuild, workspace: Workspace, around: Surroundings) -> Js
 def workspace(row: Workspace, around: Surroundings) -> Json:
     """Write a workspace."""
     latest = row.latest_build
+    schedule = Schedule.parse(row.autostart_schedule) if row.autostart_schedule else None
     failing = [each for each in latest.agents if not agent_status.health(each, around.now).healthy]
-    return {
+    view: Json = {
         "id": str(row.id),
         "created_at": when(row.created_at),
         "updated_at": when(row.updated_at),
@@ -218,8 +226,8 @@ def workspace(row: Workspace, around: Surroundings) -> Json:
         "template_id": str(row.template_id),
         "template_name": row.template.name,
         "template_display_name": row.template.display_name,
-        "template_icon": "",
-        "template_allow_user_cancel_workspace_jobs": False,
+        "template_icon": row.template.icon,
+        "template_allow_user_cancel_workspace_jobs": True,
         "template_active_version_id": str(row.template.active_version_id),
         "template_require_active_version": False,
         "template_use_classic_parameter_flow": False,
@@ -234,9 +242,14 @@ def workspace(row: Workspace, around: Surroundings) -> Json:
         "automatic_updates": "never",
         "allow_renames": True,
         "favorite": False,
-        "next_start_at": None,
+        "next_start_at": when(schedule.after(around.now)) if schedule else None,
         "is_prebuild": False,
     }
+    if row.autostart_schedule:
+        view["autostart_schedule"] = row.autostart_schedule
+    if row.ttl_ms:
+        view["ttl_ms"] = row.ttl_ms
+    return view
 
 
 def template_version(row: TemplateVersion, organization_id: UUID) -> Json:
@@ -251,7 +264,7 @@ def template_version(row: TemplateVersion, organization_id: UUID) -> Json:
         "message": "",
         "job": _job(
             row.id,
-            (row.created_at, row.updated_at),
+            row.created_at,
             organization_id,
             kind="template_version_import",
             source={"template_version_id": str(row.id)},

@@ -124,6 +124,17 @@ def suspend(flags: Globals, *, user: str, yes: bool) -> None:
     output.out(f"The user {user!r} has been suspended.")
 
 
+@command.command("browser-only")
+@click.argument("user")
+@click.option("--off", is_flag=True, help="Let the user have tunnels again.")
+@click.pass_obj
+def browser_only(flags: Globals, *, user: str, off: bool) -> None:
+    """Hold a user to the dashboard's terminal and apps: their tunnels end, and they get no new ones."""
+    with flags.api() as api:
+        accounts.set_browser_only(api, user, only=not off)
+    output.out(f"The user {user!r} {'may have tunnels again' if off else 'reaches workspaces by browser only'}.")
+
+
 @command.command("activate")
 @click.argument("user")
 @click.pass_obj

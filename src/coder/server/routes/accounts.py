@@ -49,6 +49,12 @@ class Roles(BaseModel):
     roles: list[Typed] = Field(max_length=16)
 
 
+class BrowserOnly(BaseModel):
+    """Whether a user reaches workspaces through the server's pages only."""
+
+    browser_only: bool
+
+
 class Passwords(BaseModel):
     """A new password; the old one too when it is one's own."""
 
@@ -216,6 +222,17 @@ async def set_roles(user: str, wanted: Roles, who: SignedIn, deployment: Deploye
         await users.set_roles(session, found.id, wanted.roles, deployment.clock.now())
         await _require_an_owner(session)
     deployment.sockets.end(found.id, "roles changed")
+    return await _shown(deployment, found)
+
+
+@router.put("/users/{user}/browser-only")
+async def set_browser_only(user: str, wanted: BrowserOnly, who: SignedIn, deployment: Deployed) -> views.Json:
+    """Hold a user to the browser, which ends their tunnels, or let them have tunnels again."""
+    audit.detail(f"browser only: {wanted.browser_only}")
+    found = await _account(deployment, who, user, Action.UPDATE, others_only="You cannot change this of yourself.")
+    async with deployment.store.write() as session:
+        await users.change(session, found.id, deployment.clock.now(), browser_only=wanted.browser_only)
+    deployment.sockets.end(found.id, "browser-only changed")
     return await _shown(deployment, found)
 
 

@@ -7,6 +7,7 @@ import structlog
 from fastapi import APIRouter, WebSocket
 from sqlalchemy.exc import SQLAlchemyError
 
+from coder.access import tunnels
 from coder.access.roles import Action
 from coder.rpc import server as rpc
 from coder.server import api_version, feeds
@@ -29,6 +30,7 @@ async def coordinate(websocket: WebSocket, agent: UUID, who: SignedIn, deploymen
     """Introduce a client to this agent: the Tailnet service, with a tunnel to this agent only."""
     await _require_database(deployment)
     found = await visible(deployment, who, agent, Action.CONNECT)
+    _require_tunnels(deployment, who, template=found.workspace.template.browser_only)
     version = api_version.accept(websocket.query_params.get("version") or "1.0")
     peer = _resumed(deployment, who, websocket.query_params.get(RESUME_FIELD))
     calls = TailnetCalls.of_client(deployment, peer, agent, who.user.id)
@@ -39,9 +41,17 @@ async def coordinate(websocket: WebSocket, agent: UUID, who: SignedIn, deploymen
 async def tailnet(websocket: WebSocket, who: SignedIn, deployment: Deployed) -> None:
     """Introduce a client to all agents its user may reach: the Tailnet service, with news of the user's workspaces."""
     await _require_database(deployment)
+    _require_tunnels(deployment, who)
     version = api_version.accept(websocket.query_params.get("version") or "2.0")
     peer = _resumed(deployment, who, websocket.query_params.get(RESUME_FIELD))
     await _serve(websocket, deployment, who, TailnetCalls.of_user(deployment, peer, who), version)
+
+
+def _require_tunnels(deployment: Deployment, who: Caller, *, template: bool = False) -> None:
+    """Raise Problem (409, final for clients) unless the caller may have tunnels."""
+    everybody = deployment.settings.http.browser_only
+    if reason := tunnels.browser_only(everybody=everybody, user=who.user.browser_only, template=template):
+        raise Problem(409, reason, detail=tunnels.REMEDY)
 
 
 async def _serve(
