@@ -11,7 +11,7 @@ from websockets.exceptions import InvalidStatus
 from api.conftest import Server, Workspace
 from api.messages import ask
 from coder.db.models import WorkspaceAgent
-from coder.errors import RpcError
+from coder.errors import RpcError, TimedOut
 from coder.wire.proto import agent_pb2 as pb
 
 SCRIPT, SOURCE, APP = uuid4(), uuid4(), uuid4()
@@ -273,3 +273,70 @@ async def test_why_an_agent_was_cut_off_is_seen(live: Server):
             await changed.wait()
     seen = await shown(live, workspace)
     assert (seen["status"], seen["disconnect_reason"]) == ("disconnected", "workspace stopped")
+
+
+class Node:
+    """Stands where the server's own node asks agents."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.asked = []
+
+    async def http_get(self, agent_id, port, path):
+        self.asked.append((agent_id, port, path))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    async def close(self):
+        pass
+
+
+async def ports(live: Server, answer: object) -> tuple[int, dict]:
+    workspace = await equipped(live)
+    node = Node(answer)
+    object.__setattr__(live.deployment, "node", node)
+    async with live.agent(workspace) as agent:
+        await ask(agent, "GetManifest", pb.GetManifestRequest(), pb.Manifest)
+        found = await live.call("GET", f"/workspaceagents/{workspace.agent_id}/listening-ports")
+    assert node.asked == [(workspace.agent_id, 4, "/api/v0/listening-ports")]
+    return found.status_code, found.json()
+
+
+async def test_ports_are_asked_for_through_the_tunnel_and_what_is_no_web_page_left_out(live: Server):
+    told = [
+        {"process_name": "node", "network": "tcp", "port": 3000},
+        {"process_name": "node", "network": "tcp", "port": 3000},
+        {"process_name": "code", "network": "tcp", "port": 8080},
+        {"process_name": "sshd", "network": "tcp", "port": 22},
+        {"process_name": "x", "network": "tcp", "port": 1},
+        {"process_name": "y", "network": "udp", "port": 9000},
+        {"network": "tcp", "port": 4000},
+        {"process_name": "z", "network": "tcp", "port": 70000},
+    ]
+    status, body = await ports(live, (200, json.dumps({"ports": told}).encode()))
+    assert status == 200
+    assert body == {
+        "ports": [
+            {"process_name": "node", "network": "tcp", "port": 3000},
+            {"process_name": "", "network": "tcp", "port": 4000},
+        ]
+    }
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (404, b"{}"),
+        (200, b"nonsense"),
+        (200, b'{"ports":7}'),
+        (200, b'{"ports":[{"port":"1","network":"tcp"}]}'),
+        (200, b"[]"),
+        (200, b'{"ports":[{"port":[],"network":"tcp"}]}'),
+        TimedOut("late"),
+    ],
+)
+async def test_an_agent_that_cannot_be_asked_for_ports_is_a_500_with_a_reason(live: Server, answer: object):
+    status, body = await ports(live, answer)
+    assert (status, body["message"]) == (500, "The agent could not be asked for its ports.")
+    assert body["detail"]

@@ -64,6 +64,16 @@ TERMINAL = "xterm-256color"
     "--identity-agent", envvar=["CODER_SSH_IDENTITY_AGENT", "SSH_AUTH_SOCK"], metavar="PATH", help="Its socket."
 )
 @click.option(
+    "-G",
+    "--forward-gpg",
+    is_flag=True,
+    envvar="CODER_SSH_FORWARD_GPG",
+    help="Let it sign and decrypt with your GnuPG keys; needs gpg on both sides.",
+)
+@click.option(
+    "-X", "--forward-x11", is_flag=True, envvar="CODER_SSH_FORWARD_X11", help="Let its programs use your screen (X11)."
+)
+@click.option(
     "-e", "--env", "variables", multiple=True, metavar="K=V", help="Set a variable in the session; repeatable."
 )
 @click.option(
@@ -76,7 +86,6 @@ TERMINAL = "xterm-256color"
 @click.option("-l", "--log-dir", envvar="CODER_SSH_LOG_DIR", metavar="DIR", help="Where to write a log of the session.")
 @click.option("--network-info-dir", metavar="DIR", help="Where to write figures of the connection, for editors.")
 @click.option("--network-info-interval", type=Duration(), default="5s", show_default=True, help="How often.")
-@click.option("-G", "--forward-gpg", is_flag=True, envvar="CODER_SSH_FORWARD_GPG", hidden=True)
 @click.option("-c", "--container", hidden=True)
 @click.option(
     "--wait", type=click.Choice(["yes", "no", "auto"]), envvar="CODER_SSH_WAIT", default="auto", show_default=True,
@@ -85,8 +94,8 @@ TERMINAL = "xterm-256color"
 @click.option("--no-wait", is_flag=True, envvar="CODER_SSH_NO_WAIT", hidden=True)
 @click.option("--workspace-poll-interval", envvar="CODER_WORKSPACE_POLL_INTERVAL", hidden=True)
 @click.option(
-    "--disable-autostart", type=bool, is_flag=False, flag_value="true", default=False,
-    envvar="CODER_SSH_DISABLE_AUTOSTART", help="Do not start a workspace that is stopped.",
+    "--disable-autostart", is_flag=True, envvar="CODER_SSH_DISABLE_AUTOSTART",
+    help="Do not start a workspace that is stopped.  [env: CODER_SSH_DISABLE_AUTOSTART]",
 )  # fmt: skip
 @click.option("--usage-app", envvar="CODER_SSH_USAGE_APP", default="ssh", hidden=True)
 @click.option("--container-user", hidden=True)
@@ -111,15 +120,18 @@ def command(flags: Globals, /, workspace: str, command: tuple[str, ...], **given
         raise click.UsageError("--stdio goes without a command and without --remote-forward")
     if given["forward_agent"] and not agent:
         raise click.UsageError("--forward-agent needs a running SSH agent: SSH_AUTH_SOCK is not set")
-    for option in ("forward_gpg", "container"):
-        if given[option]:
-            raise click.UsageError(f"--{option.replace('_', '-')} is not supported")
+    if stdio and (given["forward_gpg"] or given["forward_x11"]):
+        raise click.UsageError("with --stdio the SSH client decides what is forwarded")
+    if given["container"]:
+        raise click.UsageError("--container is not supported")
     session = Session(
         command=" ".join(command) or None,
         terminal=None if stdio else _terminal(given["terminal"], has_command=bool(command)),
         variables=[_pair(text) for text in given["variables"]],
         agent=agent,
         backwards=given["remote_forward"],
+        display=given["forward_x11"],
+        gpg=given["forward_gpg"],
     )
     try:
         with _log(given["log_dir"], stdio=stdio) as log:
@@ -182,6 +194,25 @@ class Session:
     """The socket of a key agent to forward."""
     backwards: Sequence[str]
     """Ports of the workspace that lead here, as OpenSSH writes them."""
+    display: bool = False
+    """Whether it may draw on the screen of this machine …"""
+    gpg: bool = False
+    """… and use the GnuPG agent."""
+
+    def lent(self) -> dict[str, Any]:
+        """Find what the workspace may use of this machine. Raises CoderError when there is no such thing."""
+        found: dict[str, Any] = {}
+        if self.display:
+            from coder.cli import x11
+
+            screen = x11.find(os.environ)
+            found["display"] = (screen.path, screen.host, screen.port, screen.screen, screen.cookie)
+        if self.gpg:
+            from coder.cli import gpg
+
+            agent = gpg.find()
+            found["gpg"] = (agent.socket, agent.keys, agent.trust)
+        return found
 
 
 def _directory(path: str | None) -> Path | None:
@@ -255,6 +286,8 @@ class _Run:
         """Run a session of our own; return its exit code."""
         from coder.dataplane.ssh import run_session
 
+        lent = session.lent()
+
         async def run(stream: "socket.socket") -> int:
             code, how, signal = await run_session(
                 stream,
@@ -262,6 +295,7 @@ class _Run:
                 terminal=session.terminal,
                 variables=session.variables,
                 agent=session.agent,
+                **lent,
             )
             if how == "lost":
                 raise Closed(f"the connection to {self.workspace} was lost, or its agent stopped", remedy=LOST)

@@ -1,18 +1,25 @@
 """Agents as their users see them: state, how to connect, what they printed."""
 
+from http import HTTPStatus
 from uuid import UUID
 
+import structlog
 from fastapi import APIRouter
 
 from coder.access.roles import Action, Resource
 from coder.db import agents
-from coder.server import agent_status, views
+from coder.errors import CoderError, PeerMisbehaved
+from coder.server import agent_ports, agent_status, views
 from coder.server.auth import Caller, SignedIn
 from coder.server.deployment import Deployed, Deployment
 from coder.server.problems import Problem, not_found
 from coder.server.surroundings import of_agents
 
 router = APIRouter(tags=["agents"])
+log = structlog.get_logger(__name__)
+
+_API_PORT = 4
+"""The agent's own HTTP API in the tunnel."""
 
 
 async def visible(deployment: Deployment, who: Caller, agent_id: UUID, action: Action = Action.READ) -> agents.Identity:
@@ -57,10 +64,17 @@ async def show(agent: UUID, who: SignedIn, deployment: Deployed) -> views.Json:
 
 
 @router.get("/workspaceagents/{agent}/listening-ports")
-async def listening_ports(agent: UUID, who: SignedIn, deployment: Deployed) -> None:
-    """Refuse: this server has no node of its own yet, so it cannot ask the agent."""
-    await _require_connected(deployment, who, agent)
-    raise Problem(501, "This server does not ask agents for their ports.", detail="Use `coder port-forward` or `ssh`.")
+async def listening_ports(agent: UUID, who: SignedIn, deployment: Deployed) -> views.Json:
+    """List the TCP ports something listens on in the workspace, without those of services that are no web pages."""
+    found = await _require_connected(deployment, who, agent)
+    try:
+        status, body = await deployment.node.http_get(agent, _API_PORT, "/api/v0/listening-ports")
+        if status != HTTPStatus.OK:
+            raise PeerMisbehaved(f"the agent answered with status {status}")
+        return {"ports": agent_ports.shown(body, agent_ports.of_apps(found.agent.apps))}
+    except CoderError as error:
+        log.info("agent.ports_unknown", agent=str(agent), reason=str(error))
+        raise Problem(500, "The agent could not be asked for its ports.", detail=str(error)) from None
 
 
 @router.get("/workspaceagents/{agent}/containers")
@@ -70,8 +84,9 @@ async def containers(agent: UUID, who: SignedIn, deployment: Deployed) -> None:
     raise Problem(403, "Dev containers are not offered by this server.", detail="Run them on the machine itself.")
 
 
-async def _require_connected(deployment: Deployment, who: Caller, agent_id: UUID) -> None:
+async def _require_connected(deployment: Deployment, who: Caller, agent_id: UUID) -> agents.Identity:
     found = await visible(deployment, who, agent_id)
     state = agent_status.status(found.agent, deployment.clock.now())
     if state is not agent_status.Status.CONNECTED:
         raise Problem(400, f"The agent is {state.value}; it must be connected to be asked.")
+    return found
