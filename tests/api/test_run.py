@@ -38,6 +38,9 @@ class FakeEdge:
     def set_apps(self, apps: AppSettings) -> None:
         self.apps = apps
 
+    def set_dial(self, node: object) -> None:
+        del node
+
     def announce(self, keys: Sequence[str]) -> None:
         del keys
 

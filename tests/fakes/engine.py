@@ -159,10 +159,15 @@ class FakeEngine:
         self.prepare = prepare
         self.nodes: list[FakeNode] = []
 
+    failed = False
+
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         for node in self.nodes:
             node.close()
 

@@ -137,6 +137,11 @@ class Engine:
         node = self._nodes[number] = Node(self, number, key, disco, on_event)
         return node
 
+    @property
+    def failed(self) -> bool:
+        """Whether its thread has stopped, so that another engine is needed."""
+        return self._failed is not None
+
     def close(self) -> None:
         """End the data thread and wait for it; everything that waits fails with `Closed`."""
         self._loop.remove_reader(self._native.fileno())

@@ -6,7 +6,7 @@ Shared by clients and agents, which is why it imports neither. It logs nothing: 
 
 from coder.peering.backoff import Backoff
 from coder.peering.dialing import Dial, WebSocketDial, is_permanent
-from coder.peering.peering import Client, CoordinatorError, Host, Peering, PortMapped, State
+from coder.peering.peering import Client, CoordinatorError, Host, Hub, Peering, PeersChanged, PortMapped, State
 
 __all__ = [
     "Backoff",
@@ -14,7 +14,9 @@ __all__ = [
     "CoordinatorError",
     "Dial",
     "Host",
+    "Hub",
     "Peering",
+    "PeersChanged",
     "PortMapped",
     "State",
     "WebSocketDial",

@@ -69,6 +69,11 @@ class Host:
     agent: UUID
 
 
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """The role of the server's node: it opens and ends tunnels to many agents while it lives."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     """How far the introduction has come."""
@@ -93,7 +98,7 @@ class Peering:
         self,
         engine: "Engine",
         settings: NodeSettings,
-        role: Client | Host,
+        role: Client | Host | Hub,
         *,
         url: str,
         on_event: Callable[[object], None] | None = None,
@@ -130,9 +135,14 @@ class Peering:
         self.introduced = asyncio.Event()
         """Set once there was a peer to talk to."""
         self.node: Node = engine.node(settings, self._event)
-        self._peers = Peers(acknowledge=isinstance(role, Host), handshake_age=self.node.last_handshake)
+        self._peers = Peers(
+            acknowledge=isinstance(role, Host),
+            handshake_age=self.node.last_handshake,
+            strict=isinstance(role, Hub),
+        )
+        self._destinations: set[UUID] = set()
         if isinstance(role, Client):
-            self._peers.add_destination(role.agent)
+            self.add_destination(role.agent)
         self._map_port()
 
     def state(self) -> State:
@@ -150,6 +160,27 @@ class Peering:
     def why_home(self) -> str:
         """Say which region is home and why, in one line."""
         return home.why(self._map, self._self.home, home.by_region(self._self.latencies), self._prefer_region)
+
+    def add_destination(self, agent: UUID) -> None:
+        """Ask for a tunnel to an agent, in this session and those to come."""
+        if agent not in self._destinations:
+            self._destinations.add(agent)
+            self._peers.add_destination(agent)
+            if self._outbox is not None:
+                self._outbox.put_nowait(pb.CoordinateRequest(add_tunnel=pb.CoordinateRequest.Tunnel(id=agent.bytes)))
+
+    def remove_destination(self, agent: UUID) -> None:
+        """End the tunnel to an agent."""
+        if agent in self._destinations:
+            self._destinations.discard(agent)
+            if self._outbox is not None:
+                gone = pb.CoordinateRequest.Tunnel(id=agent.bytes)
+                self._outbox.put_nowait(pb.CoordinateRequest(remove_tunnel=gone))
+            self._act(self._peers.remove_destination(self._clock.monotonic(), agent))
+
+    def present(self, agent: UUID) -> bool:
+        """Tell whether the coordinator introduced us to this agent and it is still there."""
+        return self._peers.present(agent)
 
     def set_map(self, derp_map: DerpMap) -> None:
         """Use other relays. The embedded ones are looked for where the server itself is. Raises Malformed."""
@@ -249,9 +280,8 @@ class Peering:
         outbox = self._outbox = asyncio.Queue()
         self._over.clear()
         self._told = False
-        if isinstance(self._role, Client):
-            tunnel = pb.CoordinateRequest.Tunnel(id=self._role.agent.bytes)
-            outbox.put_nowait(pb.CoordinateRequest(add_tunnel=tunnel))
+        for agent in sorted(self._destinations):
+            outbox.put_nowait(pb.CoordinateRequest(add_tunnel=pb.CoordinateRequest.Tunnel(id=agent.bytes)))
         self._announce()
         try:
             async with (
@@ -352,6 +382,8 @@ class Peering:
                     self.node.set_peers([_peer(one) for one in peers])
                     if peers:
                         self.introduced.set()
+                    if self._on_event is not None:
+                        self._on_event(PeersChanged(peers))
                 case SendReady(ids):
                     self._say_ready(ids)
                 case Wake(at):
@@ -381,6 +413,13 @@ class CoordinatorError:
     """An event: the coordinator complains, for instance about who may talk to whom."""
 
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeersChanged:
+    """An event: other peers are configured, or the same ones differently."""
+
+    peers: tuple[PeerConfig, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ _LOOK_EVERY = 60.0
 class Tunnels(Protocol):
     """The server's own node."""
 
-    async def ensure(self, agent_id: UUID) -> None:
+    async def ensure(self, agent_id: UUID) -> object:
         """See to it that there is a tunnel to an agent. Raises CoderError."""
 
 

@@ -19,6 +19,7 @@ from coder.server.health import Findings
 from coder.server.introductions import Introductions
 from coder.server.kept import Kept
 from coder.server.maps import DerpMaps, Recipe
+from coder.server.node import ServerNode
 from coder.server.oidc import Provider
 from coder.server.sockets import Sockets
 from coder.tailnet.resume import ResumeTokens
@@ -44,6 +45,8 @@ class Deployment:
     runner: "BuildRunner"
     """Carries out the builds of workspaces."""
     apps: Apps
+    node: ServerNode
+    """Tunnels to agents."""
     changes: Changes = field(default_factory=Changes)
     sockets: Sockets = field(default_factory=Sockets)
     oidc: Provider | None = None

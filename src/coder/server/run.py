@@ -23,8 +23,9 @@ from coder.access.limits import NO_LIMIT, Limit, LoginLimits, Pace
 from coder.access.templates import Kind
 from coder.clock import Clock, SystemClock
 from coder.config import ConfigError, DerpSettings, HttpSettings, Settings, split_address
-from coder.dataplane.edge import AppSettings, EdgeSettings, mesh_key, read_setting
+from coder.dataplane.edge import AppSettings, EdgeSettings, certificate_pin, mesh_key, read_setting
 from coder.dataplane.edge import Edge as NativeEdge
+from coder.dataplane.engine import Node
 from coder.db import site, users
 from coder.db.store import SqliteStore
 from coder.outbound import Outbound
@@ -33,6 +34,7 @@ from coder.server.app import create_app
 from coder.server.build_runner import BuildRunner
 from coder.server.deployment import Deployment
 from coder.server.introductions import Introductions
+from coder.server.node import NodePlan, ServerNode
 from coder.server.oidc import Client, Provider
 from coder.server.provision import Provisioner
 from coder.server.provision_docker import DockerProvisioner
@@ -66,6 +68,9 @@ class Edge(Protocol):
 
     def set_apps(self, apps: AppSettings) -> None:
         """Serve apps of workspaces by these settings."""
+
+    def set_dial(self, node: Node | None) -> None:
+        """Reach workspaces through the tunnels of this node."""
 
     def announce(self, keys: Sequence[str]) -> None:
         """Let relay clients with these keys stay."""
@@ -112,8 +117,19 @@ async def run(
         parts.push_async_callback(asyncio.to_thread, edge.close)
         scheme = "https" if settings.tls.enable else "http"
         access_url = settings.http.access_url.rstrip("/") or derive_access_url(edge.addresses[-1], scheme)
-        relay_clients = RelayClients(edge) if settings.derp.verify_clients else None
-        deployment = await assemble(settings, store, access_url, edge.stun_ports, clock, relay_clients=relay_clients)
+        relay_clients = RelayClients(edge) if _verifies(settings) else None
+        deployment = await assemble(
+            settings,
+            store,
+            access_url,
+            edge.stun_ports,
+            clock,
+            relay_clients=relay_clients,
+            own_url=own_url(edge.addresses, "http" if settings.http.address else "https"),
+        )
+        parts.push_async_callback(deployment.node.close)
+        deployment.node.on_started(edge.set_dial)
+        deployment.apps.tunnels = deployment.node
         serve_apps = _serving_apps(edge, deployment)
         serve_apps(deployment.apps.signer.keys)
         async with store.read() as session:
@@ -146,6 +162,7 @@ async def assemble(
     clock: Clock,
     *,
     relay_clients: RelayClients | None = None,
+    own_url: str | None = None,
     provisioners: Mapping[Kind, Provisioner] | None = None,
 ) -> Deployment:
     """Build a deployment on an open store."""
@@ -159,16 +176,25 @@ async def assemble(
         outbound=Outbound.of(outside.ca_file, outside.cert_file, outside.key_file),
         kept=settings.state_path / "derp-map",
     )
+    derp_maps, introductions = await maps.load(recipe), Introductions(MemoryCoordinator(), relay_clients)
+    plan = NodePlan(
+        url=own_url or access_url,
+        pin=_pin(settings, own_url),
+        block_direct=settings.derp.block_direct,
+        force_websockets=settings.derp.force_websockets,
+        outbound=recipe.outbound,
+    )
     return Deployment(
         settings=settings,
         access_url=access_url,
         store=store,
         clock=clock,
         site=here,
-        maps=await maps.load(recipe),
+        maps=derp_maps,
         map_recipe=recipe,
         oidc=_provider(settings, access_url, recipe.outbound, clock),
-        introductions=Introductions(MemoryCoordinator(), relay_clients),
+        introductions=introductions,
+        node=ServerNode(plan, introductions, derp_maps, clock),
         resume=await resume_keys.load(store, clock),
         runner=BuildRunner(provisioners or _provisioners(clock)),
         apps=await apps.load(store, clock),
@@ -211,6 +237,11 @@ def _login_limits(settings: HttpSettings) -> LoginLimits:
     return LoginLimits(NO_LIMIT, NO_LIMIT, NO_LIMIT) if settings.disable_rate_limits else LoginLimits()
 
 
+def _verifies(settings: Settings) -> bool:
+    """Whether the relay serves nodes that were introduced only; else browser-only would leave it to everybody."""
+    return settings.derp.verify_clients or settings.http.browser_only
+
+
 def _plan(settings: Settings, upstream: str) -> EdgeSettings:
     derp = settings.derp
     if derp.mesh_with and not derp.mesh_key_file:
@@ -222,7 +253,7 @@ def _plan(settings: Settings, upstream: str) -> EdgeSettings:
         tls_13_only=settings.tls.min_version == "tls13",
         upstream=upstream,
         derp=derp.enable,
-        require_announced=derp.verify_clients,
+        require_announced=_verifies(settings),
         stun=_stun_addresses(derp),
         mesh_key=mesh_key(derp.mesh_key_file) if derp.mesh_key_file else None,
         mesh=derp.mesh_with,
@@ -259,6 +290,18 @@ def _has_ipv6() -> bool:
     except OSError:
         return False
     return True
+
+
+def own_url(addresses: Sequence[str], scheme: str) -> str:
+    """Return the URL at which this process itself reaches the edge, HTTP where it has it."""
+    return derive_access_url(addresses[0], scheme)
+
+
+def _pin(settings: Settings, own_url: str | None) -> Callable[[], str | None]:
+    """Return what reads by what the edge's certificate is to be known, None where the node needs none."""
+    if own_url is None or not own_url.startswith("https:"):
+        return lambda: None
+    return lambda: certificate_pin(read_setting(settings.tls.cert_files[0]))
 
 
 def derive_access_url(address: str, scheme: str) -> str:

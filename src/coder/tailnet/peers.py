@@ -13,14 +13,14 @@ monotonic clock.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 from uuid import UUID
 
 from coder.errors import Malformed
 from coder.ids import DiscoKey, NodeKey, uuid_from_bytes
-from coder.tailnet.addresses import host_prefix, parse_host_prefix
+from coder.tailnet.addresses import agent_addresses, host_prefix, parse_host_prefix
 from coder.wire.proto.tailnet_pb2 import CoordinateResponse, Node
 
 READY_WAIT: Final = 5.0
@@ -89,10 +89,15 @@ class _Peer:
 
 
 class Peers:
-    """The peers of one node. `acknowledge` is for agents: each node is answered with ready-for-handshake."""
+    """The peers of one node. `acknowledge` is for agents: each node is answered with ready-for-handshake.
 
-    def __init__(self, *, acknowledge: bool, handshake_age: HandshakeAge) -> None:
+    `strict` is for a node with many destinations, all of them agents: it takes no other peers, from each only the
+    addresses that follow from its id, and no key that belongs to another one.
+    """
+
+    def __init__(self, *, acknowledge: bool, handshake_age: HandshakeAge, strict: bool = False) -> None:
         self._acknowledge = acknowledge
+        self._strict = strict
         self._handshake_age = handshake_age
         self._peers: dict[UUID, _Peer] = {}
         self._destinations: set[UUID] = set()
@@ -115,6 +120,11 @@ class Peers:
         self._destinations.discard(peer)
         self._peers.pop(peer, None)
         return self._actions(now)
+
+    def present(self, peer: UUID) -> bool:
+        """Tell whether a peer has announced itself and is not lost."""
+        state = self._peers.get(peer)
+        return state is not None and state.node is not None and state.lost_deadline is None
 
     def handle(self, now: float, updates: Iterable[PeerUpdate]) -> list[Action]:
         """Take in the updates of one response."""
@@ -176,6 +186,8 @@ class Peers:
         return False
 
     def _take_node(self, now: float, peer: UUID, node: PeerConfig) -> None:
+        if self._strict:
+            node = self._own(node)
         self._refuse_foreign_addresses(node)
         for other in [i for i, s in self._peers.items() if i != peer and s.node is not None and s.node.key == node.key]:
             del self._peers[other]  # the same node under its former id
@@ -184,6 +196,19 @@ class Peers:
         if unknown and peer in self._destinations and not state.ready:
             state.held_until = now + READY_WAIT
         state.node, state.node_at, state.lost_deadline, state.missed_since = node, now, None, None
+
+    def _own(self, node: PeerConfig) -> PeerConfig:
+        """Reduce a destination's node to what is its own. Raises `Malformed` when nothing is, or its key is not."""
+        if node.id not in self._destinations:
+            raise Malformed("nobody asked for this peer", where="id")
+        for state in self._peers.values():
+            if state.node is not None and state.node.id != node.id and state.node.key == node.key:
+                raise Malformed("the key belongs to another peer", where="key")
+        derived = {host_prefix(address) for address in agent_addresses(node.id)}
+        addresses = tuple(address for address in node.addresses if address in derived)
+        if not addresses:
+            raise Malformed("none of the addresses is the agent's own", where="addresses")
+        return replace(node, addresses=addresses)
 
     def _refuse_foreign_addresses(self, node: PeerConfig) -> None:
         """Raise `Malformed` for a peer that would take over the address of another one that is there."""
