@@ -211,7 +211,9 @@ async def ask(who: Server, method: str, path: str, body: Any) -> int:
     if method == "WS":
         try:
             async with await who.open(f"{path}?version=2.0") as socket:
-                if path.endswith(("/watch-ws", "/watch-metadata-ws", "/logs")):  # wait until the server has looked, then go
+                if path.endswith(
+                    ("/watch-ws", "/watch-metadata-ws", "/logs")
+                ):  # wait until the server has looked, then go
                     with suppress(ConnectionClosed):
                         await socket.recv()
                 return 101

@@ -34,7 +34,7 @@ async def add(
     now: datetime,
     reason: str = "initiator",
     parameters: dict[str, Any] | None = None,
-) -> UUID:
+) -> WorkspaceBuild:
     """Add the next build of a workspace, which waits for its turn. Raises IntegrityError when another was faster."""
     last = await session.scalar(
         select(func.max(WorkspaceBuild.number)).where(WorkspaceBuild.workspace_id == workspace.id)
@@ -55,7 +55,7 @@ async def add(
     )
     session.add(build)
     await session.flush()
-    return build.id
+    return build
 
 
 async def change(session: AsyncSession, build_id: UUID, **values: Any) -> None:

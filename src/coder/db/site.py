@@ -6,9 +6,9 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import joinedload
 
-from coder.db.models import Organization, SiteSetting, Template, TemplateVersion
+from coder.db import templates
+from coder.db.models import Organization, SiteSetting
 
 _DEPLOYMENT_ID = "deployment_id"
 
@@ -19,20 +19,13 @@ class Site:
 
     deployment_id: UUID
     organization: Organization
-    template: Template
-    template_version: TemplateVersion
 
 
 async def ensure(session: AsyncSession, now: datetime) -> Site:
     """Return the deployment's own rows, making those that are missing."""
     organization = await _organization(session, now)
-    version = await _machine_template(session, organization.id, now)
-    return Site(
-        deployment_id=await _deployment_id(session),
-        organization=organization,
-        template=version.template,
-        template_version=version,
-    )
+    await templates.ensure(session, organization.id, now)
+    return Site(deployment_id=await _deployment_id(session), organization=organization)
 
 
 async def _deployment_id(session: AsyncSession) -> UUID:
@@ -48,30 +41,6 @@ async def _organization(session: AsyncSession, now: datetime) -> Organization:
     if found is None:
         found = Organization(
             id=uuid4(), name="coder", display_name="Coder", is_default=True, created_at=now, updated_at=now
-        )
-        session.add(found)
-        await session.flush()
-    return found
-
-
-async def _machine_template(session: AsyncSession, organization_id: UUID, now: datetime) -> TemplateVersion:
-    query = select(TemplateVersion).join(Template, Template.active_version_id == TemplateVersion.id)
-    query = query.where(Template.name == "machine").options(joinedload(TemplateVersion.template))
-    found = await session.scalar(query)
-    if found is None:
-        template = Template(
-            id=uuid4(),
-            organization_id=organization_id,
-            name="machine",
-            display_name="Machine",
-            active_version_id=uuid4(),
-            created_at=now,
-            updated_at=now,
-        )
-        session.add(template)
-        await session.flush()
-        found = TemplateVersion(
-            id=template.active_version_id, template=template, name="v1", created_at=now, updated_at=now
         )
         session.add(found)
         await session.flush()

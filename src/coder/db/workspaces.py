@@ -10,9 +10,8 @@ from sqlalchemy import Select, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload, selectinload
 
-from coder.db.models import Organization, Template, TemplateVersion, User, Workspace, WorkspaceAgent, WorkspaceBuild
+from coder.db.models import Organization, Template, User, Workspace, WorkspaceBuild
 
-START, DELETE = "start", "delete"
 OF_OWNER = "workspaces"
 """What changes when a user's list of workspaces does; a subject of announcements together with the user's id."""
 
@@ -27,18 +26,6 @@ class Search:
     name: str | None = None
     template: str | None = None
     organization: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
-    """What is known beforehand of a machine that a user brings."""
-
-    agent_name: str
-    token_hash: bytes
-    architecture: str
-    operating_system: str
-    directory: str
-    connection_timeout_seconds: int
 
 
 def _complete(query: Select[Workspace]) -> Select[Workspace]:
@@ -94,70 +81,23 @@ def _conditions(wanted: Search) -> list[Any]:
 
 
 async def create(
-    session: AsyncSession, *, owner: User, version: TemplateVersion, name: str, machine: Machine, now: datetime
-) -> UUID:
-    """Add a workspace with one build and one agent. Raises IntegrityError when the owner has one of that name."""
+    session: AsyncSession, *, owner: User, template_id: UUID, name: str, now: datetime, **values: Any
+) -> Workspace:
+    """Add a workspace; `values` are further columns. Raises IntegrityError when the owner has one of that name."""
     workspace = Workspace(
         id=uuid4(),
         owner_id=owner.id,
         organization_id=owner.organization_id,
-        template_id=version.template_id,
+        template_id=template_id,
         name=name,
         created_at=now,
         updated_at=now,
         last_used_at=now,
+        **values,
     )
     session.add(workspace)
     await session.flush()
-    build_id = await add_build(session, workspace.id, version.id, owner.id, START, now)
-    session.add(
-        WorkspaceAgent(
-            id=uuid4(),
-            build_id=build_id,
-            name=machine.agent_name,
-            token_hash=machine.token_hash,
-            architecture=machine.architecture,
-            operating_system=machine.operating_system,
-            directory=machine.directory,
-            connection_timeout_seconds=machine.connection_timeout_seconds,
-            created_at=now,
-            updated_at=now,
-            lifecycle_state="created",
-            version="",
-            api_version="",
-            expanded_directory="",
-            subsystems="",
-            logs_length=0,
-            logs_overflowed=False,
-        )
-    )
-    await session.flush()
-    return workspace.id
-
-
-async def add_build(  # noqa: PLR0917
-    session: AsyncSession, workspace_id: UUID, version_id: UUID, initiator_id: UUID, transition: str, now: datetime
-) -> UUID:
-    """Add the next build of a workspace and return its id."""
-    last = await session.scalar(
-        select(func.max(WorkspaceBuild.number)).where(WorkspaceBuild.workspace_id == workspace_id)
-    )
-    build = WorkspaceBuild(
-        id=uuid4(),
-        workspace_id=workspace_id,
-        template_version_id=version_id,
-        initiator_id=initiator_id,
-        number=(last or 0) + 1,
-        transition=transition,
-        job_id=uuid4(),
-        resource_id=uuid4(),
-        created_at=now,
-        started_at=now,
-        ended_at=now,
-    )
-    session.add(build)
-    await session.flush()
-    return build.id
+    return workspace
 
 
 async def get_build(session: AsyncSession, build_id: UUID) -> Workspace | None:
@@ -166,18 +106,11 @@ async def get_build(session: AsyncSession, build_id: UUID) -> Workspace | None:
     return await session.scalar(_complete(query))
 
 
-async def delete(session: AsyncSession, workspace: Workspace, initiator_id: UUID, now: datetime) -> None:
-    """Delete a workspace: its name is free again, its agent's token is worth nothing."""
-    version_id = workspace.latest_build.template_version_id
-    await add_build(session, workspace.id, version_id, initiator_id, DELETE, now)
-    await session.execute(update(Workspace).where(Workspace.id == workspace.id).values(deleted_at=now, updated_at=now))
-
-
 async def rename(session: AsyncSession, workspace_id: UUID, name: str, now: datetime) -> None:
     """Give a workspace another name. Raises IntegrityError when the owner has one of that name."""
     await session.execute(update(Workspace).where(Workspace.id == workspace_id).values(name=name, updated_at=now))
 
 
-async def used(session: AsyncSession, workspace_id: UUID, now: datetime) -> None:
-    """Note that a workspace is in use."""
-    await session.execute(update(Workspace).where(Workspace.id == workspace_id).values(last_used_at=now))
+async def change(session: AsyncSession, workspace_id: UUID, now: datetime, **values: Any) -> None:
+    """Set columns of a workspace."""
+    await session.execute(update(Workspace).where(Workspace.id == workspace_id).values(updated_at=now, **values))

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, inspect, select
 
 from coder.access import tokens
 from coder.access.roles import OWNER
-from coder.db import keys, site, users
+from coder.db import keys, site, templates, users
 from coder.db.models import Base, Organization
 from coder.db.store import SqliteStore, StateDirectoryError, migration_config
 
@@ -162,7 +162,10 @@ async def test_the_deployment_keeps_its_identity(store: SqliteStore):
     async with store.write() as session:
         again = await site.ensure(session, NOW)
     assert first.deployment_id == again.deployment_id
-    assert first.template_version.id == again.template_version.id
+    assert first.organization.id == again.organization.id
+    async with store.read() as session:
+        names = [offer.template.name for offer in await templates.offers(session)]
+    assert names == ["machine", "process"]
 
 
 async def test_times_come_back_in_utc(store: SqliteStore):

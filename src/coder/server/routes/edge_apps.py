@@ -15,7 +15,7 @@ from coder.access import app_names, sharing
 from coder.access.app_names import Named, Short
 from coder.access.roles import Action, Resource
 from coder.access.tickets import TICKET_LIFETIME, Ticket
-from coder.db import workspaces
+from coder.db import builds
 from coder.errors import CoderError
 from coder.server import agent_status, app_sessions, app_targets, auth
 from coder.server.app_pages import page
@@ -228,7 +228,7 @@ def _unusable(asked: _Asked, target: Target) -> Response | None:
         text = f"Ports below {app_names.LOWEST_PORT} are not for apps; this one has {target.place.port}."
         return page(400, "This port is not for apps", text, links=[asked.home])
     name = target.workspace.name
-    if target.workspace.latest_build.transition != workspaces.START:
+    if target.workspace.latest_build.transition != builds.START:
         text = f"Start {name} from the dashboard, then try again."
         return page(400, "The workspace is stopped", text, links=[asked.again, asked.home])
     state = agent_status.status(target.agent, asked.deployment.clock.now())
@@ -264,7 +264,7 @@ async def _ticket(asked: _Asked, target: Target, *, allow_origin: bool) -> Respo
         text = f"There is no tunnel to {target.workspace.name}: {problem}."
         return page(502, "The workspace does not answer", text, links=[asked.again, asked.home])
     async with deployment.store.write() as session:
-        await workspaces.used(session, target.workspace.id, now)
+        await builds.used(session, target.workspace.id, now)
     place = Ticket(
         at=asked.at,
         to=f"[{agent_address(target.agent.id)}]:{target.place.port}",

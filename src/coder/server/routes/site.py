@@ -158,24 +158,6 @@ def _may(who: Caller, check: Check) -> bool:
     return who.may(action, resource, who.user.id if mine else None)
 
 
-@router.get("/templateversions/{version_id}")
-async def template_version(version_id: str, _who: SignedIn, deployment: Deployed) -> views.Json:
-    """Show a version of a template."""
-    found = deployment.site.template_version
-    if version_id.lower() != str(found.id):
-        raise not_found()
-    return views.template_version(found, deployment.site.organization.id)
-
-
-@router.get("/templateversions/{version_id}/{part}")
-async def template_version_part(version_id: str, part: str, who: SignedIn, deployment: Deployed) -> list[views.Json]:
-    """List the parameters or the external logins a template asks for: none."""
-    if part not in {"rich-parameters", "external-auth"}:
-        raise Problem(404, "Route not found.")
-    await template_version(version_id, who, deployment)
-    return []
-
-
 @router.get("/appearance", dependencies=[ANYONE])
 @router.get("/entitlements", dependencies=[ANYONE])
 async def not_offered() -> Response:

@@ -9,15 +9,17 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import IntegrityError
 from starlette.responses import StreamingResponse
 
-from coder.access import names, tokens
+from coder.access import names
 from coder.access.roles import Action, Resource
-from coder.db import agents, users, workspaces
-from coder.db.models import User, Workspace
-from coder.server import agent_status, audit, events, search, views
+from coder.db import users, workspaces
+from coder.db.builds import DELETE
+from coder.db.models import Workspace
+from coder.server import agent_status, audit, build_status, creation, events, keeping_hours, search, views
+from coder.server import builds as orders
 from coder.server.asking import AskedFirst
 from coder.server.auth import Caller, SignedIn, caller, user_named
 from coder.server.deployment import Deployed, Deployment
-from coder.server.problems import Problem, invalid, not_found
+from coder.server.problems import Problem, forbidden, invalid, not_found
 from coder.server.rechecks import rechecked
 from coder.server.surroundings import surroundings
 from coder.server.texts import Line, Typed
@@ -25,22 +27,28 @@ from coder.server.upgrade import websocket_route
 
 router = APIRouter(tags=["workspaces"], route_class=AskedFirst)
 
-AGENT_NAME = "main"
-CONNECTION_TIMEOUT = 120
-"""Seconds after which an agent that never connected is shown as late."""
-
 _ACTION_OF = {"start": Action.UPDATE, "stop": Action.UPDATE, "delete": Action.DELETE}
 
 
+class ParameterValue(BaseModel):
+    """A chosen value."""
+
+    name: Typed
+    value: Annotated[str, Field(max_length=1024)]
+
+
 class NewWorkspace(BaseModel):
-    """A workspace to make. The template is `machine`: the user brings the machine and starts the agent there."""
+    """A workspace to make; without a template it is a machine that its user brings."""
 
     name: Typed
     template_id: UUID | None = None
     template_version_id: UUID | None = None
-    architecture: Line = Field(default="amd64", max_length=16)
-    operating_system: Line = Field(default="linux", max_length=16)
-    directory: Line = Field(default="", max_length=1024)
+    rich_parameter_values: list[ParameterValue] = Field(default_factory=list, max_length=64)
+    ttl_ms: int | None = None
+    autostart_schedule: str | None = None
+    architecture: Line | None = Field(default=None, max_length=16)
+    operating_system: Line | None = Field(default=None, max_length=16)
+    directory: Line | None = Field(default=None, max_length=1024)
 
 
 class NewBuild(BaseModel):
@@ -48,6 +56,9 @@ class NewBuild(BaseModel):
 
     transition: Literal["start", "stop", "delete"]
     template_version_id: UUID | None = None
+    rich_parameter_values: list[ParameterValue] = Field(default_factory=list, max_length=64)
+    reason: Line = Field(default="", max_length=32)
+    orphan: bool = False
 
 
 class Rename(BaseModel):
@@ -104,7 +115,10 @@ async def list_workspaces(
 def _matches(deployment: Deployment, who: Caller, query: search.Query, row: Workspace) -> bool:
     if not who.may(Action.READ, Resource.WORKSPACE, row.owner_id):
         return False
-    if query.status not in {None, "running"} or query.outdated or query.dormant:
+    latest = row.latest_build
+    if query.status not in {None, build_status.status(latest)} or query.dormant:
+        return False
+    if query.outdated not in {None, latest.template_version_id != row.template.active_version_id}:
         return False
     now = deployment.clock.now()
     states = {agent_status.status(agent, now).value for agent in row.latest_build.agents}
@@ -127,46 +141,28 @@ async def by_name(
 async def create(user: str, wanted: NewWorkspace, request: Request, who: SignedIn, deployment: Deployed) -> views.Json:
     """Create a workspace. The answer's `agent_token` starts the agent on its machine; it is shown this once."""
     organization = request.path_params.get("organization", "")
-    site = deployment.site
-    if organization and organization.lower() not in {"default", site.organization.name, str(site.organization.id)}:
+    here = deployment.site.organization
+    if organization and organization.lower() not in {"default", here.name, str(here.id)}:
         raise not_found()
     if fault := names.name_problem(wanted.name):
         raise invalid(("name", fault))
-    known = {None, site.template.id, site.template_version.id}
-    if wanted.template_id not in known or wanted.template_version_id not in known:
-        raise invalid(("template_id", f"The only template is {site.template.name}."))
     owner = await user_named(deployment, who, user)
     who.require(Action.CREATE, Resource.WORKSPACE, owner.id)
-    token = tokens.new_agent_token()
     audit.about(None, wanted.name)
-    row = await _create(deployment, owner, wanted, tokens.hash_agent_token(token))
-    audit.about(row.id, row.name)
-    _announce(deployment, row)
-    return {**_view(deployment, row), "agent_token": str(token)}
-
-
-async def _create(deployment: Deployment, owner: User, wanted: NewWorkspace, token_hash: bytes) -> Workspace:
-    machine = workspaces.Machine(
-        agent_name=AGENT_NAME,
-        token_hash=token_hash,
-        architecture=wanted.architecture,
-        operating_system=wanted.operating_system,
-        directory=wanted.directory,
-        connection_timeout_seconds=CONNECTION_TIMEOUT,
+    values = {each.name: each.value for each in wanted.rich_parameter_values}
+    made = creation.Wanted(
+        **wanted.model_dump(include={"name", "template_id", "template_version_id", "ttl_ms", "autostart_schedule"}),
+        parameters=values,
+        machine=wanted.model_dump(include={"architecture", "operating_system", "directory"}, exclude_none=True),
     )
-    try:
-        async with deployment.store.write() as session:
-            now, version = deployment.clock.now(), deployment.site.template_version
-            found = await workspaces.create(
-                session, owner=owner, version=version, name=wanted.name, machine=machine, now=now
-            )
-            row = await workspaces.get(session, found)
-    except IntegrityError:
-        raise Problem(
-            409, f"A workspace named {wanted.name!r} exists already.", validations=[("name", "Taken.")]
-        ) from None
-    assert row is not None
-    return row
+    row, agent_tokens = await creation.create(deployment, owner, made, who.user.id)
+    audit.about(row.id, row.name)
+    audit.detail(f"template: {row.template.name}")
+    answer = _view(deployment, row)
+    if agent_tokens:
+        revealed = {name: token.reveal() for name, token in agent_tokens.items()}
+        answer |= {"agent_token": next(iter(revealed.values())), "agent_tokens": revealed}
+    return answer
 
 
 @router.get("/workspaces/{workspace}")
@@ -186,7 +182,7 @@ async def rename(workspace: UUID, wanted: Rename, who: SignedIn, deployment: Dep
             await workspaces.rename(session, row.id, wanted.name, deployment.clock.now())
     except IntegrityError:
         raise Problem(409, f"A workspace named {wanted.name!r} exists already.") from None
-    _announce(deployment, row)
+    orders.announce(deployment, row)
     return Response(status_code=204)
 
 
@@ -196,51 +192,34 @@ async def use(workspace: UUID, who: SignedIn, deployment: Deployed, usage: Usage
     row = await visible(deployment, who, workspace, Action.UPDATE, living=True)
     if usage and (usage.agent_id is None) != (not usage.app_name):
         raise invalid(("app_name", "Give both agent_id and app_name, or neither."))
-    async with deployment.store.write() as session:
-        await workspaces.used(session, row.id, deployment.clock.now())
+    await keeping_hours.used(deployment, row.id)
     return Response(status_code=204)
 
 
 @router.post("/workspaces/{workspace}/builds", status_code=201)
 async def build(workspace: UUID, wanted: NewBuild, who: SignedIn, deployment: Deployed) -> views.Json:
-    """Delete a workspace. Its machine belongs to the user, so nothing here can start or stop it."""
+    """Start, stop or delete a workspace. The answer is the build, which is carried out from now on."""
     row = await visible(deployment, who, workspace, _ACTION_OF[wanted.transition])
     audit.about(row.id, row.name, action=wanted.transition)
-    if row.deleted_at:
-        raise Problem(409, "The workspace is deleted already.")
-    if wanted.transition != workspaces.DELETE:
-        raise Problem(
-            400,
-            f"The machine of {row.name} is not run by this server, so it cannot {wanted.transition} it.",
-            detail="Start or stop the agent on the machine itself.",
-        )
-    changed = await delete_workspace(deployment, row, who.user)
+    if wanted.orphan and not who.may(Action.UPDATE, Resource.DEPLOYMENT):
+        raise forbidden("Only owners of the deployment may leave behind what runs of a workspace.")
+    order = orders.Order(
+        transition=wanted.transition,
+        version_id=wanted.template_version_id,
+        reason=wanted.reason or "initiator",
+        parameters={each.name: each.value for each in wanted.rich_parameter_values},
+        orphan=wanted.orphan and wanted.transition == DELETE,
+    )
+    changed = await orders.request(deployment, row.id, order, who.user.id)
     return views.build(changed.latest_build, changed, surroundings(deployment, [changed]))
 
 
 @router.delete("/workspaces/{workspace}", status_code=204)
 async def delete(workspace: UUID, who: SignedIn, deployment: Deployed) -> Response:
-    """Delete a workspace."""
-    await delete_workspace(deployment, await visible(deployment, who, workspace, Action.DELETE, living=True), who.user)
+    """Delete a workspace; where something runs of it, as soon as that has ended."""
+    row = await visible(deployment, who, workspace, Action.DELETE, living=True)
+    await orders.request(deployment, row.id, orders.Order(transition=DELETE), who.user.id)
     return Response(status_code=204)
-
-
-async def delete_workspace(deployment: Deployment, row: Workspace, by: User) -> Workspace:
-    """Delete a workspace and end the connections of its agents and of their clients."""
-    async with deployment.store.write() as session:
-        await workspaces.delete(session, row, by.id, deployment.clock.now())
-        ended = await agents.of_workspace(session, row.id)
-        changed = await workspaces.get(session, row.id)
-    for agent_id in ended:
-        deployment.sockets.end(agent_id, "workspace deleted")
-    _announce(deployment, row)
-    assert changed is not None
-    return changed
-
-
-def _announce(deployment: Deployment, row: Workspace) -> None:
-    deployment.changes.announce(row.id)
-    deployment.changes.announce((workspaces.OF_OWNER, row.owner_id))
 
 
 @router.get("/workspaces/{workspace}/watch")
