@@ -153,7 +153,9 @@ def test_a_start_that_fails_says_why(  # noqa: PLR0917
 def test_a_session_ends_with_its_workspace(coder, network, monkeypatch, later, words):
     async def endless(stream, **_session):
         with stream:
-            await asyncio.Event().wait()
+            stream.setblocking(False)
+            assert await asyncio.get_running_loop().sock_recv(stream, 1) == b"", "nothing but its end comes"
+        return 255, "lost", ""
 
     monkeypatch.setattr("coder.dataplane.ssh.run_session", endless)
     monkeypatch.setattr(ssh, "SETTLED", 0)

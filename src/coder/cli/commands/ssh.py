@@ -3,9 +3,10 @@
 import asyncio
 import functools
 import os
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,6 @@ from coder.cli.options import AssignedFlags, Duration
 from coder.errors import Closed, CoderError, Unreachable
 
 if TYPE_CHECKING:
-    import socket
-
     from coder.cli.connect import Connection
     from coder.cli.waiting import Wait
 
@@ -276,7 +275,7 @@ class _Run:
         """Join standard input and output to the agent's SSH server."""
         from coder.dataplane.ssh import join_stdio
 
-        async def join(stream: "socket.socket") -> int:
+        async def join(stream: socket.socket) -> int:
             await join_stdio(stream)
             return 0
 
@@ -288,7 +287,7 @@ class _Run:
 
         lent = session.lent()
 
-        async def run(stream: "socket.socket") -> int:
+        async def run(stream: socket.socket) -> int:
             code, how, signal = await run_session(
                 stream,
                 command=session.command,
@@ -317,7 +316,7 @@ class _Run:
 
     async def _reach(
         self,
-        use: "Callable[[socket.socket], Awaitable[int]]",
+        use: Callable[[socket.socket], Awaitable[int]],
         say: Callable[[str], None] | None = None,
         *others: Awaitable[None],
     ) -> int:
@@ -340,25 +339,31 @@ class _Run:
             if self.figures is not None:
                 watching.append(self._figures(connection, self.figures))
             try:
-                code = await _beside(self._while_it_runs(connection, use(stream)), watching)
+                code = await _beside(self._while_it_runs(connection, stream, use), watching)
             except (Closed, Unreachable):
                 await connection.raise_refusal()
                 raise
         self.log(f"ended with {code}")
         return code
 
-    async def _while_it_runs(self, connection: "Connection", using: Awaitable[int]) -> int:
-        """Use the connection until the workspace is stopped or built anew. Raises Unreachable then."""
-        session, gone = asyncio.ensure_future(using), asyncio.ensure_future(self._gone(connection))
-        try:
-            await asyncio.wait({session, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not session.done():
+    async def _while_it_runs(
+        self, connection: "Connection", stream: socket.socket, use: Callable[[socket.socket], Awaitable[int]]
+    ) -> int:
+        """Use the stream until the workspace is stopped or built anew. Raises Unreachable then."""
+        with stream.dup() as handle:  # the session runs on a thread, which only the end of its stream ends
+            session, gone = asyncio.ensure_future(use(stream)), asyncio.ensure_future(self._gone(connection))
+            try:
+                await asyncio.wait({session, gone}, return_when=asyncio.FIRST_COMPLETED)
+                if session.done():
+                    return session.result()
+                with suppress(OSError):
+                    handle.shutdown(socket.SHUT_RDWR)
+                await asyncio.gather(session, return_exceptions=True)
                 raise gone.result()
-            return session.result()
-        finally:
-            for task in (session, gone):
-                task.cancel()
-            await asyncio.gather(session, gone, return_exceptions=True)
+            finally:
+                session.cancel()
+                gone.cancel()
+                await asyncio.gather(session, gone, return_exceptions=True)
 
     async def _gone(self, connection: "Connection") -> CoderError:
         await asyncio.sleep(SETTLED)
