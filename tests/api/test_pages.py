@@ -308,6 +308,8 @@ async def test_users_are_created_given_roles_suspended_and_deleted(server: Serve
     new = {"email": "bob@example.com", "username": "bob", "password": PASSWORD}
     assert (await signed_in.send("/users", new)).headers["Location"] == "/users?done=user-created"
     assert (await signed_in.send("/users/bob", {"what": "roles", "role": "auditor"})).status_code == 303
+    assert (await signed_in.send("/users/bob", {"what": "browser-only", "on": "yes"})).status_code == 303
+    assert (await server.get("/users/bob"))["browser_only"]
     assert (await signed_in.send("/users/bob", {"what": "suspend"})).status_code == 303
     bob = await server.get("/users/bob")
     assert (bob["status"], bob["roles"][0]["name"]) == ("suspended", "auditor")

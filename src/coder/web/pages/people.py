@@ -91,6 +91,8 @@ async def change(page: Page) -> Response:
             await page.ask("PUT", f"{route}/status/{what}")
         elif what == "roles":
             await page.ask("PUT", f"{route}/roles", {"roles": page.many.get("role", [])})
+        elif what == "browser-only":
+            await page.ask("PUT", f"{route}/browser-only", {"browser_only": page.form.get("on") == "yes"})
         elif what == "password":
             await page.ask("PUT", f"{route}/password", {"password": page.form.get("password", "")})
         elif what == "delete":

@@ -93,6 +93,7 @@ async def create(page: Page) -> Response:
     try:
         made = await page.ask("POST", "/users/me/workspaces", wanted)
     except api.Refused as refused:
+        refused.faults |= {f"parameter-{name}": fault for name, fault in refused.faults.items()}
         return await _form(page, refused)
     where = api.path(f"@{made['owner_name']}", made["name"]).replace("%40", "@", 1)
     if token := made.get("agent_token"):
