@@ -63,9 +63,12 @@ class Pinger:
     mux: Mux | None = None
 
     async def alive(self, patience: float) -> bool:
-        """Say whether the peer answers within `patience` seconds; the channel of one that does not is ended."""
+        """Say whether the peer answers within `patience` seconds; the channel of one that does not is ended.
+
+        A channel that is only being opened counts as one that answers.
+        """
         if self.mux is None:
-            return False
+            return True
         try:
             await self.mux.check(patience)
         except CoderError:

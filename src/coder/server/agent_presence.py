@@ -30,16 +30,22 @@ class Monitor:
         """Asks the agent for a sign of life."""
 
     async def require_free(self) -> None:
-        """Raise Problem (409) when another process is this agent, and answers.
+        """Take the agent's place. Raises Problem (409) when another process is this agent, and answers.
 
         A process that says it is the same one takes its place back at once: its old connection is dead, and we do not
         know yet. Those that say nothing are told apart by whether the old connection still answers.
         """
-        other = self._deployment.presence.get(self._agent_id)
-        if not isinstance(other, Monitor) or (self.instance and other.instance == self.instance):
-            return
-        if not await other.pinger.alive(PATIENCE):
-            return
+        silent = None
+        presence = self._deployment.presence
+        while isinstance(other := presence.get(self._agent_id), Monitor) and other is not silent:
+            if self.instance and other.instance == self.instance:
+                break
+            if await other.pinger.alive(PATIENCE):
+                raise self._refusal(other)
+            silent = other
+        presence[self._agent_id] = self  # with no wait in between: of several that come at once one gets the place
+
+    def _refusal(self, other: "Monitor") -> Problem:
         log.warning(
             "agent.refused_second",
             workspace=self._workspace_name,
@@ -47,7 +53,7 @@ class Monitor:
             connected_from=other.address,
             refused=self.address,
         )
-        raise Problem(
+        return Problem(
             409,
             "Another agent is connected with this token.",
             detail=f"It is at {other.address or 'an unknown address'}, and answers.",
@@ -55,7 +61,6 @@ class Monitor:
 
     async def started(self) -> None:
         """Note the connection's start."""
-        self._deployment.presence[self._agent_id] = self
         async with self._deployment.store.write() as session:
             await agents.connected(session, self._agent_id, self._deployment.clock.now())
         self._deployment.changes.announce(self._workspace_id)

@@ -94,19 +94,19 @@ async def serve(websocket: WebSocket, who: AgentCaller, deployment: Deployed) ->
     version = api_version.accept(websocket.query_params.get("version") or "2.0")
     tracked = websocket.query_params.get("role") in {None, "", "agent"}
     monitor = Monitor(deployment, who, websocket.headers.get(INSTANCE, ""), address(websocket)) if tracked else None
-    if monitor:
-        await monitor.require_free()
     calls = AgentCalls(deployment, who, version).handlers()
     introduction = TailnetCalls.of_agent(deployment, who.agent.id)
     calls |= introduction.handlers()
     bound = structlog.contextvars.bound_contextvars(agent=str(who.agent.id), workspace=who.workspace.name)
     sockets = deployment.sockets.belonging_to(who.agent.id, agents_of(who.owner.id), farewell=introduction.revoke)
     with bound, sockets:
-        await websocket.accept()
         if monitor:
-            await monitor.started()
+            await monitor.require_free()
         reason = ""
         try:
+            await websocket.accept()
+            if monitor:
+                await monitor.started()
             fault = await rpc.serve(
                 ServerChannel(websocket),
                 calls,
