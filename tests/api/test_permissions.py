@@ -43,6 +43,8 @@ TABLE: list[tuple[str, str, str] | tuple[str, str, str, Any]] = [
     ("GET", "/experiments", SIGNED_IN),
     ("GET", "/experiments/available", SIGNED_IN),
     ("GET", "/applications/host", SIGNED_IN),
+    ("GET", "/applications/auth-redirect", "400 400 400 400 400"),  # back to where?
+    ("GET", "/-/edge/app", "404 404 404 404 404"),  # only the edge may ask
     ("POST", "/authcheck", SIGNED_IN, {"checks": {}}),
     ("GET", "/templates", SIGNED_IN),
     ("GET", "/organizations/{organization}/templates", SIGNED_IN),
@@ -93,6 +95,9 @@ TABLE: list[tuple[str, str, str] | tuple[str, str, str, Any]] = [
     ("GET", f"{WORKSPACE}/watch", OWNERS_ONLY),
     ("GET", f"{WORKSPACE}/watch-ws", PLAIN_OF_SOCKET),
     ("WS", f"{WORKSPACE}/watch-ws", "401 404 404 404 101"),
+    ("GET", f"{WORKSPACE}/port-share", OWNERS_ONLY),
+    ("POST", f"{WORKSPACE}/port-share", OWNERS_ONLY, {"agent_name": "main", "port": 9, "share_level": "public"}),
+    ("DELETE", f"{WORKSPACE}/port-share", OWNERS_ONLY, {"agent_name": "main", "port": 9}),
     ("GET", BUILD, OWNERS_ONLY),
     ("GET", f"{WORKSPACE}/builds", OWNERS_ONLY),
     ("PUT", f"{WORKSPACE}/ttl", "401 404 404 404 204", {"ttl_ms": 3600000}),
