@@ -37,11 +37,13 @@ class Deployment:
         self.url = ""
         self.address = "127.0.0.1:0"
         self.processes: dict[str, subprocess.Popen] = {}
+        self.settings: dict[str, str] = {}
+        """Variables of all processes."""
 
     def environment(self, **extra: str) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("CODER_")}
         ours = {"CODER_CONFIG_DIR": str(self.place / "config"), "CODER_DISABLE_PORT_MAPPING": "1", "NO_COLOR": "1"}
-        return kept | ours | extra
+        return kept | ours | self.settings | extra
 
     def placed(self, name: str, *command: str | Path) -> list[str | Path]:
         """The command line of a process of that name; where it runs is for others to say."""
@@ -105,6 +107,17 @@ class Deployment:
             text=True,
             timeout=60,
             check=False,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def begin(self, *arguments: str, **extra: str) -> subprocess.Popen:
+        """Start a command whose output is read while it runs."""
+        return subprocess.Popen(
+            self.placed("cli", CODER, *arguments),
+            env=self.environment(**extra),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
             stdin=subprocess.DEVNULL,
         )
 
