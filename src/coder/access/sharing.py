@@ -38,9 +38,7 @@ def admits(level: Level, *, signed_in: bool, member: bool, connects: bool) -> bo
             return signed_in and connects
 
 
-def may_ask(
-    *, level: Level, own_origin: bool, siblings: bool, by_cookie: bool, upgrade: bool, safe: bool
-) -> bool:
+def may_ask(*, level: Level, own_origin: bool, siblings: bool, by_cookie: bool, upgrade: bool, safe: bool) -> bool:
     """Say whether a page may make its browser send this request.
 
     Cookies go along whichever page asks: an app of another user is of the same site. So a page of another origin
