@@ -13,7 +13,7 @@ SSH, TERMINAL, SPEEDTEST, API, SSH_STANDARD = 1, 2, 3, 4, 22
 
 PORTS: dict[int, Literal["python", "speedtest", "refuse"]] = {
     SSH: "python",
-    TERMINAL: "refuse",
+    TERMINAL: "python",
     SSH_STANDARD: "python",
     SPEEDTEST: "speedtest",
     API: "python",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from coder.agent.node import SSH, SSH_STANDARD
+from coder.agent.node import SSH, SSH_STANDARD, TERMINAL
 from coder.dataplane.engine import Incoming, PathChanged, RelayProblem, SelfChanged
 from coder.peering import PortMapped
 from coder.tailnet.sides import NOTHING
@@ -39,6 +39,8 @@ class Services:
         match event:
             case Incoming(port=port) if port in (SSH, SSH_STANDARD) and self.sessions is not None:
                 self.sessions.serve(event.stream, event.source)
+            case Incoming(port=port) if port == TERMINAL and self.sessions is not None:
+                self.sessions.serve_terminal(event.stream, event.source)
             case Incoming():
                 self._accept(event)
             case SelfChanged() if event.home not in {0, self._home} and self.peering is not None:

@@ -1,15 +1,19 @@
-"""SSH sessions of the agent: the server is started by the first one, and each is reported to whoever wants to know."""
+"""Sessions of the agent, by SSH and in terminals: both are started by the first one, and each is reported."""
 
 import socket
 import uuid
 from collections.abc import Callable
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from coder.clock import Clock
 from coder.dataplane.ssh import SshBegan, SshEnded, SshPolicy, SshServer
 from coder.wire.proto import agent_pb2 as pb
+
+if TYPE_CHECKING:
+    from coder.agent.pty import Attached, Setting, Terminals
 
 TYPES = {
     "ssh": pb.Connection.Type.SSH,
@@ -29,12 +33,16 @@ class Sessions:
         self._server: SshServer | None = None
         self._sources: dict[int, str] = {}
         self._began: dict[int, pb.Connection] = {}
+        self._terminals: Terminals | None = None
+        self._attached: dict[object, pb.Connection] = {}
 
     def set_policy(self, policy: SshPolicy) -> None:
         """Replace what sessions find from now on."""
         self._policy = policy
         if self._server is not None:
             self._server.set_policy(policy)
+        if self._terminals is not None:
+            self._terminals.setting = _setting(policy)
 
     def serve(self, stream: socket.socket, source: str) -> None:
         """Serve a client that came through the tunnel from this address; takes the stream over."""
@@ -42,8 +50,19 @@ class Sessions:
             self._server = SshServer(self._seed, self._policy, self._hear)
         self._sources[self._server.serve(stream)] = source
 
+    def serve_terminal(self, stream: socket.socket, source: str) -> None:
+        """Serve a client of the terminal port; takes the stream over."""
+        if self._terminals is None:
+            from coder.agent.pty import Terminals  # noqa: PLC0415 - many agents never have one
+
+            self._terminals = Terminals(_setting(self._policy), self._clock, self._hear_terminal)
+        self._terminals.serve(stream, source)
+
     async def close(self) -> None:
         """End them all."""
+        if self._terminals is not None:
+            terminals, self._terminals = self._terminals, None
+            await terminals.close()
         if self._server is not None:
             server, self._server = self._server, None
             await server.close()
@@ -69,6 +88,32 @@ class Sessions:
                     ended.status_code = notice.status or 0
                     ended.reason = notice.reason
                     self._report(ended)
+
+    def _hear_terminal(self, notice: "Attached") -> None:
+        if notice.ended is None:
+            began = self._attached[notice.key] = pb.Connection(
+                id=uuid.uuid4().bytes,
+                action=pb.Connection.Action.CONNECT,
+                type=pb.Connection.Type.RECONNECTING_PTY,
+                timestamp=_timestamp(self._clock.now()),
+                ip=notice.source,
+            )
+            self._report(began)
+        elif (ended := self._attached.pop(notice.key, None)) is not None:
+            ended.action = pb.Connection.Action.DISCONNECT
+            ended.timestamp.CopyFrom(_timestamp(self._clock.now()))
+            ended.status_code = notice.status
+            ended.reason = notice.ended
+            self._report(ended)
+
+
+def _setting(policy: SshPolicy) -> "Setting":
+    from coder.agent.pty import Setting  # noqa: PLC0415 - as above
+
+    environment = {**policy.defaults, **policy.overrides}
+    return Setting(
+        shell=policy.shell, directory=policy.directory, environment=environment, open_files=policy.open_files
+    )
 
 
 def _timestamp(at: datetime) -> Timestamp:

@@ -157,7 +157,7 @@ async def test_starts_in_the_protocols_order():
 async def test_the_node_answers_on_the_agents_ports():
     async with running() as (lab, _):
         settings = lab.node.settings
-        assert settings.ports == {1: "python", 2: "refuse", 22: "python", 3: "speedtest", 4: "python"}
+        assert settings.ports == {1: "python", 2: "python", 22: "python", 3: "speedtest", 4: "python"}
         assert settings.default == "splice"
         assert settings.listen_port == 7
         assert '"HostName": "127.0.0.1"' in lab.node.maps[0]
