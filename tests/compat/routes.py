@@ -48,6 +48,15 @@ BUILD = {
 }
 VERSION = {"id": "text", "template_id": "text", "job": {"status": "text"}, "name": "text", "readme": "text"}
 
+TEMPLATE = {
+    "id": "text",
+    "organization_id": "text",
+    "name": "text",
+    "display_name": "text",
+    "active_version_id": "text",
+    "created_at": "text",
+    "updated_at": "text",
+}
 FIRST = {"email": "a@x.yz", "username": "a", "password": "correct horse 7 battery"}
 
 
@@ -116,6 +125,16 @@ ROUTES = (
     get(f"{API}/templateversions/{{version}}", RECORDED),
     get(f"{API}/templateversions/{{version}}/rich-parameters", []),
     get(f"{API}/templateversions/{{version}}/external-auth", []),
+    get(f"{API}/templateversions/{{version}}/resources", []),
+    get(f"{API}/templateversions/{{version}}/presets", []),
+    get(f"{API}/organizations/default/provisionerdaemons", []),
+    get(f"{API}/templates", [TEMPLATE]),
+    get(f"{API}/organizations/default/templates", [TEMPLATE]),
+    get(f"{API}/organizations/default/templates/machine", TEMPLATE),
+    refused("GET", f"{API}/organizations/default/templates/nope", 404, "no such template"),
+    get(f"{WORKSPACE}/builds", [BUILD]),
+    get(f"{API}/workspacebuilds/{{build}}/resources", [{"agents": [{"id": "text"}]}]),
+    get(f"{WORKSPACE}/port-share", {"shares": []}),
     get(AGENT, RECORDED),
     get(f"{AGENT}/logs?after=0", []),
     get(f"{AGENT}/connection", RECORDED),

@@ -184,6 +184,25 @@ async def test_4_1_to_4_4_the_start_of_every_connection(server: Server):
         assert build["resources"][0]["agents"][0]["name"] == "main"
 
 
+async def test_4_3_the_calls_before_a_start(server: Server):
+    workspace = await server.workspace()
+    build = workspace.body["latest_build"]
+    version = f"/templateversions/{build['template_version_id']}"
+    assert await server.get(f"/workspacebuilds/{build['id']}/parameters") == []
+    assert (await server.get(version))["id"] == build["template_version_id"]
+    assert await server.get(f"{version}/rich-parameters") == []
+    assert await server.get(f"{version}/external-auth") == []
+    wanted = {"workspace_name": "dev", "rich_parameter_values": [], "user_variable_values": []}
+    job = await server.call("POST", f"{version}/dry-run", json=wanted)
+    assert job.status_code == 201
+    dry_run = f"{version}/dry-run/{job.json()['id']}"
+    assert (await server.get(f"{dry_run}/matched-provisioners"))["available"] >= 1
+    done = await server.get(dry_run)
+    assert done["status"] == "succeeded"
+    assert done["completed_at"]
+    assert await server.get(f"{dry_run}/resources") == []
+
+
 @pytest.mark.parametrize(
     ("path", "status", "message"),
     [

@@ -64,6 +64,7 @@ async def test_reads_the_answer_however_it_is_framed(answer):
     [
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", PeerUnsupported),
         (b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n", PeerMisbehaved),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://10.0.0.1/\r\nContent-Length: 0\r\n\r\n", PeerMisbehaved),
         (HEAD + b"Content-Length: 3\r\n\r\n{{{", PeerMisbehaved),
         (HEAD + b"Content-Length: 9\r\n\r\nshort", PeerMisbehaved),
         (HEAD + b"Connection: close\r\n\r\n[" + b"1," * (1 << 19) + b"1]", PeerMisbehaved),

@@ -122,6 +122,13 @@ async def show_organization(name: str, _who: SignedIn, deployment: Deployed) -> 
     return views.organization(found)
 
 
+@router.get("/organizations/{name}/provisionerdaemons")
+async def provisioners(name: str, who: SignedIn, deployment: Deployed) -> list[views.Json]:
+    """List the processes that build beside the server: it builds all by itself."""
+    await show_organization(name, who, deployment)
+    return []
+
+
 @router.get("/experiments")
 async def experiments(_who: SignedIn) -> list[str]:
     """List the experiments that are on: none exist."""

@@ -3,7 +3,7 @@
 from typing import Any, Literal
 from uuid import UUID, uuid5
 
-from fastapi import APIRouter, Response, WebSocket
+from fastapi import APIRouter, WebSocket
 from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy.exc import IntegrityError
 
@@ -237,9 +237,10 @@ async def parameters(version: UUID, _who: SignedIn, deployment: Deployed) -> lis
 
 
 @router.get("/templateversions/{version}/external-auth")
+@router.get("/templateversions/{version}/presets")
 @router.get("/templateversions/{version}/resources")
 async def nothing(version: UUID, _who: SignedIn, deployment: Deployed) -> list[views.Json]:
-    """List logins at other places, and resources, that a version needs beforehand: none."""
+    """List logins at other places, sets of parameters and resources that a version brings along: none."""
     await _version(deployment, version)
     return []
 
