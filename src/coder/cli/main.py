@@ -20,7 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "completion": ("completion", "Print the completion script of a shell."),
     "config-ssh": ("config_ssh", "Let ssh, scp, git and editors reach your workspaces by name."),
     "connections": ("connections", "List who was connected to workspaces."),
-    "create": ("create", "Create a workspace whose machine you bring."),
+    "create": ("create", "Create a workspace, of a template or on a machine that you bring."),
     "delete": ("delete", "Delete a workspace."),
     "derpmap": ("derpmap", "Check and show DERP maps, which tell clients where the relays are."),
     "doctor": ("doctor", "Examine the way to a workspace, and what would make it direct."),
@@ -31,12 +31,19 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "netcheck": ("netcheck", "Report on relays and this machine's network."),
     "ping": ("ping", "Ping a workspace and say over which path."),
     "port-forward": ("port_forward", "Reach ports of a workspace as ports of this machine."),
+    "port-share": ("port_share", "Share ports of a workspace with others."),
     "relay": ("relay", "Run a relay on its own, for a region of its own."),
+    "restart": ("restart", "Stop a workspace and start it again."),
+    "schedule": ("schedule", "Show and change when a workspace starts and stops by itself."),
     "server": ("server", "Run the server."),
     "show": ("show", "Show a workspace and its agents."),
     "speedtest": ("speedtest", "Measure the throughput to a workspace."),
     "ssh": ("ssh", "Open a shell in a workspace, or run a command there."),
+    "start": ("start", "Start a workspace."),
+    "stop": ("stop", "Stop a workspace."),
+    "templates": ("templates", "List, show and change what workspaces are made of."),
     "tokens": ("tokens", "Create, list and remove the tokens that programs sign in with."),
+    "update": ("update", "Start a workspace anew, as its template is now."),
     "users": ("users", "Create users, list them, and change what they may do."),
     "version": ("version", "Print the version."),
     "whoami": ("whoami", "Say who is signed in, and where."),
@@ -46,7 +53,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
 HIDDEN = {"connect": ("connect", "")}
 """Commands that programs call, not people."""
 
-ALIASES = {"ls": "list", "rm": "delete", "tunnel": "port-forward", "token": "tokens", "user": "users"}
+ALIASES = {
+    "ls": "list",
+    "rm": "delete",
+    "tunnel": "port-forward",
+    "template": "templates",
+    "token": "tokens",
+    "user": "users",
+}
 
 EXIT_INTERRUPTED = 128 + 2  # a shell's number for death by SIGINT
 
