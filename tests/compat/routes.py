@@ -57,6 +57,7 @@ TEMPLATE = {
     "created_at": "text",
     "updated_at": "text",
 }
+NIL = "00000000-0000-0000-0000-000000000000"
 FIRST = {"email": "a@x.yz", "username": "a", "password": "correct horse 7 battery"}
 
 
@@ -133,6 +134,14 @@ ROUTES = (
     get(f"{API}/organizations/default/templates/machine", TEMPLATE),
     refused("GET", f"{API}/organizations/default/templates/nope", 404, "no such template"),
     get(f"{WORKSPACE}/builds", [BUILD]),
+    Route(
+        "POST",
+        f"{ME}/workspaces",
+        201,
+        {"name": "text", "latest_build": BUILD},
+        body={"template_id": NIL, "template_version_id": "{version}", "name": "second"},
+        why="the original's command leaves out the template this way",
+    ),
     get(f"{API}/workspacebuilds/{{build}}/resources", [{"agents": [{"id": "text"}]}]),
     get(f"{WORKSPACE}/port-share", {"shares": []}),
     get(AGENT, RECORDED),

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response, WebSocket
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 from sqlalchemy.exc import IntegrityError
 from starlette.responses import StreamingResponse
 
@@ -37,12 +37,20 @@ class ParameterValue(BaseModel):
     value: Annotated[str, Field(max_length=1024)]
 
 
+def _or_none(value: UUID | None) -> UUID | None:
+    return value if value and value.int else None
+
+
+Chosen = Annotated[UUID | None, AfterValidator(_or_none)]
+"""An id that may be absent; clients say so by leaving it out or with the nil UUID."""
+
+
 class NewWorkspace(BaseModel):
     """A workspace to make; without a template it is a machine that its user brings."""
 
     name: Typed
-    template_id: UUID | None = None
-    template_version_id: UUID | None = None
+    template_id: Chosen = None
+    template_version_id: Chosen = None
     rich_parameter_values: list[ParameterValue] = Field(default_factory=list, max_length=64)
     ttl_ms: int | None = None
     autostart_schedule: str | None = None
@@ -55,7 +63,7 @@ class NewBuild(BaseModel):
     """A change of a workspace's state."""
 
     transition: Literal["start", "stop", "delete"]
-    template_version_id: UUID | None = None
+    template_version_id: Chosen = None
     rich_parameter_values: list[ParameterValue] = Field(default_factory=list, max_length=64)
     reason: Line = Field(default="", max_length=32)
     orphan: bool = False
