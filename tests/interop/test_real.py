@@ -1,11 +1,15 @@
 """The other implementation's command and agent against ours, in every pairing, through our server and our relay."""
 
 import json
+import os
 import re
 import subprocess
 
 import pytest
-from e2e.deployment import wait_until
+from e2e import manifest
+from e2e.deployment import running, wait_until
+
+from interop.real import Real
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 
@@ -54,6 +58,16 @@ def test_their_command_manages_tokens_and_users(agent, real):
     assert re.search(r"Username: +bob", real.ok("users", "show", "bob"))
     real.ok("users", "delete", "bob")
     assert "admin" in real.ok("whoami")
+
+
+def test_their_command_creates_stops_and_deletes_a_workspace(agent, real):
+    real.ok("create", "other", "--template", "machine", "--yes")
+    assert re.search(r"^ *admin/other +machine +Started", real.ok("list"), re.MULTILINE)
+    real.ok("stop", "other", "--yes")
+    real.ok("start", "other", "--yes")
+    real.ok("delete", "other", "--yes")
+    assert "admin/other" not in real.ok("list")
+    assert re.search(r"^process +coder", real.ok("templates", "list"), re.MULTILINE)
 
 
 def test_their_command_writes_the_ssh_configuration(agent, real):
@@ -181,3 +195,13 @@ def test_both_commands_return_after_the_server_restarts(agent, deployment, real)
     wait_until("the agent", lambda: deployment.agent_status() == "connected")
     assert len(pongs(real.ok("ping", "dev", "-n", "1"))) == 1
     assert len(pongs(deployment.ok("ping", "dev", "-n", "1"))) == 1
+
+
+def test_their_agent_does_what_its_manifest_says(real_binary, tmp_path):
+    with manifest.App() as app, running(tmp_path, agent=False) as made:
+        manifest.equip(made, app)
+        os.mkfifo(tmp_path / "go")
+        Real(real_binary, made).start_agent()
+        manifest.check_start(made)
+        assert made.stop("real-agent") == 0
+        manifest.check_stop(made)

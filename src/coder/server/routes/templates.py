@@ -14,7 +14,7 @@ from coder.access.schedule import ttl_problem
 from coder.access.templates import Content, Kind
 from coder.db import templates
 from coder.db.models import TemplateVersion
-from coder.server import audit, template_views, views
+from coder.server import audit, template_views, terms, views
 from coder.server.asking import AskedFirst
 from coder.server.auth import Caller, SignedIn
 from coder.server.deployment import Deployed, Deployment
@@ -79,10 +79,32 @@ async def _offer(deployment: Deployment, template: UUID) -> templates.Offer:
 
 
 @router.get("/templates")
-async def list_templates(who: SignedIn, deployment: Deployed) -> list[views.Json]:
-    """List the templates."""
+async def list_templates(who: SignedIn, deployment: Deployed, q: str = "") -> list[views.Json]:
+    """List the templates that a search finds."""
+    wanted = terms.read(q)
+    for key, value in wanted:
+        if key not in {"", "name", "exact_name", "organization", "deprecated"}:
+            raise Problem(400, f"The search cannot use {key[:40]}:{value[:40]}.", detail="Keys are name, exact_name.")
     async with deployment.store.read() as session:
-        return [_view(deployment, who, offer) for offer in await templates.offers(session)]
+        offers = await templates.offers(session)
+    return [_view(deployment, who, offer) for offer in offers if _matches(deployment, offer.template.name, wanted)]
+
+
+def _matches(deployment: Deployment, name: str, wanted: list[tuple[str, str]]) -> bool:
+    here = deployment.site.organization
+    for key, value in wanted:
+        match key:
+            case "exact_name":
+                fits = value.lower() == name.lower()
+            case "organization":
+                fits = value.lower() in {"default", here.name, str(here.id)}
+            case "deprecated":
+                fits = value.lower() == "false"  # none is
+            case _:
+                fits = value.lower() in name.lower()
+        if not fits:
+            return False
+    return True
 
 
 @router.get("/organizations/{organization}/templates")
