@@ -124,16 +124,30 @@ class Api:
         path = f"/api/v2/users/{quote(owner, safe='')}/workspace/{quote(name, safe='')}?include_deleted=false"
         return self.ask(path, shapes.WORKSPACE)
 
-    def create_workspace(self, name: str) -> tuple[Json, Secret]:
-        """Make a workspace of one's own; return it and its agent's token, which is told only this once."""
-        made = self.checked(self.call("POST", "/api/v2/users/me/workspaces", {"name": name}), shapes.WORKSPACE)
-        token = self._secret(made, "agent_token")
-        del made["agent_token"]
-        return made, token
+    def create_workspace(self, name: str, **wanted: Any) -> tuple[Json, dict[str, Secret]]:
+        """Make a workspace of one's own; return it, and its agents' tokens where their user starts them.
 
-    def delete_workspace(self, workspace: str) -> None:
-        """Delete a workspace by id, in the way every server of this API knows."""
-        self.call("POST", f"/api/v2/workspaces/{workspace}/builds", {"transition": "delete"})
+        Those are told only this once. `wanted` are further fields of the request.
+        """
+        made = self.checked(self.call("POST", "/api/v2/users/me/workspaces", {"name": name, **wanted}), shapes.CREATED)
+        only, several = made.pop("agent_token", None), made.pop("agent_tokens", None) or {}
+        if only is None:
+            return made, {}
+        return made, {agent: Secret(text) for agent, text in (several or {"main": only}).items()}
+
+    def template(self, name: str) -> Json:
+        """Return a template by its name."""
+        path = f"/api/v2/organizations/default/templates/{quote(name, safe='')}"
+        try:
+            return self.ask(path, shapes.TEMPLATE)
+        except ApiError as error:
+            if error.code == http.client.NOT_FOUND:
+                raise errors.template_unknown(name) from error
+            raise
+
+    def delete_workspace(self, workspace: str) -> Json:
+        """Ask for the deletion of a workspace, by id, in the way every server of this API knows. Returns the build."""
+        return self.call("POST", f"/api/v2/workspaces/{workspace}/builds", {"transition": "delete"})
 
     def start_workspace(self, workspace: str) -> None:
         """Have a stopped workspace started, by id, as it was."""

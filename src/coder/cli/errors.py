@@ -129,6 +129,11 @@ def workspace_unknown(name: str) -> NotFound:
     return NotFound(f"there is no workspace {name!r}", remedy="'coder list' shows yours, 'coder create' makes one.")
 
 
+def template_unknown(name: str) -> NotFound:
+    """There is no template of that name."""
+    return NotFound(f"there is no template {name!r}", remedy="'coder templates list' names those there are.")
+
+
 def not_started(name: str) -> Conflict:
     """The workspace is stopped or going away."""
     return Conflict(f"the workspace {name!r} is not started", remedy=f"Start it: coder start {name}.")

@@ -4,6 +4,7 @@ A shape is a type, a predicate, a list of one shape, a mapping of the keys that 
 which one must fit; None stands for null and for a key that is missing.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -36,6 +37,19 @@ def uuid(value: Any) -> bool:
         return False
 
 
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,62}[A-Za-z0-9])?")
+
+
+def name(value: Any) -> bool:
+    """Whether it can be the name of a workspace or agent; such are safe as parts of files and their names."""
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
+def tokens(value: Any) -> bool:
+    """Whether it maps names to tokens."""
+    return isinstance(value, dict) and all(name(key) and uuid(text) for key, text in value.items())
+
+
 _TEXT: Shape = (str, None)
 _FLAG: Shape = (bool, None)
 _HEALTH: Shape = ({"healthy": _FLAG}, None)
@@ -55,7 +69,7 @@ AGENT: Shape = {
     "scripts": ([{"start_blocks_login": _FLAG}], None),
     "log_sources": ([{"id": _TEXT, "display_name": _TEXT}], None),
 }
-WORKSPACE: Shape = {
+WORKSPACE: dict[str, Shape] = {
     "id": uuid,
     "name": str,
     "owner_name": str,
@@ -77,6 +91,9 @@ LOG_LINE: Shape = {
     "stage": _TEXT,
     "source_id": _TEXT,
 }
+CREATED: Shape = WORKSPACE | {"name": name, "agent_token": (uuid, None), "agent_tokens": (tokens, None)}
+BUILD: Shape = {"id": uuid, "job": ({"status": _TEXT, "error": _TEXT}, None)}
+TEMPLATE: Shape = {"id": uuid, "name": str, "kind": _TEXT, "active_version_id": uuid}
 LISTENING_PORT: Shape = {"port": int, "network": str}
 CONNECTION_INFO: Shape = {"derp_map": {}, "disable_direct_connections": _FLAG, "derp_force_websockets": _FLAG}
 SSH_CONFIG: Shape = {"hostname_prefix": str, "hostname_suffix": _TEXT, "ssh_config_options": ({}, None)}

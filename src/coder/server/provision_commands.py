@@ -3,7 +3,9 @@
 import asyncio
 import os
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+import subprocess
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from coder.ids import Secret
@@ -12,7 +14,7 @@ from coder.server.provision import ProvisionError, Say
 PATIENCE = 900.0
 """Seconds a program may take; images are large."""
 _LONGEST_LINE = 4096
-_MOST_OUTPUT = 1 << 20
+_MOST_LINES = 10_000
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "USER", "LOGNAME", "TZ", "TMPDIR")
 
 
@@ -33,59 +35,64 @@ async def run(
     patience: float = PATIENCE,
 ) -> tuple[int, str]:
     """Run a program and return its exit status and output. Raises ProvisionError with its last line when it fails."""
-    hidden = [secret.reveal() for secret in secrets]
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=dict(environment),
-            start_new_session=True,
-        )
-    except OSError as fault:
-        raise ProvisionError(f"{command[0]} cannot be run: {fault.strerror}", remedy=f"Install {command[0]}.") from None
-    try:
-        async with asyncio.timeout(patience):
-            lines = await _talk(process, stdin, say, hidden)
-            status = await process.wait()
-    except TimeoutError:
-        raise ProvisionError(f"{command[0]} took longer than {patience:.0f} seconds", remedy=remedy) from None
-    finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+    hidden, loop = [secret.reveal() for secret in secrets], asyncio.get_running_loop()
+    lines: list[str] = []
+
+    def heard(raw: bytes) -> None:
+        if len(lines) < _MOST_LINES:
+            line = _readable(raw, hidden)
+            lines.append(line)
+            loop.call_soon_threadsafe(say, line)
+
+    process = _spawn(command, environment)
+    with ThreadPoolExecutor(1) as thread:
+        talking = loop.run_in_executor(thread, _talk, process, stdin, heard)
+        try:
+            async with asyncio.timeout(patience):
+                status = await asyncio.shield(talking)
+        except TimeoutError:
+            raise ProvisionError(f"{command[0]} took longer than {patience:.0f} seconds", remedy=remedy) from None
+        finally:
+            if not talking.done():
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                await talking
     if status not in set(accept):
         last = next((line for line in reversed(lines) if line), "it said nothing")
         raise ProvisionError(f"{command[0]} ended with status {status}: {last}", remedy=remedy)
     return status, "\n".join(lines)
 
 
-async def _talk(process: asyncio.subprocess.Process, stdin: bytes, say: Say, hidden: Sequence[str]) -> list[str]:
+def _spawn(command: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    # Not the loop's own subprocesses: uvloop lets a program's descriptors leak into the next one's children, and what
+    # stays running behind a program that has ended would then hold its output open.
+    try:
+        return subprocess.Popen(  # noqa: S603 - no shell, and the settings in it have been checked
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=dict(environment),
+            start_new_session=True,
+        )
+    except OSError as fault:
+        raise ProvisionError(f"{command[0]} cannot be run: {fault.strerror}", remedy=f"Install {command[0]}.") from None
+
+
+def _talk(process: "subprocess.Popen[bytes]", stdin: bytes, heard: Callable[[bytes], None]) -> int:
     assert process.stdin is not None
     assert process.stdout is not None
-    with suppress(ConnectionError):  # it may end without reading
-        process.stdin.write(stdin)
-        await process.stdin.drain()
-        process.stdin.close()
-    lines, kept, partial = [], 0, b""
-    while chunk := await process.stdout.read(65536):
-        *whole, partial = (partial + chunk).split(b"\n")
-        partial = partial[:_LONGEST_LINE]
-        for line in whole:
-            if kept < _MOST_OUTPUT:
-                lines.append(_heard(line, say, hidden))
-                kept += len(line) + 1
-    if partial:
-        lines.append(_heard(partial, say, hidden))
-    return lines
+    with process.stdout as output:
+        with suppress(BrokenPipeError), process.stdin as given:  # it may end without reading
+            given.write(stdin)
+        while line := output.readline(_LONGEST_LINE):
+            heard(line)
+    return process.wait()
 
 
-def _heard(raw: bytes, say: Say, hidden: Sequence[str]) -> str:
-    line = raw[:_LONGEST_LINE].decode(errors="replace").rstrip("\r").rpartition("\r")[2]
+def _readable(raw: bytes, hidden: Sequence[str]) -> str:
+    """Return a line as a log may hold it; of one that was written over and over, the last words."""
+    line = raw.decode(errors="replace").rstrip("\r\n").rpartition("\r")[2]
     for secret in hidden:
         line = line.replace(secret, "<redacted>")
-    line = "".join(sign if sign.isprintable() else "?" for sign in line)
-    say(line)
-    return line
+    return "".join(sign if sign.isprintable() else "?" for sign in line)

@@ -140,10 +140,10 @@ def test_a_new_workspace_comes_with_its_token_apart():
         return 201, workspace(name=call.body["name"]) | {"agent_token": "33333333-3333-4333-8333-333333333333"}
 
     with FakeServer({"POST /api/v2/users/me/workspaces": create}) as server, Api(server.url) as api:
-        made, token = api.create_workspace("box")
+        made, tokens = api.create_workspace("box")
         assert made["name"] == "box"
         assert "agent_token" not in made
-        assert token.reveal().startswith("33333333")
+        assert tokens["main"].reveal().startswith("33333333")
 
 
 def test_prints_no_secret():

@@ -2,7 +2,7 @@
 
 import click
 
-from coder.cli import output, workspaces
+from coder.cli import builds, output, workspaces
 from coder.cli.context import Globals
 
 
@@ -11,7 +11,7 @@ from coder.cli.context import Globals
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def command(flags: Globals, *, workspace: str, yes: bool) -> int:
-    """Delete a workspace. Its machine stays; only its access to this server ends.
+    """Delete a workspace. A machine of your own stays; only its access to this server ends. What the server runs ends.
 
     Exits with 1 when the answer to the question is no.
     """
@@ -24,6 +24,6 @@ def command(flags: Globals, *, workspace: str, yes: bool) -> int:
             if not click.confirm(f"Delete workspace {target.name!r} for good?", err=True):
                 output.note("Nothing was deleted.")
                 return 1
-        api.delete_workspace(found["id"])
+        builds.follow(api, target.name, api.delete_workspace(found["id"]))
     output.out(f"The workspace {target.name!r} has been deleted.")
     return 0
