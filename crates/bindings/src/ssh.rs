@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ::ssh::client::{self, Ended, Options};
+use ::ssh::client::{self, Display, Ended, Gpg, Options, Place};
 use ::ssh::{Notice, Policy, Server};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
@@ -133,10 +133,14 @@ impl SshServer {
     }
 }
 
+/// A screen as Python has it: its server's socket, or else its host and port; its number, and the server's cookie.
+type Screen = (Option<PathBuf>, String, u16, u32, Vec<u8>);
+
 /// Runs a session on standard input and output; takes the descriptor over, answers the exit code, how it ended, and the
 /// signal that ended the process, if one did.
 #[pyfunction]
-#[pyo3(signature = (fd, *, command, terminal, variables, agent))]
+#[pyo3(signature = (fd, *, command, terminal, variables, agent, display=None, gpg=None))]
+#[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python side")]
 pub fn ssh_session(
     py: Python<'_>,
     fd: i32,
@@ -144,10 +148,23 @@ pub fn ssh_session(
     terminal: Option<String>,
     variables: Vec<(String, String)>,
     agent: Option<PathBuf>,
+    display: Option<Screen>,
+    gpg: Option<(PathBuf, Vec<u8>, Vec<u8>)>,
 ) -> PyResult<(u32, &'static str, String)> {
     // SAFETY: as for `serve`.
     let stream = unsafe { OwnedFd::from_raw_fd(fd) };
-    let options = Options { command, terminal, variables, agent };
+    let options = Options {
+        command,
+        terminal,
+        variables,
+        agent,
+        display: display.map(|(path, host, port, screen, cookie)| Display {
+            place: path.map_or(Place::Host(host, port), Place::Path),
+            screen,
+            cookie,
+        }),
+        gpg: gpg.map(|(socket, keys, trust)| Gpg { socket, keys, trust }),
+    };
     let ended =
         py.detach(|| client::run(stream, &options)).map_err(|error| PyOSError::new_err(error.to_string()))?;
     let how = match &ended {

@@ -19,6 +19,13 @@ use crate::carrier::Carrier;
 use crate::escape::{Escapes, Typed};
 use crate::signals;
 
+mod display;
+mod gpg;
+
+use display::Lent;
+pub use display::{Display, Place};
+pub use gpg::Gpg;
+
 /// How much the server may send ahead.
 const WINDOW: u32 = 4 << 20;
 /// How much is read from standard input at once.
@@ -39,6 +46,10 @@ pub struct Options {
     pub variables: Vec<(String, String)>,
     /// Socket of the key agent that the other side may use.
     pub agent: Option<PathBuf>,
+    /// The screen it may draw on.
+    pub display: Option<Display>,
+    /// The GnuPG agent it may use.
+    pub gpg: Option<Gpg>,
 }
 
 impl std::fmt::Debug for Options {
@@ -85,6 +96,8 @@ pub fn run(stream: OwnedFd, options: &Options) -> io::Result<Ended> {
 /// Trusts the host key, since the tunnel has proved who is there; carries the key agent's connections.
 struct Client {
     agent: Option<PathBuf>,
+    display: Option<Lent>,
+    gpg: Option<PathBuf>,
 }
 
 impl Handler for Client {
@@ -101,14 +114,42 @@ impl Handler for Client {
         _: &mut Session,
     ) -> Result<(), Error> {
         // Only who was asked to forward it has an agent here.
-        let Some(path) = self.agent.clone() else { return Ok(()) };
-        tokio::spawn(async move {
-            if let Ok(mut agent) = UnixStream::connect(path).await {
-                reply.accept().await;
-                let _ = tokio::io::copy_bidirectional(&mut channel.into_stream(), &mut agent).await;
-            }
-        });
+        tokio::spawn(to_socket(self.agent.clone(), channel, reply));
         Ok(())
+    }
+
+    async fn server_channel_open_forwarded_streamlocal(
+        &mut self,
+        channel: Channel<Msg>,
+        _: &str,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        tokio::spawn(to_socket(self.gpg.clone(), channel, reply));
+        Ok(())
+    }
+
+    async fn server_channel_open_x11(
+        &mut self,
+        channel: Channel<Msg>,
+        _: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        if let Some(lent) = self.display.clone() {
+            tokio::spawn(lent.carry(channel, reply));
+        }
+        Ok(())
+    }
+}
+
+/// Joins a channel the server opens to a socket here; only what was asked for has one.
+async fn to_socket(path: Option<PathBuf>, channel: Channel<Msg>, reply: ChannelOpenHandle) {
+    let Some(path) = path else { return };
+    if let Ok(mut socket) = UnixStream::connect(path).await {
+        reply.accept().await;
+        let _ = tokio::io::copy_bidirectional(&mut channel.into_stream(), &mut socket).await;
     }
 }
 
@@ -117,12 +158,22 @@ async fn converse(stream: OwnedFd, options: &Options) -> Result<Ended, Error> {
     stream.set_nonblocking(true)?;
     let stream = Carrier::new(UnixStream::from_std(stream)?);
     let config = Config { window_size: WINDOW, maximum_packet_size: 64 << 10, ..Config::default() };
-    let mut handle =
-        connect_stream(Arc::new(config), stream, Client { agent: options.agent.clone() }).await?;
+    let display = options.display.clone().map(Lent::new).transpose()?;
+    let gpg = options.gpg.as_ref().map(|gpg| gpg.socket.clone());
+    let client = Client { agent: options.agent.clone(), display: display.clone(), gpg };
+    let mut handle = connect_stream(Arc::new(config), stream, client).await?;
     if !handle.authenticate_none("coder").await?.success() {
         return Err(Error::NotAuthenticated);
     }
     let channel = handle.channel_open_session().await?;
+    if let Some(gpg) = &options.gpg
+        && let Some(problem) = gpg::lend(&mut handle, &options.variables, gpg).await?
+    {
+        show(&mut io::stderr(), format!("GnuPG is not forwarded: {problem}.\n").as_bytes())?;
+    }
+    if let Some(lent) = &display {
+        channel.request_x11(false, false, display::PROTOCOL, lent.cookie_text(), lent.display.screen).await?;
+    }
     let raw = prepare(&channel, options).await?;
     let ended = exchange(channel, options.terminal.is_some()).await;
     drop(raw);

@@ -19,6 +19,7 @@ mod session;
 mod sftp;
 mod signals;
 pub mod stdio;
+mod x11;
 
 pub use policy::{Kind, Policy};
 pub use server::{Notice, Server};

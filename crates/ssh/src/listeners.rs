@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use russh::server::Handle;
@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use crate::forward::join;
 use crate::inlet::Backlog;
 use crate::places::Places;
+use crate::x11;
 
 /// Listeners one client may have.
 const MAX_LISTENERS: usize = 256;
@@ -44,6 +45,7 @@ pub(crate) struct Listeners {
     tcp: HashMap<(String, u32), Accepting>,
     unix: HashMap<String, Accepting>,
     agent: Option<Accepting>,
+    displays: Vec<Accepting>,
 }
 
 impl Listeners {
@@ -52,7 +54,7 @@ impl Listeners {
     }
 
     fn room(&self) -> io::Result<()> {
-        if self.tcp.len() + self.unix.len() < MAX_LISTENERS {
+        if self.tcp.len() + self.unix.len() + self.displays.len() < MAX_LISTENERS {
             Ok(())
         } else {
             Err(io::ErrorKind::QuotaExceeded.into())
@@ -141,10 +143,7 @@ impl Listeners {
         if let Some(file) = self.agent.as_ref().and_then(|agent| agent.file.clone()) {
             return Ok(file);
         }
-        let mut name = [0; 8];
-        rustix::rand::getrandom(&mut name, rustix::rand::GetRandomFlags::empty())?;
-        let directory = std::env::temp_dir().join(format!("coder-agent-{:016x}", u64::from_ne_bytes(name)));
-        DirBuilder::new().mode(0o700).create(&directory)?;
+        let directory = private("agent")?;
         let file = directory.join("agent.sock");
         let listener = UnixListener::bind(&file)?;
         let task = tokio::spawn(accept_agent(listener, handle, (self.backlog.clone(), self.places.clone())));
@@ -152,6 +151,53 @@ impl Listeners {
             Some(Accepting { tasks: vec![task], file: Some(file.clone()), directory: Some(directory) });
         Ok(file)
     }
+
+    /// A display that is the client's screen; answers what programs call it, and the file with its cookie.
+    pub(crate) fn display(&mut self, request: x11::Request, handle: Handle) -> io::Result<(String, PathBuf)> {
+        self.room()?;
+        let (listener, display) = free_display()?;
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        let directory = private("display")?;
+        let file = directory.join("Xauthority");
+        let name = format!("localhost:{display}.{}", request.screen);
+        let single = request.single;
+        fs::OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .mode(0o600)
+            .open(&file)?
+            .write_all(&request.entry(display))?;
+        let room = (self.backlog.clone(), self.places.clone());
+        let task = tokio::spawn(accept_display(listener, single, handle, room));
+        self.displays.push(Accepting {
+            tasks: vec![task],
+            file: Some(file.clone()),
+            directory: Some(directory),
+        });
+        Ok((name, file))
+    }
+}
+
+/// A directory of our own.
+fn private(purpose: &str) -> io::Result<PathBuf> {
+    let mut name = [0; 8];
+    rustix::rand::getrandom(&mut name, rustix::rand::GetRandomFlags::empty())?;
+    let directory = std::env::temp_dir().join(format!("coder-{purpose}-{:016x}", u64::from_ne_bytes(name)));
+    DirBuilder::new().mode(0o700).create(&directory)?;
+    Ok(directory)
+}
+
+/// A port for a display that nobody has, and the display's number.
+fn free_display() -> io::Result<(std::net::TcpListener, u16)> {
+    for display in x11::FIRST_DISPLAY..x11::FIRST_DISPLAY + x11::DISPLAYS {
+        match std::net::TcpListener::bind(("127.0.0.1", x11::FIRST_PORT + display)) {
+            Ok(listener) => return Ok((listener, display)),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::AddrInUse.into())
 }
 
 /// Ends a listener, if there is one, and waits until it is gone: whether there was one.
@@ -223,6 +269,24 @@ async fn accept_agent(listener: UnixListener, handle: Handle, room: (Backlog, Pl
             }
             drop(place);
         });
+    }
+}
+
+async fn accept_display(listener: TcpListener, single: bool, handle: Handle, room: (Backlog, Places)) {
+    while let Ok((stream, from)) = accept(|| listener.accept()).await {
+        let Some(place) = room.1.take() else { continue };
+        let (handle, backlog) = (handle.clone(), room.0.clone());
+        tokio::spawn(async move {
+            let _ = stream.set_nodelay(true);
+            if let Ok(channel) = handle.channel_open_x11(from.ip().to_string(), u32::from(from.port())).await
+            {
+                join(channel, &backlog, stream).await;
+            }
+            drop(place);
+        });
+        if single {
+            return;
+        }
     }
 }
 

@@ -51,6 +51,8 @@ pub(crate) struct Plan {
     pub(crate) terminal: Option<Terminal>,
     /// Path of the socket to the client's key agent.
     pub(crate) agent: Option<PathBuf>,
+    /// The client's screen (`DISPLAY`), and the file with what it wants to see.
+    pub(crate) display: Option<(String, PathBuf)>,
 }
 
 /// What the client says besides data.
@@ -123,6 +125,10 @@ fn environment(plan: &Plan, tty: Option<OsString>) -> Vec<(OsString, OsString)> 
     }
     if let Some(agent) = &plan.agent {
         session.push(("SSH_AUTH_SOCK", agent.clone().into()));
+    }
+    if let Some((display, cookies)) = &plan.display {
+        session.push(("DISPLAY", display.clone().into()));
+        session.push(("XAUTHORITY", cookies.clone().into()));
     }
     plan.policy.environment(&plan.variables, &session)
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use russh::keys::PrivateKey;
 use russh::keys::ssh_key::private::{Ed25519Keypair, KeypairData};
 use russh::server::Config;
-use russh::{MethodKind, MethodSet, SshId};
+use russh::{Error, MethodKind, MethodSet, SshId};
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::watch;
@@ -171,17 +171,23 @@ async fn converse(shared: &Arc<Shared>, config: Arc<Config>, stream: OwnedFd, nu
     let stream = StdStream::from(stream);
     let stream = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
     let status = Arc::new(Mutex::new(None));
-    let reason = match stream {
+    let mut reason = match stream {
         Ok(stream) => {
             let session = Session::new(Arc::clone(shared), number, Arc::clone(&status));
             match russh::server::run_stream(config, Carrier::new(stream), session).await {
                 Ok(running) => running.await.err(),
                 Err(error) => Some(error),
             }
-            .map(|error| error.to_string())
         }
-        Err(error) => Some(error.to_string()),
+        Err(error) => Some(error.into()),
     };
     let status = *status.lock().unwrap_or_else(PoisonError::into_inner);
-    shared.tell(Notice::Ended { session: number, status, reason: reason.unwrap_or_default() });
+    // A client whose process has ended may go without a word.
+    if status.is_some()
+        && matches!(&reason, Some(Error::IO(error)) if error.kind() == io::ErrorKind::UnexpectedEof)
+    {
+        reason = None;
+    }
+    let reason = reason.map(|error| error.to_string()).unwrap_or_default();
+    shared.tell(Notice::Ended { session: number, status, reason });
 }

@@ -15,6 +15,7 @@ use crate::policy::{Kind, sort_out};
 use crate::process::{self, Control, Plan, Terminal};
 use crate::server::{Notice, Shared};
 use crate::sftp::{self, Files};
+use crate::x11;
 
 /// Variables a client may set on one channel.
 const MAX_VARIABLES: usize = 256;
@@ -32,6 +33,7 @@ struct Opening {
     variables: Vec<(String, String)>,
     terminal: Option<Terminal>,
     agent: bool,
+    display: Option<x11::Request>,
 }
 
 enum State {
@@ -86,7 +88,8 @@ impl Session {
             return refuse_transfer(id, wire);
         }
         let agent = if opening.agent { self.listeners.agent(wire.handle()).ok() } else { None };
-        let plan = Plan { policy, command, variables, terminal: opening.terminal, agent };
+        let display = opening.display.and_then(|request| self.listeners.display(request, wire.handle()).ok());
+        let plan = Plan { policy, command, variables, terminal: opening.terminal, agent, display };
         let (to, orders) = mpsc::channel(32);
         self.channels.insert(id, State::Running(to));
         let (status, backlog, handle) = (Arc::clone(&self.status), self.backlog.clone(), wire.handle());
@@ -155,7 +158,8 @@ impl Handler for Session {
         };
         let id = channel.id();
         reply.accept().await;
-        let opening = Opening { channel, place, variables: Vec::new(), terminal: None, agent: false };
+        let opening =
+            Opening { channel, place, variables: Vec::new(), terminal: None, agent: false, display: None };
         self.channels.insert(id, State::Opening(Box::new(opening)));
         Ok(())
     }
@@ -275,6 +279,25 @@ impl Handler for Session {
         let Some(opening) = self.opening(id) else { return Ok(false) };
         opening.agent = true;
         Ok(true)
+    }
+
+    async fn x11_request(
+        &mut self,
+        id: ChannelId,
+        single: bool,
+        protocol: &str,
+        cookie: &str,
+        screen: u32,
+        wire: &mut Wire,
+    ) -> Result<(), Error> {
+        let request = x11::Request::new(single, protocol, cookie, screen);
+        match (self.opening(id), request) {
+            (Some(opening), Some(request)) => {
+                opening.display = Some(request);
+                wire.channel_success(id)
+            }
+            _ => wire.channel_failure(id),
+        }
     }
 
     async fn shell_request(&mut self, id: ChannelId, wire: &mut Wire) -> Result<(), Error> {

@@ -120,7 +120,10 @@ async fn a_command_has_two_outputs_and_an_exit_code() {
     let client = world.client(5, None).await;
     let found = run(&client, "echo out; echo err >&2; exit 3").await;
     assert_eq!(found, Outcome { out: "out\n".into(), err: "err\n".into(), status: Some(3), signal: None });
-    assert_eq!(run(&client, "kill -9 $$").await, Outcome { signal: Some("KILL".into()), ..Outcome::default() });
+    assert_eq!(
+        run(&client, "kill -9 $$").await,
+        Outcome { signal: Some("KILL".into()), ..Outcome::default() }
+    );
     assert_eq!(
         run(&client, "pwd").await.out.trim(),
         world.place.path().canonicalize().unwrap().to_str().unwrap()

@@ -86,6 +86,7 @@ class Agent:
         self._work: Workload | None = None
         self._told = ""
         self._connections: asyncio.Queue[pb.Connection] = asyncio.Queue(MAX_UNTOLD)
+        self._telling: pb.Connection | None = None
 
     def stop(self) -> None:
         """Ask `run` to say goodbye and return."""
@@ -221,6 +222,7 @@ class Agent:
         copied.CopyFrom(connection)
         if self._connections.full():
             self._connections.get_nowait()
+            self._connections.task_done()
         self._connections.put_nowait(copied)
 
     async def _serve_shell(self, rpc: RpcClient, manifest: pb.Manifest, work: Workload) -> None:
@@ -230,11 +232,14 @@ class Agent:
         except RpcError as error:
             log.debug("banners.none", reason=str(error))
         while True:
-            connection = await self._connections.get()
+            # What was not told when the connection to the server ended is told by the next.
+            self._telling = self._telling or await self._connections.get()
             try:
-                await calls.report_connection(rpc, connection)
+                await calls.report_connection(rpc, self._telling)
             except RpcError as error:
                 log.debug("connection.not_reported", reason=str(error))
+            self._telling = None
+            self._connections.task_done()
 
     async def _stopped(self) -> None:
         """Wait for `stop`, run the stop scripts, then take leave of the server if it is there."""
@@ -245,12 +250,20 @@ class Agent:
             rpc, peering, work = self._rpc, self._peering, self._work
             if rpc is not None and peering is not None and work is not None:
                 async with asyncio.timeout(FAREWELL):
-                    await until_one_ends(_take_leave(work, peering), _ended(rpc))
+                    await until_one_ends(self._take_leave(work, peering), _ended(rpc))
         except (TimeoutError, CoderError) as error:
             log.debug("agent.farewell_failed", reason=str(error))
         finally:
             self._farewell.set()
             log.info("agent.stopped")
+
+    async def _take_leave(self, work: Workload, peering: Peering) -> None:
+        """End the sessions and let the server hear of that too, before it hears that we go."""
+        if self._services is not None and self._services.sessions is not None:
+            await self._services.sessions.close()
+        await self._connections.join()
+        await work.told()
+        await peering.leave()
 
     def _tell(self, cause: str, error: CoderError | None) -> None:
         """Log why there is no connection: once for each cause in a row."""
@@ -258,11 +271,6 @@ class Agent:
         self._told = cause
         remedy = _remedy(error)
         level("agent.not_connected", server=self._settings.url, reason=cause, **({"remedy": remedy} if remedy else {}))
-
-
-async def _take_leave(work: Workload, peering: Peering) -> None:
-    await work.told()
-    await peering.leave()
 
 
 async def _ended(rpc: RpcClient) -> None:

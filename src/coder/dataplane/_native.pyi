@@ -284,5 +284,7 @@ def ssh_session(
     terminal: str | None,
     variables: Sequence[tuple[str, str]],
     agent: str | None,
+    display: tuple[str | None, str, int, int, bytes] | None = None,
+    gpg: tuple[str, bytes, bytes] | None = None,
 ) -> tuple[int, str, str]: ...
 def join_stdio(fd: int) -> None: ...

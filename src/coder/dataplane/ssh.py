@@ -132,10 +132,14 @@ async def run_session(
     terminal: str | None,
     variables: Sequence[tuple[str, str]],
     agent: str | None,
+    display: tuple[str | None, str, int, int, bytes] | None = None,
+    gpg: tuple[str, bytes, bytes] | None = None,
 ) -> tuple[int, str, str]:
     """Run an SSH session on standard input and output; takes the stream over.
 
-    `terminal` is its type, to have one at the other end; `agent` the socket of a key agent to forward. Return the exit
+    `terminal` is its type, to have one at the other end; `agent` the socket of a key agent to forward,
+    `display` an X server (its socket, or else host and port; screen; cookie), `gpg` a GnuPG agent (its socket, public
+    keys, trust in them). Return the exit
     code; `status`, `signal`, `disconnected` (by the user) or `lost`; and the name of the signal that ended the process.
 
     Raises:
@@ -152,6 +156,8 @@ async def run_session(
             terminal=terminal,
             variables=variables,
             agent=agent,
+            display=display,
+            gpg=gpg,
         )
     except OSError as error:
         raise PeerMisbehaved(f"SSH: {error}") from None

@@ -151,7 +151,9 @@ def test_a_directory_that_cannot_be_is_one_line(coder, network, tmp_path, flag):
     assert "file" in line
 
 
-@pytest.mark.parametrize("arguments", [("-G", "dev"), ("-c", "box", "dev"), ("--stdio", "-R", "1:a:2", "dev")])
+@pytest.mark.parametrize(
+    "arguments", [("--stdio", "-G", "dev"), ("-c", "box", "dev"), ("--stdio", "-R", "1:a:2", "dev")]
+)
 def test_what_is_not_there_is_refused(coder, network, arguments):
     assert coder("ssh", *arguments).code == 2
 
