@@ -135,6 +135,8 @@ TABLE: list[tuple[str, str, str] | tuple[str, str, str, Any]] = [
     ("WS", "/speedtest", "401 101 101 101 101"),
     ("GET", f"{AGENT}/coordinate", PLAIN_OF_SOCKET),
     ("WS", f"{AGENT}/coordinate", "401 404 404 404 101"),
+    ("GET", f"{AGENT}/pty", PLAIN_OF_SOCKET),
+    ("WS", f"{AGENT}/pty", "401 404 404 404 400"),
     ("GET", "/tailnet", PLAIN_OF_SOCKET),
     ("WS", "/tailnet", "401 101 101 101 101"),
     ("GET", "/derp-map", PLAIN_OF_SOCKET),

@@ -1,5 +1,6 @@
 """What all routes share: the parts of one running server, handed over by the composition."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, cast
 from urllib.parse import urlsplit
@@ -57,8 +58,10 @@ class Deployment:
     """The tokens that were good when last seen."""
     presence: dict[UUID, object] = field(default_factory=dict)
     """By agent: what owns the record of its connection, the newest of its connections."""
+    terminals: Counter[UUID] = field(default_factory=Counter)
+    """How many terminals each user's browsers show now."""
     speedtests: set[UUID] = field(default_factory=set)
-    """Users whose browser measures its throughput now."""
+    """Users whose browser, and agents whose tunnel, is measured now."""
     health: Kept[Findings] = field(default_factory=Kept)
     """What was found when the deployment was last looked over."""
 
