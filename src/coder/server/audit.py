@@ -62,6 +62,7 @@ UNRECORDED = {
     ("POST", "/authcheck"),
     ("POST", "/templateversions/{version}/dry-run"),
     ("POST", "/workspaces/{workspace}/usage"),
+    ("POST", "/workspaceagents/{agent}/speedtest"),
     ("POST", "/workspaceagents/me/log-source"),
     ("PATCH", "/workspaceagents/me/logs"),
 }

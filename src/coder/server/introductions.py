@@ -43,11 +43,9 @@ class Introductions:
         return users.pop() if len(users) == 1 else None
 
     def partners(self, peer: UUID) -> list[tuple[str, Node]]:
-        """Return who is introduced to a peer now: the name of its user (empty where it is none's), its node."""
-        found = (
-            (self._users.get(other, (None, ""))[1], self._nodes.get(other))
-            for other in self._coordinator.partners(peer)
-        )
+        """Return which users' peers are introduced to a peer now: the user's name and the node."""
+        peers = (other for other in self._coordinator.partners(peer) if other in self._users)
+        found = ((self._users[other][1], self._nodes.get(other)) for other in peers)
         return sorted(((name, node) for name, node in found if node is not None), key=lambda each: each[0])
 
     async def coordinate(

@@ -31,7 +31,7 @@ from coder.wire.derpmap import DerpMap, from_proto, to_proto
 from coder.wire.proto import tailnet_pb2 as pb
 
 if TYPE_CHECKING:
-    from coder.dataplane.engine import Engine, Node
+    from coder.dataplane.engine import Engine, Node, Pong, SpeedtestResult
 
 log = structlog.get_logger(__name__)
 
@@ -184,6 +184,24 @@ class ServerNode:
                 return await tunnel_http.exchange(stream.dup(), str(agent_address(agent_id)), port, path, limit)
         except TimeoutError:
             raise TimedOut("the agent did not answer in time") from None
+
+    async def ping(self, agent_id: UUID, patience: float = PATIENCE) -> "Pong":
+        """Measure the way to an agent, and say which it is. Raises as `connect`."""
+        try:
+            async with asyncio.timeout(patience):
+                address = await self.ensure(agent_id, patience)
+                assert self._peering is not None
+                return await self._peering.node.ping(address)
+        except TimeoutError:
+            self._doubt(agent_id)
+            raise TimedOut("the agent does not answer") from None
+
+    async def speedtest(self, agent_id: UUID, *, seconds: float, download: bool) -> "SpeedtestResult":
+        """Measure the throughput to an agent, or from it. Raises as `connect`, and what the node's own does."""
+        with self.hold(agent_id):
+            address = await self.ensure(agent_id)
+            assert self._peering is not None
+            return await self._peering.node.speedtest(address, duration=seconds, download=download)
 
     async def close(self) -> None:
         """End all tunnels and the node."""

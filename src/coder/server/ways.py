@@ -2,12 +2,26 @@
 
 from uuid import UUID
 
+from coder.errors import CoderError
 from coder.server.deployment import Deployment
 from coder.server.views import Json
 from coder.wire.proto.tailnet_pb2 import Node
 
+PATIENCE = 2.0
+"""Seconds an agent has to answer our node before the picture is shown without."""
 
-def of_agent(deployment: Deployment, agent_id: UUID) -> Json:
+
+async def of_server(deployment: Deployment, agent_id: UUID) -> Json | None:
+    """Measure the way from the server's own node to an agent; None when there is none now."""
+    try:
+        pong = await deployment.node.ping(agent_id, PATIENCE)
+    except (CoderError, OSError):
+        return None
+    region = deployment.maps.region_names().get(pong.path.region or 0, "")
+    return {"direct": pong.path.kind == "direct", "latency_ms": pong.latency * 1e3, "region": region}
+
+
+def of_agent(deployment: Deployment, agent_id: UUID, server: Json | None) -> Json:
     """Describe the network around an agent. Latencies are in milliseconds, as the nodes measured them."""
     names, node = deployment.maps.region_names(), deployment.introductions.node(agent_id)
     latencies = _latencies(node, names) if node else {}
@@ -33,7 +47,7 @@ def of_agent(deployment: Deployment, agent_id: UUID) -> Json:
             }
             for username, client in deployment.introductions.partners(agent_id)
         ],
-        "server": None,
+        "server": server,
     }
 
 

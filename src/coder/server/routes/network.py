@@ -10,10 +10,11 @@ from starlette.websockets import WebSocketDisconnect
 
 from coder.access.roles import Action, Resource
 from coder.clock import Clock
-from coder.server import health, health_probes, ways
+from coder.dataplane.engine import SpeedtestResult
+from coder.server import agent_status, health, health_probes, ways
 from coder.server.auth import ANYONE, SignedIn, anyone, caller
 from coder.server.deployment import Deployed
-from coder.server.problems import not_found
+from coder.server.problems import Problem, not_found
 from coder.server.routes.agents import visible
 from coder.server.upgrade import websocket_route
 from coder.server.views import Json
@@ -22,6 +23,8 @@ router = APIRouter(tags=["network"])
 
 SPEEDTEST_SECONDS = 4.0
 """How long one direction of a speed test takes."""
+AGENT_SECONDS = 3.0
+"""… and one between server and agent."""
 _PIECE = 64 * 1024
 _TELL_EVERY = 0.25
 _GOING_AWAY = 1013  # RFC 6455 and its registry: try again later
@@ -29,9 +32,43 @@ _GOING_AWAY = 1013  # RFC 6455 and its registry: try again later
 
 @router.get("/workspaceagents/{agent}/network")
 async def network(agent: UUID, who: SignedIn, deployment: Deployed) -> Json:
-    """Show the ways to an agent: its relays and how far they are, and who is introduced to it."""
-    await visible(deployment, who, agent)
-    return ways.of_agent(deployment, agent)
+    """Show the ways to an agent: its relays and how far they are, who is introduced to it, and the server's own way."""
+    found = await visible(deployment, who, agent)
+    connected = agent_status.status(found.agent, deployment.clock.now()) is agent_status.Status.CONNECTED
+    allowed = who.may(Action.CONNECT, Resource.WORKSPACE, found.owner.id)
+    server = await ways.of_server(deployment, agent) if connected and allowed else None
+    return ways.of_agent(deployment, agent, server)
+
+
+@router.post("/workspaceagents/{agent}/speedtest")
+async def speedtest_of_agent(agent: UUID, who: SignedIn, deployment: Deployed) -> Json:
+    """Measure the throughput between this server and an agent, each way in turn. One at a time for each agent."""
+    found = await visible(deployment, who, agent, Action.CONNECT)
+    state = agent_status.status(found.agent, deployment.clock.now())
+    if state is not agent_status.Status.CONNECTED:
+        raise Problem(400, f"The agent is {state.value}; it must be connected to be measured.")
+    if agent in deployment.speedtests:
+        raise Problem(409, "A speed test with this agent is running.", detail="Try again when it has ended.")
+    deployment.speedtests.add(agent)
+    try:
+        down, up = [
+            await deployment.node.speedtest(agent, seconds=AGENT_SECONDS, download=download)
+            for download in (True, False)
+        ]
+        pong = await deployment.node.ping(agent)
+    finally:
+        deployment.speedtests.discard(agent)
+    return {
+        "down_mbits": _mbits(down),
+        "up_mbits": _mbits(up),
+        "direct": pong.path.kind == "direct",
+        "latency_ms": pong.latency * 1e3,
+    }
+
+
+def _mbits(result: SpeedtestResult) -> float:
+    span = max(result.total.end - result.total.start, 1e-3)
+    return round(result.total.bytes * 8 / span / 1e6, 1)
 
 
 @router.get("/debug/health")
