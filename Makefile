@@ -79,6 +79,7 @@ run: setup ## a server, a user, a workspace, its agent, ping and speed tests; ON
 bench: setup ## throughput, CPU, set-up time, memory: build/bench.json; one stream over lossy links: build/grid.json
 	$(BIN)/python benches/bench.py
 	$(BIN)/python benches/relay.py
+	$(BIN)/python benches/apps.py
 	cargo build --quiet --release --locked -p lab-link
 	$(BIN)/python benches/grid.py
 
