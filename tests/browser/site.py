@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,7 +48,9 @@ def populated(place: Path, *flags: str) -> Iterator[Deployment]:
         made.ok("create", "laptop", "--output-token-file", str(made.place / "laptop"))
         made.ok("tokens", "create", "--name", "ci")
         made.ok("users", "create", "--username", "bob", "--email", "bob@example.com", CODER_USER_PASSWORD=PASSWORD)
-        made.start("forward", "port-forward", "dev", "--tcp", "127.0.0.1:0:8080")
+        with socket.create_server(("127.0.0.1", 0)) as chosen:
+            port = chosen.getsockname()[1]
+        made.start("forward", "port-forward", "dev", "--tcp", f"127.0.0.1:{port}:8080")
         yield made
 
 

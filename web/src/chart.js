@@ -22,7 +22,7 @@ function plot(element, unit, names, shown) {
       legend: { live: false },
       scales: { x: { range: (_plot, _low, high) => [high - shown, high] }, y: { range: (_plot, _low, high) => [0, Math.max(high || 0, 1) * 1.15] } },
       series: [{}, ...names.map((label, index) => ({ label, stroke: paints[index], width: 2, spanGaps: true, value: (_p, v) => (v == null ? "–" : `${v.toFixed(1)} ${unit}`) }))],
-      axes: [{ ...axis, values: (_plot, values) => values.map((value) => new Date(value * 1000).toLocaleTimeString([], { hour12: false })) }, { ...axis, size: 64, values: (_plot, values) => values.map((value) => `${value} ${unit}`) }],
+      axes: [{ ...axis, space: 110, values: (_plot, values) => values.map((value) => new Date(value * 1000).toLocaleTimeString([], { hour12: false })) }, { ...axis, size: 88, values: (_plot, values) => values.map((value) => `${value} ${unit}`) }],
     },
     [[], ...names.map(() => [])],
     element,

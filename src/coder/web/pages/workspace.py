@@ -12,7 +12,6 @@ from coder.web.pages.workspaces import agents, condition
 
 LOG_LINES = 500
 """Lines of a log on a page, the newest."""
-_LEVELS = ("authenticated", "organization", "public")
 _DOING = {"start": "starting", "stop": "stopping", "delete": "deleted"}
 
 
@@ -38,13 +37,11 @@ async def _show(page: Page, problem: api.Refused | None = None) -> Response:
     values: dict[str, Any] = {"workspace": workspace, "condition": condition(workspace), "agents": agents(workspace)}
     for each in await asyncio.gather(*(part(page, workspace) for part in (_picture, _ports, _logs))):
         values |= each
-    apps_host = (await page.ask_or({"host": ""}, "/applications/host"))["host"]
     return page.render(
         "workspace.html",
         problem.status if problem else 200,
         problem=problem,
         base=_here(page),
-        apps_host=apps_host,
         **values,
     )
 
@@ -79,7 +76,8 @@ async def _ports(page: Page, workspace: dict[str, Any]) -> dict[str, Any]:
         shown = {each["port"] for each in answer["ports"] or ()}
         rest = [each for (name, port), each in levels.items() if name == agent["name"] and port not in shown]
         rows.append((agent, answer, rest))
-    return {"ports": rows, "shares": levels, "levels": _LEVELS}
+    host = (await page.ask("GET", "/applications/host"))["host"]
+    return {"ports": rows, "shares": levels, "apps_host": host}
 
 
 async def _listening(page: Page, agent_id: str) -> dict[str, Any]:
