@@ -11,7 +11,7 @@ from starlette.routing import Route
 from coder.web import api, security
 from coder.web.assets import PATH, Assets
 from coder.web.page import Dashboard, Handler, Page
-from coder.web.pages import account, entry, logs, network, people, workspace, workspaces
+from coder.web.pages import account, entry, logs, network, people, terminal, workspace, workspaces
 
 _READ, _SEND = ("GET",), ("POST",)
 
@@ -47,6 +47,7 @@ _SIGNED_IN: tuple[tuple[str, tuple[str, ...], Handler], ...] = (
     ("/@{owner}/{name}", _READ, workspace.show),
     ("/@{owner}/{name}", _SEND, workspace.act),
     ("/@{owner}/{name}/{part:str}.part", _READ, workspace.part),
+    ("/@{owner}/{name}/terminal", _READ, terminal.show),
 )
 """Pages for those who are signed in; others are asked to first."""
 
