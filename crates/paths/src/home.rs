@@ -1,7 +1,8 @@
 //! Which region is home: the relay a node can always be reached at.
 //!
 //! The fastest of the last five minutes wins, but not by a little: moving home costs every peer an update, so a new one
-//! must be both 10 ms and a third faster. Only relays count; a STUN server near by says nothing about the way to a relay.
+//! must be both 10 ms and a third faster: also in the newest check, and than the home was in both of the newest two, for one
+//! slow answer is no reason. Only relays count; a STUN server near by says nothing about the way to a relay.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -36,9 +37,10 @@ impl History {
         self.0.push_back((now, report.clone()));
         let fastest = report.keys().map(|&region| (self.best(region, scores), region)).min();
         let Some((best, region)) = fastest else { return 0 };
-        match report.get(&present) {
-            Some(&latency)
-                if region != present && !pinned(region, scores) && !worth_moving(latency, best) =>
+        let newest = report.get(&region).map_or(best, |&newest| best.max(weighted(newest, region, scores)));
+        match self.of_late(present) {
+            Some(latency)
+                if region != present && !pinned(region, scores) && !worth_moving(latency, newest) =>
             {
                 present
             }
@@ -53,13 +55,23 @@ impl History {
 
     fn best(&self, region: u16, scores: &BTreeMap<u16, f64>) -> Duration {
         let seen = self.0.iter().filter_map(|(_, report)| report.get(&region)).min().copied();
-        let seen = seen.unwrap_or(Duration::MAX);
-        match scores.get(&region) {
-            Some(&score) if score > 0.0 => {
-                Duration::try_from_secs_f64(seen.as_secs_f64() * score).unwrap_or(seen)
-            }
-            _ => seen,
+        weighted(seen.unwrap_or(Duration::MAX), region, scores)
+    }
+
+    /// The better latency of a region in the newest two reports; `None` if the newest lacks it.
+    fn of_late(&self, region: u16) -> Option<Duration> {
+        let mut newest = self.0.iter().rev().map(|(_, report)| report.get(&region));
+        let latency = newest.next()??;
+        Some(newest.next().flatten().map_or(*latency, |before| *before.min(latency)))
+    }
+}
+
+fn weighted(latency: Duration, region: u16, scores: &BTreeMap<u16, f64>) -> Duration {
+    match scores.get(&region) {
+        Some(&score) if score > 0.0 => {
+            Duration::try_from_secs_f64(latency.as_secs_f64() * score).unwrap_or(latency)
         }
+        _ => latency,
     }
 }
 
@@ -88,5 +100,42 @@ mod tests {
         assert_eq!(history.choose(now, both.clone(), 1, &relays, &pin), 2);
         assert_eq!(history.choose(now, Latencies::from([(1, ms(2))]), 2, &relays, &pin), 1);
         assert_eq!(history.choose(now, both, 1, &relays, &BTreeMap::from([(2, 0.2)])), 1);
+    }
+
+    /// The home after each report of two regions, one every 25 s.
+    fn homes(reports: impl IntoIterator<Item = [u64; 2]>) -> Vec<u16> {
+        let (mut history, mut now, mut home) = (History::default(), Instant::now(), 0);
+        let relays = BTreeSet::from([1, 2]);
+        let mut after = |[one, two]: [u64; 2]| {
+            let report = Latencies::from([(1, Duration::from_millis(one)), (2, Duration::from_millis(two))]);
+            home = history.choose(now, report, home, &relays, &BTreeMap::new());
+            now += Duration::from_secs(25);
+            home
+        };
+        reports.into_iter().map(&mut after).collect()
+    }
+
+    #[test]
+    fn latencies_that_cross_a_little_move_nothing() {
+        let swing = [26, 28, 30, 32, 34, 32, 30, 28];
+        for period in [1, 3, 20] {
+            let crossing = (0..400).map(|step| {
+                let one = swing[step / period % swing.len()];
+                [one, 60 - one]
+            });
+            assert!(homes(crossing).iter().all(|home| *home == 1));
+        }
+        // Just below the margin, for longer than anything is remembered.
+        assert!(
+            homes((0..400).map(|step| if step / 40 % 2 == 0 { [30, 39] } else { [39, 30] }))
+                .iter()
+                .all(|home| *home == 1)
+        );
+    }
+
+    #[test]
+    fn one_slow_answer_moves_nothing_and_two_do() {
+        let late = [[50, 55], [50, 40], [500, 40], [50, 40], [500, 40], [500, 400], [500, 40]];
+        assert_eq!(homes(late), [1, 1, 1, 1, 1, 1, 2]);
     }
 }
