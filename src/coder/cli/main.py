@@ -50,7 +50,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Name -> module below `coder.cli.commands`, and the line in the help."""
 
-HIDDEN = {"connect": ("connect", "")}
+HIDDEN = {"connect": ("connect", ""), "share": ("share", "")}
 """Commands that programs call, not people."""
 
 ALIASES = {

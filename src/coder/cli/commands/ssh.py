@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import os
+import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from coder.cli import output
+from coder.cli import output, shared
 from coder.cli.context import Globals
 from coder.cli.errors import line
 from coder.cli.options import AssignedFlags, Duration
@@ -71,6 +72,21 @@ TERMINAL = "xterm-256color"
 )
 @click.option(
     "-X", "--forward-x11", is_flag=True, envvar="CODER_SSH_FORWARD_X11", help="Let its programs use your screen (X11)."
+)
+@click.option(
+    "--share",
+    is_flag=True,
+    envvar="CODER_SSH_SHARE",
+    help="Use the connection an earlier command keeps open, and keep one open for the next.",
+)
+@click.option("--no-share", is_flag=True, help="A connection of its own, whatever CODER_SSH_SHARE says.")
+@click.option(
+    "--share-idle",
+    type=Duration(),
+    envvar="CODER_SSH_SHARE_IDLE",
+    default="5m",
+    show_default=True,
+    help="How long it is kept open unused.",
 )
 @click.option(
     "-e", "--env", "variables", multiple=True, metavar="K=V", help="Set a variable in the session; repeatable."
@@ -132,18 +148,66 @@ def command(flags: Globals, /, workspace: str, command: tuple[str, ...], **given
         display=given["forward_x11"],
         gpg=given["forward_gpg"],
     )
+    sharing = _sharing(flags, name, given, session)
     try:
+        if sharing is not None and (borrowed := shared.take(sharing)) is not None:
+            return _use(*borrowed, None if stdio else session)
         with _log(given["log_dir"], stdio=stdio) as log:
             figures = _directory(given["network_info_dir"])
             waits: Wait = "no" if given["no_wait"] else given["wait"]
             run = _Run(
                 flags, name, given["timeout"], log, figures, given["network_info_interval"], given["usage_app"], waits,
                 start=not given["disable_autostart"],
+                reached=functools.partial(_share, name, sharing, given["share_idle"]),
             )  # fmt: skip
             return asyncio.run(run.stdio() if stdio else run.session(session))
     except CoderError as error:
         output.note(f"error: {line(error)}")
         return EXIT_FAILED
+
+
+def _sharing(flags: Globals, name: str, given: dict[str, Any], session: "Session") -> Path | None:
+    """Return where a shared connection is to be had, if this call wants one and it has all that the call asks for."""
+    own = (
+        session.backwards or given["log_dir"] or given["network_info_dir"] or flags.verbose or given["force_new_tunnel"]
+    )
+    return shared.place(flags, name) if given["share"] and not given["no_share"] and not own else None
+
+
+def _share(name: str, path: Path | None, idle: float) -> None:
+    """Have a process keep a connection for the next call, if this one wants it."""
+    if path is not None:
+        from coder.cli.reverse import environment
+
+        with suppress(OSError):
+            shared.start(environment(click.get_current_context()), name, path, idle)
+
+
+def _use(stream: socket.socket, held: socket.socket, session: "Session | None") -> int:
+    """Use a stream of a shared connection, for a session or, without one, as standard input and output."""
+    from coder.dataplane import _native
+
+    with held:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no loop of ours waits for it
+        try:
+            if session is None:
+                _native.join_stdio(stream.detach())
+                return 0
+            code, how, killer = _native.ssh_session(
+                stream.detach(),
+                command=session.command,
+                terminal=session.terminal,
+                variables=session.variables,
+                agent=session.agent,
+                **session.lent(),
+            )
+        except OSError as error:
+            raise Closed(f"the shared connection broke: {error}", remedy=LOST) from None
+    if how == "lost":
+        raise Closed("the shared connection was lost, or the agent stopped", remedy=LOST)
+    if how == "signal":
+        output.note(output.printable(f"The remote process was ended by signal {killer}."))
+    return code
 
 
 def strip_host(name: str, *, prefix: str | None, suffix: str | None) -> str:
@@ -270,6 +334,8 @@ class _Run:
     """Whether to wait for start scripts."""
     start: bool
     """Whether to start a workspace that is stopped."""
+    reached: Callable[[], None]
+    """Called once the workspace answers."""
 
     async def stdio(self) -> int:
         """Join standard input and output to the agent's SSH server."""
@@ -331,6 +397,7 @@ class _Run:
             latency = await connection.reach(self.patience)
             self.log(f"reached {connection.address} in {latency * 1e3:.1f} ms")
             stream = await connection.node.connect(connection.address, SSH_PORT)
+            self.reached()
             watching = [*others]
             if say is not None:
                 watching.append(self._outages(connection, say))
