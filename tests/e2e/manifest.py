@@ -109,7 +109,7 @@ def check_start(deployment: Deployment) -> None:
         "main/Set up: ends",
     ]
     wait_until("the app", lambda: agent(deployment)["apps"][0]["health"] == "healthy")
-    assert value_of(deployment) == "hello"
+    assert value_of(deployment).strip() == "hello"
     run = wait_until("the run", lambda: agent(deployment)["scripts"][0].get("last_run"))
     assert (run["stage"], run["status"], run["exit_code"]) == ("start", "ok", 0)
 
