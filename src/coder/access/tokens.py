@@ -63,6 +63,12 @@ def hash_agent_token(token: UUID) -> bytes:
     return hashlib.sha256(str(token).encode()).digest()
 
 
+def peers_path(token_hash: bytes) -> str:
+    """Return where an agent tells the ways to its peers: a path that only its server can make beside itself."""
+    proof = hmac.new(token_hash, b"the ways to an agent's peers", hashlib.sha256).hexdigest()
+    return f"/api/v0/peers/{proof}"
+
+
 def new_agent_token() -> UUID:
     """Make an agent's token: a random UUID (122 bits)."""
     return UUID(bytes=secrets.token_bytes(16), version=4)

@@ -12,7 +12,7 @@ import structlog
 
 from coder.agent import calls, shell
 from coder.agent.node import node_settings
-from coder.agent.services import Services
+from coder.agent.services import Services, peers_path
 from coder.agent.sessions import Sessions
 from coder.agent.settings import AgentSettings
 from coder.agent.stats import Meter
@@ -161,7 +161,7 @@ class Agent:
             if self._peering is not None:
                 self._peering.close()
             self._work = Workload(self._settings, self._clock, place(self._settings, identity, os.environ))
-            self._services = Services()
+            self._services = Services(peers_path(self._settings.token))
             self._peering = Peering(
                 self._engine,
                 node_settings(self._settings, manifest, identity),

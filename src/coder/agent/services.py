@@ -3,11 +3,14 @@
 import asyncio
 import socket
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import structlog
 
+from coder.access import tokens
 from coder.agent.node import SSH, SSH_STANDARD, TERMINAL
 from coder.dataplane.engine import Incoming, PathChanged, RelayProblem, SelfChanged
+from coder.ids import Secret
 from coder.peering import PortMapped
 from coder.tailnet.sides import NOTHING
 
@@ -21,10 +24,19 @@ MAX_CLIENTS = 64
 log = structlog.get_logger()
 
 
+def peers_path(token: Secret) -> str:
+    """Return where our server asks for the ways to our peers; empty for a token that is none."""
+    try:
+        return tokens.peers_path(tokens.hash_agent_token(UUID(token.reveal())))
+    except ValueError:
+        return ""
+
+
 class Services:
     """Serves the streams that reach Python, each in a task of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, peers_path: str = "") -> None:
+        self._peers_path = peers_path
         self.peering: Peering | None = None
         """Set once the node exists; what the report on the connection is made from."""
         self.sessions: Sessions | None = None
@@ -87,6 +99,7 @@ class Services:
                 "/api/v0/listening-ports": _listening_ports,
                 "/api/v0/netcheck": self._netcheck,
                 "/api/v0/paths": paths,
+                **({self._peers_path: self._peers} if self._peers_path else {}),
             },
         )
 
@@ -111,6 +124,12 @@ class Services:
         if self.peering is None:
             return NOTHING.dump()
         return network.extra_of(self.peering, network.paths_to(self.peering, asker)).dump()
+
+    async def _peers(self) -> dict[str, Any]:
+        """Tell our server the way to each peer there is a session with."""
+        from coder.peering import network  # noqa: PLC0415 - as above
+
+        return {"peers": [] if self.peering is None else network.ways(self.peering)}
 
 
 async def _hello() -> dict[str, str]:

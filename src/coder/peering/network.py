@@ -1,7 +1,7 @@
 """What a node knows of its network, in the words of its peers: for whoever asks why a connection is what it is."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from coder.errors import CoderError
 from coder.tailnet.sides import Extra
@@ -62,6 +62,20 @@ def extra_of(peering: "Peering", paths: "PeerPaths | None") -> Extra:
         port=ports[0] or ports[1],
         heard=None if paths is None else heard(paths),
     )
+
+
+def ways(peering: "Peering") -> list[dict[str, Any]]:
+    """Say of each peer with a session how it is reached: its addresses inside the tunnel, direct or not, latency."""
+    found = ((peer, peering.node.peer_paths(peer.key)) for peer in peering.state().peers)
+    return [
+        {
+            "addresses": [one.partition("/")[0] for one in peer.addresses],
+            "direct": paths.endpoint is not None,
+            "latency_ms": next((one.latency * 1e3 for one in paths.endpoints if one.best and one.latency), None),
+        }
+        for peer, paths in found
+        if paths is not None and paths.active_for is not None
+    ]
 
 
 def heard(paths: "PeerPaths") -> bool:

@@ -1,12 +1,18 @@
 """The ways to an agent as the server knows them: its relays, and who is introduced to it."""
 
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from types import MappingProxyType
 from uuid import UUID
 
+from coder.access.tokens import peers_path
 from coder.errors import CoderError
 from coder.server.deployment import Deployment
 from coder.server.views import Json
 from coder.wire.proto.tailnet_pb2 import Node
 
+_API_PORT = 4
 PATIENCE = 2.0
 """Seconds an agent has to answer our node before the picture is shown without."""
 
@@ -21,7 +27,26 @@ async def of_server(deployment: Deployment, agent_id: UUID) -> Json | None:
     return {"direct": pong.path.kind == "direct", "latency_ms": pong.latency * 1e3, "region": region}
 
 
-def of_agent(deployment: Deployment, agent_id: UUID, server: Json | None) -> Json:
+async def of_clients(deployment: Deployment, agent_id: UUID, token_hash: bytes) -> dict[str, Json]:
+    """Ask an agent how it reaches its peers: by their address inside the tunnel. Empty when it does not say."""
+    try:
+        status, body = await deployment.node.http_get(agent_id, _API_PORT, peers_path(token_hash), patience=PATIENCE)
+        told = json.loads(body)["peers"] if status == HTTPStatus.OK else []
+        return {str(address): one for one in told for address in one["addresses"]}
+    except (CoderError, OSError, ValueError, TypeError, KeyError):
+        return {}
+
+
+def _way(node: Node, told: Mapping[str, Json]) -> Json:
+    one = next((told[address] for each in node.addresses if (address := each.partition("/")[0]) in told), {})
+    latency = one.get("latency_ms")
+    way = "unknown" if "direct" not in one else "direct" if one["direct"] is True else "relayed"
+    return {"way": way, "latency_ms": latency if isinstance(latency, int | float) else None}
+
+
+def of_agent(
+    deployment: Deployment, agent_id: UUID, server: Json | None = None, told: Mapping[str, Json] = MappingProxyType({})
+) -> Json:
     """Describe the network around an agent. Latencies are in milliseconds, as the nodes measured them."""
     names, node = deployment.maps.region_names(), deployment.introductions.node(agent_id)
     latencies = _latencies(node, names) if node else {}
@@ -41,6 +66,7 @@ def of_agent(deployment: Deployment, agent_id: UUID, server: Json | None) -> Jso
         "clients": [
             {
                 "username": username,
+                **_way(client, told),
                 "home": (home := _home(client, _latencies(client, names), names)),
                 "same_home": node is not None and home is not None and client.preferred_derp == node.preferred_derp,
                 "direct_possible": direct and bool(client.endpoints) and node is not None and bool(node.endpoints),

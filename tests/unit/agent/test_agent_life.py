@@ -14,6 +14,7 @@ from fakes.network import PEER_KEY, paths
 from fakes.server import AGENT_ID, map_message, node_message
 from structlog.testing import capture_logs
 
+from coder.access import tokens
 from coder.agent.agent import Agent
 from coder.agent.netcheck import interface_report
 from coder.agent.settings import AgentSettings
@@ -379,6 +380,23 @@ async def test_tells_the_asker_of_its_own_path_only():
             "heard_directly": True,
         }  # fmt: skip
         assert (other["direct_blocked"], other["heard_directly"]) == (None, None)
+
+
+async def test_tells_only_its_server_of_all_its_peers():
+    """The path is made from what the two alone know."""
+    async with running() as (lab, _):
+        client = UUID("cccccccc-cccc-4ccc-8ccc-cccccccccccc")
+        update = tailnet_pb.CoordinateResponse.PeerUpdate(
+            id=client.bytes, node=node_message(), kind=tailnet_pb.CoordinateResponse.PeerUpdate.NODE
+        )
+        await lab.server.coordinators[0].say(tailnet_pb.CoordinateResponse(peer_updates=[update]))
+        await lab.clock.advance(0)
+        lab.node.paths = {PEER_KEY: paths(direct=True)}
+        address = node_message().addresses[0].partition("/")[0]
+        told = await ask(lab, tokens.peers_path(tokens.hash_agent_token(UUID(TOKEN))))
+        assert told == {"peers": [{"addresses": [address], "direct": True, "latency_ms": None}]}
+        with pytest.raises(AssertionError):
+            await ask(lab, tokens.peers_path(b"somebody else's"))
 
 
 def test_a_narrow_interface_is_a_warning():

@@ -36,8 +36,11 @@ async def network(agent: UUID, who: SignedIn, deployment: Deployed) -> Json:
     found = await visible(deployment, who, agent)
     connected = agent_status.status(found.agent, deployment.clock.now()) is agent_status.Status.CONNECTED
     allowed = who.may(Action.CONNECT, Resource.WORKSPACE, found.owner.id)
-    server = await ways.of_server(deployment, agent) if connected and allowed else None
-    return ways.of_agent(deployment, agent, server)
+    if not (connected and allowed):
+        return ways.of_agent(deployment, agent)
+    server = await ways.of_server(deployment, agent)
+    told = await ways.of_clients(deployment, agent, found.agent.token_hash) if server else {}
+    return ways.of_agent(deployment, agent, server, told)
 
 
 @router.post("/workspaceagents/{agent}/speedtest")
