@@ -15,7 +15,7 @@ from coder.db import agents
 from coder.errors import Malformed
 from coder.ids import uuid_from_bytes
 from coder.rpc.handlers import Context, Handler, Unary
-from coder.server import agent_manifest, connection_reports
+from coder.server import agent_manifest, connection_reports, keeping_hours
 from coder.server.agent_reports import AgentReports, moment
 from coder.server.deployment import Deployment
 from coder.wire.proto import agent_pb2 as pb
@@ -75,7 +75,9 @@ class AgentCalls:
             known = await agents.get(session, self._agent_id)  # a workspace may be renamed, a template changed
         return agent_manifest.manifest(self._deployment, known or self._identity)
 
-    async def _stats(self, _request: pb.UpdateStatsRequest) -> pb.UpdateStatsResponse:
+    async def _stats(self, request: pb.UpdateStatsRequest) -> pb.UpdateStatsResponse:
+        if _in_use(request.stats):
+            await keeping_hours.used(self._deployment, self._workspace_id)
         return pb.UpdateStatsResponse(report_interval=_duration(self._deployment.settings.client.stats_interval))
 
     async def _lifecycle(self, request: pb.UpdateLifecycleRequest) -> pb.Lifecycle:
@@ -146,6 +148,12 @@ def _plain(call: Callable[[Any], Awaitable[Message]]) -> Callable[[Context, Any]
         return await call(request)
 
     return with_context
+
+
+def _in_use(stats: pb.Stats) -> bool:
+    """Say whether anybody is connected, by what the agent counts."""
+    kinds = (stats.session_count_vscode, stats.session_count_jetbrains, stats.session_count_reconnecting_pty)
+    return any(count > 0 for count in (*kinds, stats.session_count_ssh, stats.connection_count))
 
 
 def _monitoring() -> pb.GetResourcesMonitoringConfigurationResponse:

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from coder.db import logs
+from coder.db import builds, logs
 from coder.db.agents import Identity
 from coder.db.models import ConnectionLog
 from coder.server.deployment import Deployment
@@ -42,6 +42,7 @@ async def store(deployment: Deployment, known: Identity, connection_id: UUID, re
     )
     async with deployment.store.write() as session:
         await (logs.disconnected if ended else logs.connected)(session, row)
+        await builds.used(session, known.workspace.id, deployment.clock.now())
 
 
 def _kind(value: Any) -> str:
