@@ -9,14 +9,13 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
-use tokio_rustls::TlsAcceptor;
 use wire::keys::{NodePrivate, NodePublic};
 
 use crate::apps::{AppSettings, Apps, Dial};
 use crate::config::Config;
 use crate::counters::{Counters, Tally};
 use crate::error::EdgeError;
-use crate::front::{self, Front, Purpose, Upstream};
+use crate::front::{self, Front, Purpose, Tls, Upstream};
 use crate::mesh::{Mesh, MeshPeer};
 use crate::relay_thread::{RelayThread, Unannounced};
 use crate::seats::Seats;
@@ -195,8 +194,11 @@ async fn bind(config: &Config, key: &NodePrivate) -> Result<Sockets, EdgeError> 
     let plain = config.listen.iter().map(|address| (*address, Purpose::Plain));
     let mut wanted: Vec<_> = plain.collect();
     if let Some(certificate) = &sockets.certificate {
-        let acceptor = TlsAcceptor::from(certificate.config(config.tls_13_only)?);
-        wanted.extend(config.listen_tls.iter().map(|address| (*address, Purpose::Tls(acceptor.clone()))));
+        let tls = Tls {
+            pages: certificate.config(config.tls_13_only, false)?,
+            apps: certificate.config(config.tls_13_only, true)?,
+        };
+        wanted.extend(config.listen_tls.iter().map(|address| (*address, Purpose::Tls(tls.clone()))));
     }
     wanted.extend(config.listen_metrics.iter().map(|address| (*address, Purpose::Metrics)));
     for (address, purpose) in wanted {

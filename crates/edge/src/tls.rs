@@ -83,15 +83,20 @@ impl Certificate {
         Ok(Arc::new(Self { files, relay, current }))
     }
 
-    /// What TLS servers need: TLS 1.2 and up, or only 1.3; HTTP/1.1.
-    pub(crate) fn config(self: &Arc<Self>, only_13: bool) -> Result<Arc<ServerConfig>, EdgeError> {
+    /// What TLS servers need: TLS 1.2 and up, or only 1.3; HTTP/1.1, or HTTP/2 where the client prefers it.
+    pub(crate) fn config(
+        self: &Arc<Self>,
+        only_13: bool,
+        http2: bool,
+    ) -> Result<Arc<ServerConfig>, EdgeError> {
         let versions = if only_13 { &[&rustls::version::TLS13][..] } else { rustls::DEFAULT_VERSIONS };
         let mut config = ServerConfig::builder_with_provider(Arc::new(provider::default_provider()))
             .with_protocol_versions(versions)
             .map_err(|error| fault(&self.files.certificates, error.to_string()))?
             .with_no_client_auth()
             .with_cert_resolver(Arc::<Self>::clone(self));
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let http2 = http2.then(|| b"h2".to_vec());
+        config.alpn_protocols = http2.into_iter().chain([b"http/1.1".to_vec()]).collect();
         Ok(Arc::new(config))
     }
 

@@ -30,9 +30,10 @@ pub(super) fn tickets(headers: &HeaderMap) -> impl Iterator<Item = &str> {
         .take(MAX_TICKETS)
 }
 
-/// Takes our cookies out of a request.
+/// Takes our cookies out of a request, and leaves one line of them (HTTP/2 may have more: RFC 9113, section 8.2.3).
 pub(super) fn strip(headers: &mut HeaderMap) {
-    if !each(headers).any(|cookie| is_ours(name(cookie))) {
+    let one_line = headers.get_all(COOKIE).iter().count() < 2;
+    if one_line && !each(headers).any(|cookie| is_ours(name(cookie))) {
         return;
     }
     let theirs: Vec<&[u8]> = each(headers).filter(|cookie| !is_ours(name(cookie))).collect();
@@ -76,7 +77,8 @@ mod tests {
 
     #[test]
     fn our_cookies_leave_and_others_stay() {
-        let cases: [(&[&str], &[&str]); 5] = [
+        let cases: [(&[&str], &[&str]); 6] = [
+            (&["a=1", "b=2"], &["a=1; b=2"]),
             (&["a=1; coder_session_token=x; b=2"], &["a=1; b=2"]),
             (&["coder_session_token=x"], &[]),
             (&["a=1", "coder_subdomain_app_session_token_ff=x;b"], &["a=1; b"]),

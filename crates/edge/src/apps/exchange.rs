@@ -6,8 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CACHE_CONTROL, HOST, HeaderMap, HeaderValue, LOCATION};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION, TE};
 use hyper::http::request::Parts;
+use hyper::http::uri::{Authority, Scheme};
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
@@ -55,6 +56,7 @@ pub(crate) async fn serve(front: &Arc<Front>, peer: &Peer, asked: Asked) -> Resp
     let wanted = headers::upgrade(request.headers());
     let client = wanted.as_ref().map(|_| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
+    let grpc = is_grpc(&parts);
     let own = settle(front, peer, &mut parts);
     let Some(target) = parts.uri.path_and_query().cloned().filter(|_| own) else {
         return answers::problem(StatusCode::BAD_REQUEST, "The request names no path.");
@@ -80,10 +82,16 @@ pub(crate) async fn serve(front: &Arc<Front>, peer: &Peer, asked: Asked) -> Resp
         return answers::problem(StatusCode::BAD_REQUEST, "The request names no path.");
     };
     parts.uri = Uri::from(path);
-    parts.version = Version::HTTP_11;
+    parts.version = if grpc { Version::HTTP_2 } else { Version::HTTP_11 };
     let exchange = Arc::new(exchange);
     let mut watch = watch(Arc::clone(&exchange), &granted);
-    let sending = send(&exchange, &mut granted, Request::from_parts(parts, body));
+    let request = Request::from_parts(parts, body);
+    let sending = async {
+        match grpc {
+            true => call(&exchange, &granted, request).await,
+            false => send(&exchange, &mut granted, request).await,
+        }
+    };
     let sent = tokio::select! {
         sent = sending => sent,
         () = watch.as_mut() => return answers::problem(StatusCode::FORBIDDEN, "You may not open this app any more."),
@@ -92,6 +100,12 @@ pub(crate) async fn serve(front: &Arc<Front>, peer: &Peer, asked: Asked) -> Resp
         Ok(response) => pass_back(&exchange, peer, &granted, response, client, watch),
         Err(failure) => exchange.failed(&failure).await,
     }
+}
+
+/// Whether a request needs HTTP/2 to the app as well.
+fn is_grpc(parts: &Parts) -> bool {
+    let kind = parts.headers.get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
+    parts.version == Version::HTTP_2 && kind.starts_with(b"application/grpc")
 }
 
 /// Makes the head say what this connection knows. Returns whether it has a host.
@@ -201,6 +215,33 @@ async fn send(
     let mut connection = connection.map_err(Failure::Dial)?;
     let response = connection.send_request(request).await.map_err(|_| Failure::Broken)?;
     Ok(keep(exchange, granted, connection, response))
+}
+
+/// Sends a request over HTTP/2.
+async fn call(
+    exchange: &Exchange,
+    granted: &Granted,
+    request: Request<Incoming>,
+) -> Result<Response<Incoming>, Failure> {
+    let (place, pool) = ((granted.ticket.to, granted.ticket.tls), &exchange.front.apps.pool);
+    let mut connection = match pool.take_shared(place) {
+        Some(connection) => connection,
+        None => {
+            let dial = exchange.front.apps.dial().ok_or(Failure::Dial(DialError::NoTunnel))?;
+            let connection = pool::connect_shared(dial, place).await.map_err(Failure::Dial)?;
+            pool.share(place, connection.clone());
+            connection
+        }
+    };
+    let (mut parts, body) = request.into_parts();
+    let scheme = if granted.ticket.tls { Scheme::HTTPS } else { Scheme::HTTP };
+    let host = parts.headers.remove(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let mut uri = parts.uri.into_parts();
+    (uri.scheme, uri.authority) = (Some(scheme), host);
+    parts.uri = Uri::from_parts(uri).map_err(|_| Failure::Broken)?;
+    // The answer's last word, whether it went well, is a trailer.
+    parts.headers.insert(TE, HeaderValue::from_static("trailers"));
+    connection.send_request(Request::from_parts(parts, Sent::Left(body))).await.map_err(|_| Failure::Broken)
 }
 
 fn bodiless(parts: Parts) -> Request<Sent> {

@@ -90,6 +90,11 @@ impl Apps {
         self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether a host is one of apps.
+    pub(crate) fn has_host(&self, name: &str) -> bool {
+        self.rules().is_some_and(|rules| Scope::find(&rules, name, "").is_some())
+    }
+
     fn dial(&self) -> Option<Arc<dyn Dial>> {
         self.dial.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -21,10 +22,16 @@ use super::dialling::{self, Dial, DialError};
 
 /// Idle connections are used again for this long; some servers close theirs after 5 s.
 const IDLE: Duration = Duration::from_secs(4);
+/// HTTP/2 connections live as long after their last request began, and until their requests end.
+const SHARED_IDLE: Duration = Duration::from_secs(60);
 /// Idle connections kept for one port …
 const MAX_IDLE: usize = 64;
 /// … and for all.
 const MAX_IDLE_IN_ALL: usize = 1024;
+/// What one HTTP/2 request may have on its way down, and all of a connection.
+const WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
+/// Time between signs of life of an HTTP/2 connection in use.
+const PING: Duration = Duration::from_secs(30);
 /// Most time that a TLS handshake with an app takes.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
@@ -32,6 +39,8 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 pub(super) type Sent = Either<Incoming, Full<Bytes>>;
 /// A connection that takes the next request.
 pub(super) type Connection = SendRequest<Sent>;
+/// A connection for many requests at once.
+pub(super) type Shared = http2::SendRequest<Sent>;
 /// A port inside the tunnel, and whether TLS is spoken there.
 pub(super) type Place = (SocketAddrV6, bool);
 
@@ -41,6 +50,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 #[derive(Default)]
 pub(super) struct Pool {
     idle: Mutex<BTreeMap<Place, Vec<(Instant, Connection)>>>,
+    /// When it was last taken into use, and the connection.
+    shared: Mutex<BTreeMap<Place, (Instant, Shared)>>,
 }
 
 impl Pool {
@@ -91,6 +102,25 @@ impl Pool {
 
     pub(super) fn clear(&self) {
         self.idle().clear();
+        self.shared().clear();
+    }
+
+    /// The HTTP/2 connection to a port, if there is one.
+    pub(super) fn take_shared(&self, place: Place) -> Option<Shared> {
+        let mut shared = self.shared();
+        shared.retain(|_, (since, connection)| since.elapsed() < SHARED_IDLE && !connection.is_closed());
+        let (since, connection) = shared.get_mut(&place)?;
+        *since = Instant::now();
+        Some(connection.clone())
+    }
+
+    /// Lets others use an HTTP/2 connection too.
+    pub(super) fn share(&self, place: Place, connection: Shared) {
+        self.shared().insert(place, (Instant::now(), connection));
+    }
+
+    fn shared(&self) -> MutexGuard<'_, BTreeMap<Place, (Instant, Shared)>> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn idle(&self) -> MutexGuard<'_, BTreeMap<Place, Vec<(Instant, Connection)>>> {
@@ -99,9 +129,8 @@ impl Pool {
 }
 
 /// Opens a connection.
-pub(super) async fn connect(dial: Arc<dyn Dial>, (to, tls): Place) -> Result<Connection, DialError> {
-    let stream = dialling::open(dial, to).await?;
-    let stream: Box<dyn Stream> = if tls { Box::new(secured(stream).await?) } else { Box::new(stream) };
+pub(super) async fn connect(dial: Arc<dyn Dial>, place: Place) -> Result<Connection, DialError> {
+    let stream = stream(dial, place, b"http/1.1").await?;
     let made = Builder::new().preserve_header_case(true).handshake(TokioIo::new(stream)).await;
     let (connection, driver) = made.map_err(|error| DialError::Other(error.to_string()))?;
     // Its errors reach the request that is being answered.
@@ -109,16 +138,44 @@ pub(super) async fn connect(dial: Arc<dyn Dial>, (to, tls): Place) -> Result<Con
     Ok(connection)
 }
 
-async fn secured(stream: tokio::net::UnixStream) -> Result<impl Stream, DialError> {
+/// Opens an HTTP/2 connection, without asking first whether the app speaks it.
+pub(super) async fn connect_shared(dial: Arc<dyn Dial>, place: Place) -> Result<Shared, DialError> {
+    let stream = stream(dial, place, b"h2").await?;
+    let made = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(WINDOWS.0)
+        .initial_connection_window_size(WINDOWS.1)
+        .keep_alive_interval(PING)
+        .handshake(TokioIo::new(stream))
+        .await;
+    let (connection, driver) = made.map_err(|error| DialError::Other(error.to_string()))?;
+    tokio::spawn(async move { driver.await.ok() });
+    Ok(connection)
+}
+
+async fn stream(
+    dial: Arc<dyn Dial>,
+    (to, tls): Place,
+    protocol: &'static [u8],
+) -> Result<Box<dyn Stream>, DialError> {
+    let stream = dialling::open(dial, to).await?;
+    Ok(if tls { Box::new(secured(stream, protocol).await?) } else { Box::new(stream) })
+}
+
+async fn secured(
+    stream: tokio::net::UnixStream,
+    protocol: &'static [u8],
+) -> Result<impl Stream + 'static, DialError> {
     let failed = |error: String| DialError::Other(format!("TLS: {error}"));
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let anyone = Arc::new(Anyone(provider.signature_verification_algorithms));
-    let config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| failed(error.to_string()))?
         .dangerous()
         .with_custom_certificate_verifier(anyone)
         .with_no_client_auth();
+    config.alpn_protocols = vec![protocol.to_vec()];
     let name = ServerName::try_from("localhost").map_err(|error| failed(error.to_string()))?;
     let handshake = TlsConnector::from(Arc::new(config)).connect(name, stream);
     match tokio::time::timeout(HANDSHAKE, handshake).await {

@@ -3,6 +3,7 @@
 pub(crate) mod answers;
 pub(crate) mod forwarded;
 pub(crate) mod headers;
+mod http2;
 mod proxy;
 mod socket;
 mod takeover;
@@ -24,9 +25,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioTimer;
+use rustls::ServerConfig;
+use rustls::server::Acceptor;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 
 use crate::apps::{self, Apps, Asked, Scope, Watched};
 use crate::config::{BodyLimits, Network};
@@ -73,13 +76,20 @@ impl Front {
     }
 }
 
+/// How TLS is spoken: HTTP/2 only with apps, whose clients may need it (gRPC).
+#[derive(Clone)]
+pub(crate) struct Tls {
+    pub(crate) pages: Arc<ServerConfig>,
+    pub(crate) apps: Arc<ServerConfig>,
+}
+
 /// What a listening address is for.
 #[derive(Clone)]
 pub(crate) enum Purpose {
     /// HTTP for all.
     Plain,
     /// HTTPS for all.
-    Tls(TlsAcceptor),
+    Tls(Tls),
     /// Health and metrics only.
     Metrics,
 }
@@ -135,8 +145,13 @@ pub(crate) async fn serve(
 
 /// TLS, where it is wanted. `None` if that did not come about.
 async fn secure(front: &Front, stream: TcpStream, purpose: Purpose) -> Option<Socket> {
-    let Purpose::Tls(acceptor) = purpose else { return Some(Socket::Plain(stream)) };
-    match tokio::time::timeout(front.head_timeout, acceptor.accept(stream)).await {
+    let Purpose::Tls(tls) = purpose else { return Some(Socket::Plain(stream)) };
+    let handshake = async {
+        let started = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let app = started.client_hello().server_name().is_some_and(|name| front.apps.has_host(name));
+        started.into_stream(if app { tls.apps } else { tls.pages }).await
+    };
+    match tokio::time::timeout(front.head_timeout, handshake).await {
         Ok(Ok(stream)) => Some(Socket::Tls(Box::new(stream))),
         Ok(Err(_)) | Err(_) => {
             Tally::add(&front.tally.tls_failures);
@@ -152,7 +167,11 @@ async fn connection(
     mut stop: watch::Receiver<bool>,
     _alive: mpsc::Sender<()>,
 ) {
+    let http2 = socket.is_http2();
     let stream = TakeoverStream::new(socket, peer.takeover.clone());
+    if http2 {
+        return http2::connection(front, stream, peer, stop).await;
+    }
     let service = {
         let front = Arc::clone(&front);
         service_fn(move |request| answer(Arc::clone(&front), peer.clone(), request))
@@ -204,6 +223,9 @@ async fn answer(
     {
         return Ok(apps::serve(&front, &peer, Asked { rules, scope, request }).await);
     }
+    if request.version() == Version::HTTP_2 {
+        return Ok(answers::text(StatusCode::MISDIRECTED_REQUEST, "Only apps are here.\n"));
+    }
     let Some(relay) = &front.relay else { return Ok(proxy::forward(&front, &peer, request).await) };
     Ok(match request.uri().path() {
         "/derp" | "/derp/" => upgrade::derp(&front, relay, &peer, request),
@@ -220,9 +242,13 @@ fn host(request: &Request<Incoming>) -> &str {
     request.uri().authority().map(Authority::as_str).or_else(header).unwrap_or_default()
 }
 
-/// One Host (RFC 9112, section 3.2), and nothing that would make us a proxy to elsewhere.
+/// One host (RFC 9112, section 3.2; RFC 9113, section 8.3.1), and nothing that would make us a proxy to elsewhere.
 fn is_unambiguous(request: &Request<Incoming>) -> bool {
     let hosts = request.headers().get_all(HOST).iter().count();
-    let enough = hosts == 1 || (hosts == 0 && request.version() < Version::HTTP_11);
+    let enough = match request.version() {
+        Version::HTTP_2 => hosts == 0 && request.uri().authority().is_some(),
+        Version::HTTP_11 => hosts == 1,
+        _ => hosts <= 1,
+    };
     enough && request.method() != Method::CONNECT
 }

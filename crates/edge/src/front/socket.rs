@@ -17,6 +17,14 @@ pub(super) enum Socket {
 }
 
 impl Socket {
+    /// Whether HTTP/2 was agreed upon.
+    pub(super) fn is_http2(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        }
+    }
+
     /// The same stream for the relay's thread, no longer known to the event loop.
     pub(super) fn into_stream(self) -> io::Result<Stream> {
         match self {

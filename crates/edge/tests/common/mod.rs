@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod dialled;
+pub mod site;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
