@@ -180,7 +180,7 @@ async def test_a_program_that_the_host_lacks_is_named(tmp_path, monkeypatch):
     program = tmp_path / "ssh"
     program.write_text('#!/bin/sh\nfor last; do :; done\nexec sh -c "$last"\n')
     program.chmod(0o755)
-    wanted = job(tmp_path, ssh_settings(tmp_path, "no-such-agent; touch pwned"), [])
-    with pytest.raises(ProvisionError, match=r"no program no-such-agent; touch pwned here"):
+    wanted = job(tmp_path, ssh_settings(tmp_path, "no-such-agent; touch $HOME/pwned"), [])
+    with pytest.raises(ProvisionError, match=r"no program no-such-agent; touch .HOME/pwned here"):
         await SshProvisioner(str(program)).start(wanted, AGENTS)
-    assert "pwned" not in os.listdir()
+    assert not (tmp_path / "pwned").exists()

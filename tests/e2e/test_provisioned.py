@@ -1,0 +1,128 @@
+"""Agents on a host behind a real sshd, and in a real container."""
+
+import asyncio
+import getpass
+import json
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from coder.access.templates import DockerSettings
+from coder.ids import Secret
+from coder.server.provision import AgentJob, Job
+from coder.server.provision_docker import DockerProvisioner
+from e2e.deployment import CODER, Deployment, sign_in, wait_until
+
+pytestmark = pytest.mark.e2e
+
+SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
+IMAGE = "busybox:stable"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as chosen:
+        return chosen.getsockname()[1]
+
+
+@pytest.fixture
+def host(tmp_path: Path):
+    """An sshd of this user's, with keys of its own; returns the template's settings."""
+    if SSHD is None:
+        pytest.skip("no sshd on this machine")
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True)
+    port = free_port()
+    (tmp_path / "sshd_config").write_text(
+        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {tmp_path}/host\nAuthorizedKeysFile {tmp_path}/user.pub\n"
+        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\nPidFile none\n"
+    )
+    key = (tmp_path / "host.pub").read_text()
+    (tmp_path / "known_hosts").write_text(f"[127.0.0.1]:{port} {key}")
+    if getpass.getuser() == "root":
+        Path("/run/sshd").mkdir(exist_ok=True)  # privilege separation wants it
+    daemon = subprocess.Popen([SSHD, "-D", "-e", "-f", tmp_path / "sshd_config"], stderr=subprocess.DEVNULL)
+    try:
+        wait_until("sshd", lambda: listens(port))
+        yield {
+            "host": "127.0.0.1",
+            "port": port,
+            "user": getpass.getuser(),
+            "identity_file": str(tmp_path / "user"),
+            "known_hosts_file": str(tmp_path / "known_hosts"),
+            "command": [str(CODER), "agent"],
+        }
+    finally:
+        daemon.terminate()
+        daemon.wait(10)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as trying:
+        return trying.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_an_agent_is_started_on_a_host_over_ssh(tmp_path, host):
+    server = Deployment(tmp_path)
+    try:
+        server.start_server()
+        sign_in(server)
+        (tmp_path / "host.json").write_text(json.dumps({"kind": "ssh", "settings": host}))
+        server.ok("templates", "create", "lab", "--file", str(tmp_path / "host.json"))
+        server.ok("create", "dev", "--template", "lab")
+        wait_until("the agent", lambda: server.agent_status() == "connected")
+        assert server.ok("ssh", "dev", "echo", "hello") == "hello\n"
+        place = Path.home() / ".local/state/coder-agents" / server.json("show", "dev")["id"]
+        assert (place / "main" / "token").stat().st_mode & 0o077 == 0
+        server.ok("stop", "dev")
+        assert not (place / "main" / "token").exists()
+        (tmp_path / "known_hosts").write_text("")
+        refused = server.run("start", "dev")
+        assert refused.returncode == 1
+        assert "known hosts" in refused.stderr, "a host with another key gets no token"
+        assert "Traceback" not in refused.stderr
+        (tmp_path / "known_hosts").write_text(f"[127.0.0.1]:{host['port']} {(tmp_path / 'host.pub').read_text()}")
+        server.ok("delete", "dev", "--yes")
+        assert not (place / "main").exists()
+    finally:
+        server.close()
+
+
+def docker_works() -> bool:
+    if shutil.which("docker") is None:
+        return False
+    ready = ["docker", "info"], ["docker", "pull", "--quiet", IMAGE]
+    return all(subprocess.run(words, capture_output=True, check=False).returncode == 0 for words in ready)
+
+
+def test_a_container_holds_the_token_and_ends(tmp_path):
+    if not docker_works():
+        pytest.skip("no docker daemon on this machine, or no image to be had")
+    settings = DockerSettings(image=IMAGE, command=("sleep", "1000"), volume="/home/coder")
+    said: list[str] = []
+    job = Job(
+        workspace_id=uuid4(),
+        agents=("main",),
+        settings=settings,
+        access_url="http://x",
+        state=tmp_path,
+        say=said.append,
+    )
+    docker, token = DockerProvisioner(), Secret(str(uuid4()))
+
+    async def live() -> str:
+        await docker.start(job, (AgentJob("main", token),))
+        assert await docker.runs(job)
+        name = f"coder-{job.workspace_id}-main"
+        words = ["docker", "exec", name, "cat", "/.coder-agent/token"]
+        shown = (await asyncio.to_thread(subprocess.check_output, words)).decode().strip()
+        told = await asyncio.to_thread(subprocess.check_output, ["docker", "inspect", name])
+        assert token.reveal() not in told.decode() + "".join(said)
+        await docker.delete(job)
+        assert not await docker.runs(job)
+        return shown
+
+    assert asyncio.run(live()) == token.reveal()
