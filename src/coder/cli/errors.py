@@ -7,6 +7,9 @@ from typing import Any, Self
 from coder.cli import output
 from coder.errors import CoderError, Conflict, NotFound, NotSignedIn, TimedOut, Unreachable
 
+LOST = "'coder doctor' says how far the workspace can be reached now."
+"""What to do about a connection that was lost."""
+
 
 class ApiError(CoderError):
     """The server refused a request. `code` is the HTTP status."""

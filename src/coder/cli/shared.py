@@ -10,9 +10,7 @@ import os
 import socket
 import stat
 import struct
-import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +28,7 @@ _CREDENTIALS = struct.Struct("iII")
 def directory() -> Path | None:
     """Return the directory of the sockets, made if need be; None where it would not be ours alone."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    path = Path(runtime, "coder") if runtime else Path(tempfile.gettempdir(), f"coder-{os.getuid()}")
+    path = Path(runtime, "coder") if runtime else Path(os.environ.get("TMPDIR") or "/tmp", f"coder-{os.getuid()}")  # noqa: S108 - it is checked
     try:
         path.mkdir(mode=0o700, exist_ok=True)
         found = path.lstat()
@@ -84,6 +82,8 @@ def start(environment: Mapping[str, str], workspace: str, path: Path, idle: floa
 
     `environment` has the global flags in it, which keeps secrets out of argument lists.
     """
+    import subprocess
+
     words = [sys.executable, "-m", "coder.cli.main", "share", "--socket", str(path), "--idle", str(idle)]
     subprocess.Popen(  # noqa: S603 - this program
         [*words, "--", workspace],

@@ -172,7 +172,7 @@ def test_the_server_is_told_of_use_by_which_app(coder, network, monkeypatch, app
             await told.wait()
         return 0, "status", ""
 
-    monkeypatch.setattr("coder.cli.commands.ssh.SETTLED", 0.0)
+    monkeypatch.setattr("coder.cli.sessions.SETTLED", 0.0)
     monkeypatch.setattr("coder.cli.pulse.tell_usage", tell)
     monkeypatch.setattr("coder.dataplane.ssh.run_session", run)
     network.answers[USAGE] = (204, b"")

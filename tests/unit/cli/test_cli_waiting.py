@@ -7,7 +7,6 @@ from fakes.network import AGENT, BY_NAME
 from fakes.server import agent, workspace
 
 from coder.cli import waiting
-from coder.cli.commands import ssh
 
 BLOCKING = [{"id": "x", "start_blocks_login": True}]
 
@@ -158,7 +157,7 @@ def test_a_session_ends_with_its_workspace(coder, network, monkeypatch, later, w
         return 255, "lost", ""
 
     monkeypatch.setattr("coder.dataplane.ssh.run_session", endless)
-    monkeypatch.setattr(ssh, "SETTLED", 0)
+    monkeypatch.setattr("coder.cli.sessions.SETTLED", 0)
     network.answers[BY_NAME] = states(begun(), begun(), later)
     run = coder("ssh", "dev", "true")
     assert run.code == 255

@@ -156,7 +156,7 @@ class Lender:
 
     async def _lend(self, client: socket.socket, spoilt: asyncio.Event) -> None:
         """Give a stream, and wait until its user hangs up."""
-        from coder.cli.commands.ssh import SSH_PORT
+        from coder.cli.sessions import SSH_PORT
 
         with client:
             client.setblocking(False)
