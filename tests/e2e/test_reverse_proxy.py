@@ -75,7 +75,7 @@ def behind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deploymen
         wait_until(name, lambda: listens(front))
         yield deployment
     finally:
-        proxy.kill()
+        proxy.terminate()  # killed, nginx would leave its workers behind
         proxy.wait()
         deployment.close()
 
