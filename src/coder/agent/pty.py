@@ -48,6 +48,8 @@ GRACE: Final = 5.0
 
 _PIECE: Final = 64 << 10
 _TURN: Final = 0.002  # seconds one terminal reads before it is the others' turn
+_BURST: Final = 1024  # bytes at once that are more than an echo: a program that prints like this is read …
+_REST: Final = 0.001  # … only so often (seconds), in larger pieces, which everything behind is cheaper for
 
 # A session leader's first open of a terminal makes it the one that controls the session; nothing has to run between
 # fork and exec for that, which would not be safe in a process with threads.
@@ -184,6 +186,7 @@ class Terminal:
         self._left = asyncio.Event()
         self._left.set()
         self._departures = 0
+        self._resting: asyncio.TimerHandle | None = None
         self._reading = False
         self._master, slave = os.openpty()
         try:
@@ -276,12 +279,24 @@ class Terminal:
     def _read_on(self) -> None:
         if not self._reading and not self.over.is_set():
             self._reading = True
-            self._loop.add_reader(self._master, self._readable)
+            self._wait_for_more()
+
+    def _wait_for_more(self) -> None:
+        self._resting = None
+        self._loop.add_reader(self._master, self._readable)
+
+    def _rest(self) -> None:
+        if self._reading:
+            self._loop.remove_reader(self._master)
+            self._resting = self._loop.call_later(_REST, self._wait_for_more)
 
     def _pause(self) -> None:
         if self._reading:
             self._reading = False
             self._loop.remove_reader(self._master)
+            if self._resting is not None:
+                self._resting.cancel()
+                self._resting = None
 
     def _readable(self) -> None:
         until, size = time.monotonic() + _TURN, 0
@@ -302,6 +317,8 @@ class Terminal:
             if time.monotonic() > until:
                 break
         self._take(b"".join(pieces))
+        if size >= _BURST:
+            self._rest()
 
     def _take(self, data: bytes) -> None:
         if data:
