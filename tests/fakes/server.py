@@ -96,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(payload)
 
-    do_GET = do_POST = do_PUT = do_DELETE = _any  # noqa: N815
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _any  # noqa: N815
 
     def log_message(self, *args: object) -> None: ...
 

@@ -10,7 +10,8 @@ from zoneinfo import ZoneInfo
 
 from coder.errors import Malformed
 
-SHORTEST_TTL, LONGEST_TTL = timedelta(minutes=1), timedelta(days=30)
+SHORTEST_TTL_MS, LONGEST_TTL_MS = 60_000, 30 * 86_400_000
+"""Bounds of the time that an idle workspace is left running."""
 _LINE = re.compile(r"(?:CRON_TZ=(\S{1,64}) +)?(\d{1,2}) +(\d{1,2}) +\* +\* +(\S{1,64})")
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
@@ -80,7 +81,6 @@ def _day(text: str) -> int:
 
 def ttl_problem(milliseconds: int) -> str | None:
     """Say what is wrong with a time until an idle workspace is stopped, or None. 0: never."""
-    span = timedelta(milliseconds=min(milliseconds, 2**53))
-    if milliseconds and not SHORTEST_TTL <= span <= LONGEST_TTL:
+    if milliseconds and not SHORTEST_TTL_MS <= milliseconds <= LONGEST_TTL_MS:
         return "Expected a time from one minute to 30 days, or none."
     return None

@@ -3,6 +3,7 @@ import json
 import stat
 
 import pytest
+import yaml
 from fakes.server import AGENT_ID, agent, workspace
 
 from coder.cli.commands import list as listing
@@ -162,3 +163,138 @@ class Terminal(io.StringIO):
 
     def isatty(self) -> bool:
         return True
+
+
+def two_agents(call):
+    tokens = {"web": AGENT_TOKEN, "db": "44444444-4444-4444-8444-444444444444"}
+    return 201, workspace(agent(), name=call.body["name"]) | {"agent_token": AGENT_TOKEN, "agent_tokens": tokens}
+
+
+def test_create_prints_a_unit_without_the_token(coder, signed_in):
+    signed_in.answers["POST /api/v2/users/me/workspaces"] = created
+    run = coder("create", "box", "-o", "systemd", "--run-as", "ann")
+    assert "User=ann\nLoadCredential=token:/etc/coder-agent/box-main.token\n" in run.out
+    assert f"Environment=CODER_AGENT_URL={signed_in.url}\n" in run.out
+    assert AGENT_TOKEN not in run.out
+    assert AGENT_TOKEN in run.err
+
+
+def test_create_prints_a_document_for_a_new_machine(coder, signed_in):
+    signed_in.answers["POST /api/v2/users/me/workspaces"] = two_agents
+    run = coder("create", "box", "-o", "cloud-init")
+    assert run.out.startswith("#cloud-config\n")
+    document = yaml.safe_load(run.out)
+    files = {file["path"]: file for file in document["write_files"]}
+    token = files["/etc/coder-agent/box-web.token"]
+    assert (token["permissions"], token["content"]) == ("0600", AGENT_TOKEN + "\n")
+    assert "ExecStart=/usr/local/bin/coder agent" in files["/etc/systemd/system/coder-agent-box-db.service"]["content"]
+    assert document["runcmd"][-1][-2:] == ["coder-agent-box-web.service", "coder-agent-box-db.service"]
+
+
+@pytest.mark.parametrize("user", ["a\nExecStart=/bin/sh", "", "-x", "a b"])
+def test_create_puts_no_strange_user_into_a_unit(coder, signed_in, user):
+    assert coder("create", "box", "-o", "systemd", "--run-as", user).code == 2
+    assert not [call for call in signed_in.calls if call.method == "POST"]
+
+
+@pytest.mark.parametrize("name", ["x\nExecStart=/bin/evil", "../x", "a/b", ""])
+def test_a_server_cannot_name_agents_into_other_files(coder, signed_in, name, tmp_path):
+    answer = workspace(agent()) | {"agent_token": AGENT_TOKEN, "agent_tokens": {name: AGENT_TOKEN}}
+    signed_in.answers["POST /api/v2/users/me/workspaces"] = (201, answer)
+    run = coder("create", "box", "-o", "systemd", "--output-token-file", str(tmp_path / "token"))
+    assert (run.code, run.out) == (1, "")
+    assert not list(tmp_path.glob("token*"))
+
+
+TEMPLATE = {
+    "id": "55555555-5555-4555-8555-555555555555",
+    "active_version_id": "66666666-6666-4666-8666-666666666666",
+    "name": "box",
+    "kind": "docker",
+    "settings": {"image": "a", "cpus": 1},
+    "description": "",
+}
+BUILD = "77777777-7777-4777-8777-777777777777"
+
+
+def building(status, transition="start", error=None):
+    return {"id": BUILD, "transition": transition, "job": {"status": status, "error": error}}
+
+
+def test_create_of_a_template_shows_the_build_until_it_is_over(coder, signed_in):
+    signed_in.answers["GET /api/v2/organizations/default/templates/box"] = (200, TEMPLATE)
+    made = workspace(agent(), name="dev")
+    made["latest_build"] |= building("pending")
+    signed_in.answers["POST /api/v2/users/me/workspaces"] = (201, made)
+    signed_in.answers[f"GET /api/v2/workspacebuilds/{BUILD}"] = (200, building("succeeded"))
+    line = {"id": 1, "created_at": "2030-01-01T00:00:00Z", "output": "pulling\x1b[2J", "stage": "Start"}
+    signed_in.answers[f"GET /api/v2/workspacebuilds/{BUILD}/logs"] = lambda call: (
+        200,
+        [line] if call.query.get("after") == ["0"] else [],
+    )
+    signed_in.answers[BY_NAME] = (200, made)
+    run = coder("create", "dev", "-t", "box", "--parameter", "size=l", "--stop-after", "8h")
+    assert run.code == 0, run.err
+    assert run.err.count("pulling") == 1
+    assert "\x1b" not in run.err
+    (asked,) = signed_in.asked("/api/v2/users/me/workspaces")
+    assert asked.body == {
+        "name": "dev",
+        "template_id": TEMPLATE["id"],
+        "ttl_ms": 28_800_000,
+        "rich_parameter_values": [{"name": "size", "value": "l"}],
+    }
+
+
+@pytest.mark.parametrize(("command", "transition"), [("stop", "stop"), ("restart", "stop")])
+def test_a_build_that_fails_is_one_line(coder, signed_in, command, transition):
+    found = workspace(agent())
+    signed_in.answers[BY_NAME] = (200, found)
+    path = f"POST /api/v2/workspaces/{found['id']}/builds"
+    signed_in.answers[path] = (201, building("failed", transition, "No docker. Install docker."))
+    signed_in.answers[f"GET /api/v2/workspacebuilds/{BUILD}/logs"] = (200, [])
+    run = coder(command, "dev")
+    assert run.code == 1
+    assert run.err == "error: the workspace 'dev' could not be stopped: No docker. Install docker\n"
+    assert [call.body for call in signed_in.asked(path.partition(" ")[2])] == [{"transition": "stop"}]
+
+
+def test_start_of_what_runs_does_nothing(coder, signed_in):
+    signed_in.answers[BY_NAME] = (200, workspace(agent()))
+    assert coder("start", "dev").out == "The workspace 'dev' is running already.\n"
+
+
+def test_templates_are_listed_shown_and_edited(coder, signed_in, tmp_path):
+    signed_in.answers["GET /api/v2/templates"] = (
+        200,
+        [TEMPLATE | {"workspace_count": 2, "default_ttl_ms": 28_800_000}],
+    )
+    assert coder("templates", "list").out.splitlines()[1].split() == ["box", "docker", "2", "8h"]
+    signed_in.answers["GET /api/v2/organizations/default/templates/box"] = (200, TEMPLATE)
+    file = tmp_path / "box.yaml"
+    file.write_text(coder("templates", "show", "box").out)
+    path = f"PATCH /api/v2/templates/{TEMPLATE['id']}"
+    signed_in.answers[path] = (200, TEMPLATE)
+    assert coder("templates", "edit", "box", "--set", "image=b").code == 0
+    assert signed_in.asked(path.partition(" ")[2])[-1].body == {"settings": {"image": "b", "cpus": 1}}
+    assert coder("templates", "edit", "box", "-f", str(file)).code == 0
+    assert signed_in.asked(path.partition(" ")[2])[-1].body == {"settings": TEMPLATE["settings"], "description": ""}
+    file.write_text("kind: docker\ncolour: red\n")
+    assert "has no colour" in coder("templates", "create", "x", "-f", str(file)).err
+    assert coder("templates", "create", "x").code == 2, "who starts the agents?"
+    assert coder("templates", "edit", "box").code == 2, "nothing to change"
+
+
+def test_schedules_are_shown_and_set(coder, signed_in):
+    found = workspace(agent()) | {"ttl_ms": 3_600_000, "autostart_schedule": "30 9 * * 1-5"}
+    signed_in.answers[BY_NAME] = (200, found)
+    shown = coder("schedule", "show", "dev").out.splitlines()
+    assert shown == ["starts  30 9 * * 1-5", "stops   after 1h without use"]
+    for words, body in (
+        (("stop", "dev", "8h"), {"ttl_ms": 28_800_000}),
+        (("stop", "dev", "manual"), {"ttl_ms": None}),
+    ):
+        path = f"PUT /api/v2/workspaces/{found['id']}/ttl"
+        signed_in.answers[path] = (204, b"")
+        assert coder("schedule", *words).code == 0
+        assert signed_in.asked(path.partition(" ")[2])[-1].body == body

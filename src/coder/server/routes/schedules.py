@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from pydantic import AwareDatetime, BaseModel
 
 from coder.access.roles import Action
-from coder.access.schedule import LONGEST_TTL, Schedule, ttl_problem
+from coder.access.schedule import LONGEST_TTL_MS, Schedule, ttl_problem
 from coder.db import builds, workspaces
 from coder.db.builds import START
 from coder.server import audit, views
@@ -81,7 +81,7 @@ async def extend(workspace: UUID, wanted: Extension, who: SignedIn, deployment: 
         raise Problem(
             409, "The workspace does not stop by itself.", detail="Give it a time with `coder schedule stop`."
         )
-    if not now + timedelta(minutes=1) <= wanted.deadline <= now + LONGEST_TTL:
+    if not now + timedelta(minutes=1) <= wanted.deadline <= now + timedelta(milliseconds=LONGEST_TTL_MS):
         raise invalid(("deadline", "Expected a time from one minute to 30 days from now."))
     audit.detail(f"deadline: {views.when(_utc(wanted.deadline, now))}")
     async with deployment.store.write() as session:
