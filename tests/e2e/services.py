@@ -93,3 +93,15 @@ def datagram_service(host: str = "127.0.0.1") -> Iterator[int]:
         yield serving.getsockname()[1]
         serving.sendto(b"", serving.getsockname())
         thread.join(PATIENCE)
+
+
+def ask_udp(port: int, payload: bytes, host: str = "127.0.0.1", tries: int = 20) -> bytes | None:
+    """Send a datagram until it is answered: none is promised to arrive."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as caller:
+        caller.settimeout(PATIENCE / tries)
+        caller.connect((host, port))
+        for _ in range(tries):
+            with contextlib.suppress(TimeoutError, ConnectionRefusedError):
+                caller.send(payload)
+                return caller.recv(1 << 16)
+    return None

@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from e2e.deployment import wait_until
-from e2e.services import PATIENCE, datagram_service, echo, free_ports, read_all, reverse_all, service
+from e2e.services import PATIENCE, ask_udp, datagram_service, echo, free_ports, read_all, reverse_all, service
 
 pytestmark = pytest.mark.e2e
 
@@ -152,18 +152,6 @@ def test_a_terminal_shows_live_counters(workspace):
         wait_until("the counters", lambda: log().count("100 kB") == 2)
         row = next(line for line in reversed(log().splitlines()) if line.startswith("127.0.0.1"))
         assert row.split() == [f"127.0.0.1:{local}", str(remote), "1", "1", "0", "100", "kB", "100", "kB"]
-
-
-def ask_udp(port, payload, host="127.0.0.1", tries=20):
-    """Send a datagram until it is answered: none is promised to arrive."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as caller:
-        caller.settimeout(PATIENCE / tries)
-        caller.connect((host, port))
-        for _ in range(tries):
-            with contextlib.suppress(TimeoutError):
-                caller.send(payload)
-                return caller.recv(1 << 16)
-    return None
 
 
 def test_udp_datagrams_go_there_and_back_beside_tcp(workspace):

@@ -8,6 +8,7 @@ import subprocess
 import pytest
 from e2e import manifest
 from e2e.deployment import running, wait_until
+from e2e.services import ask_udp, datagram_service, free_ports
 
 from interop.real import Real
 
@@ -180,6 +181,17 @@ def test_our_command_measures(agent, deployment, way, direction):
         *("speedtest", "dev", "-t", "2s", "--direction", direction, *flags), **(RELAYED if way == "relay" else {})
     )
     assert mbits(output) > 0
+
+
+def test_our_command_forwards_udp(agent, deployment):
+    [local], name = free_ports(), f"udp-{agent}"
+    with datagram_service() as remote:
+        deployment.start(name, "port-forward", "dev", "--udp", f"{local}:{remote}")
+        try:
+            wait_until("the port", lambda: "Ready!" in deployment.log(name))
+            assert ask_udp(local, b"abc") == b"cba", deployment.log(name)
+        finally:
+            deployment.stop(name, kill=True)
 
 
 def test_their_agent_tells_its_state(agent, deployment):
