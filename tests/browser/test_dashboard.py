@@ -144,14 +144,29 @@ def test_the_picture_and_the_chart_show_each_leg(site: Deployment, page: Page):
     way = page.locator(".way").first
     expect(way).to_contain_text("This browser")
     expect(way.locator("[data-measure]")).to_have_text(re.compile(r"\d ms"))
+    expect(way.locator(".leg").nth(1)).to_contain_text(re.compile("direct|by relay"), timeout=30_000)
     expect(page.locator("[data-latency-chart] canvas")).to_be_visible()
+
+
+def test_the_picture_says_live_how_a_command_line_is_connected(site: Deployment, page: Page):
+    site.start("ping", "ping", "dev", "-n", "0")
+    try:
+        page.goto(f"{site.url}/@admin/dev")
+        line = page.locator(".way").filter(has_text="command line")
+        expect(line.locator(".leg.direct").first).to_contain_text("direct", timeout=30_000)
+    finally:
+        site.stop("ping")
 
 
 def test_a_speed_test_says_both_directions(site: Deployment, page: Page):
     page.goto(f"{site.url}/@admin/dev")
     page.get_by_role("button", name="Speed test from here").click()
     expect(page.locator("[data-speed]")).to_have_text(
-        re.compile(r"Browser and server: [\d.]+ [MG]bit/s down, [\d.]+ [MG]bit/s up"), timeout=30_000
+        re.compile(
+            r"Browser and server: [\d.]+ [MG]bit/s down, [\d.]+ [MG]bit/s up\. "
+            r"Server and workspace: [\d.]+ [MG]bit/s down, [\d.]+ [MG]bit/s up, (direct|relayed)"
+        ),
+        timeout=60_000,
     )
 
 
