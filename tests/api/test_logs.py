@@ -39,7 +39,8 @@ def test_every_route_that_changes_something_is_in_the_audit_log_or_says_why_not(
         for method in getattr(route, "methods", None) or ()
         if method not in {"GET", "HEAD"}
     }
-    assert changing == RECORDED.keys() | UNRECORDED
+    recorded = {(method, path) for method, path in RECORDED if method != "GET"}  # a provider sends browsers back by GET
+    assert changing == recorded | UNRECORDED
 
 
 async def test_it_says_who_did_what_to_what_and_with_which_result(server: Server):
