@@ -13,21 +13,9 @@ from pathlib import Path
 import pytest
 
 from coder.cli import x11
-from e2e.services import PATIENCE
+from e2e.services import DRAW, PATIENCE
 
 pytestmark = pytest.mark.e2e
-
-DRAW = """
-import os, socket, struct, sys
-sys.path.insert(0, {src!r})
-from coder.cli import x11
-screen = x11.find(os.environ)
-cookie = bytes(16) if "wrong" in sys.argv else screen.cookie
-with socket.create_connection((screen.host, screen.port), 30) as server:
-    name = x11.PROTOCOL + bytes(-len(x11.PROTOCOL) % 4)
-    server.sendall(struct.pack("<cxHHHHxx", b"l", 11, 0, len(x11.PROTOCOL), len(cookie)) + name + cookie + b"draw")
-    print(os.environ["DISPLAY"], server.recv(100).decode())
-"""
 
 
 @pytest.fixture

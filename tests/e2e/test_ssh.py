@@ -11,12 +11,15 @@ import shutil
 import socket
 import struct
 import subprocess
+import sys
 import termios
+from pathlib import Path
 
 import pytest
 
+from coder.cli import x11
 from e2e.deployment import CODER, wait_until
-from e2e.services import PATIENCE, free_ports, read_all, reverse_all, service
+from e2e.services import DRAW, PATIENCE, free_ports, read_all, reverse_all, service
 
 pytestmark = pytest.mark.e2e
 
@@ -207,6 +210,28 @@ def openssh(workspace, config):
 def test_openssh_runs_a_command_on_every_kind_of_name(openssh, host):
     done = openssh(host, "echo out; echo err >&2; cat; exit 5", send=b"in")
     assert (done.returncode, done.stdout, done.stderr) == (5, b"out\nin", b"err\n")
+
+
+@pytest.mark.skipif(shutil.which("xauth") is None, reason="OpenSSH asks xauth for the cookie")
+def test_openssh_lends_its_screen(openssh, tmp_path):
+    draw = tmp_path / "draw.py"
+    draw.write_text(DRAW.format(src=str(Path(x11.__file__).parents[2])))
+    shown = []
+
+    def answer(connection):
+        shown.append(connection.recv(100))
+        connection.sendall(b"drawn")
+
+    with service(answer) as port:
+        # A display's number is its port's distance from 6000.
+        display = f"127.0.0.1:{port - x11.FIRST_PORT}"
+        cookies = {"DISPLAY": display, "XAUTHORITY": str(tmp_path / "cookies")}
+        subprocess.run(["xauth", "-f", tmp_path / "cookies", "add", display, ".", "0123456789abcdef" * 2], check=True)
+        done = openssh("-Y", "dev.coder", f"{sys.executable} {draw}", **cookies)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[1] == b"drawn"
+    [begin] = shown
+    assert begin.endswith(bytes.fromhex("0123456789abcdef" * 2) + b"draw")
 
 
 def test_openssh_gets_a_terminal(openssh):
