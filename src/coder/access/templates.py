@@ -41,9 +41,7 @@ class Kind(StrEnum):
     """The server, on a host it reaches with OpenSSH."""
 
 
-Word = Annotated[
-    str, StringConstraints(max_length=256, pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*$")
-]
+Word = Annotated[str, StringConstraints(max_length=256, pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*$")]
 Text = Annotated[str, StringConstraints(max_length=_LONG)]
 Argument = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"\A[^\x00-\x1f\x7f]*\z")]
 

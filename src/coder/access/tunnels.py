@@ -1,4 +1,4 @@
-"""Who may have a tunnel at all: browser-only takes it away, from everybody, from a user or from a template's workspaces.
+"""Who may have a tunnel at all: browser-only takes it away from everybody, a user or a template's workspaces.
 
 Decided where tunnels are granted, so it holds for every client, also for one that asks no page.
 """
