@@ -3,17 +3,22 @@
 import asyncio
 import json
 import socket
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import select
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from api.conftest import TOKEN_HEADER, URL, Server
+from coder.db import agents
+from coder.db.models import ConnectionLog
 from coder.errors import TimedOut
+from coder.server import connection_reports
 from coder.server.node import AgentAway
 from coder.server.routes.pty import MOST_OF_ONE
 from coder.server.terminals import WINDOW
+from coder.wire.proto import agent_pb2
 
 ID = str(uuid4())
 PATIENCE = 20
@@ -201,9 +206,34 @@ async def test_a_page_never_has_more_than_a_window_to_show_and_the_agent_waits(l
 
 async def test_a_user_has_only_so_many(live, agent, workspace):
     me = await live.get("/users/me")
-    live.deployment.terminals[UUID(me["id"])] = MOST_OF_ONE
-    assert await status(live.open(path(workspace))) == 429
-    live.deployment.terminals.clear()
+    with ExitStack() as others:
+        for _ in range(MOST_OF_ONE):
+            others.enter_context(live.deployment.terminals.opened(uuid4(), UUID(me["id"]), "admin"))
+        assert await status(live.open(path(workspace))) == 429
+
+
+async def test_a_report_of_our_own_node_is_of_the_user_who_has_it_open(live, workspace):
+    report = agent_pb2.Connection(
+        id=uuid4().bytes,
+        action=agent_pb2.Connection.CONNECT,
+        type=agent_pb2.Connection.RECONNECTING_PTY,
+        ip=live.deployment.node.address,
+    )
+    bob = uuid4()
+    identity = await identity_of(live, workspace)
+    with live.deployment.terminals.opened(workspace.agent_id, bob, "bob"):
+        await connection_reports.store(live.deployment, identity, UUID(bytes=report.id), report)
+        report.id = uuid4().bytes
+        with live.deployment.terminals.opened(workspace.agent_id, uuid4(), "eve"):
+            await connection_reports.store(live.deployment, identity, UUID(bytes=report.id), report)
+    async with live.deployment.store.read() as session:
+        names = (await session.scalars(select(ConnectionLog.username))).all()
+    assert sorted(names) == ["", "bob"]  # two at once: nobody can say whose it is
+
+
+async def identity_of(live, workspace):
+    async with live.deployment.store.read() as session:
+        return await agents.get(session, workspace.agent_id)
 
 
 async def test_a_terminal_ends_with_the_session(live, agent, workspace):
@@ -216,7 +246,7 @@ async def test_a_terminal_ends_with_the_session(live, agent, workspace):
         with pytest.raises(ConnectionClosed) as closed:
             await client.recv()
         assert closed.value.rcvd.code == 1001
-    assert not live.deployment.terminals
+    assert live.deployment.terminals.user_at(theirs.agent_id) is None
 
 
 async def test_a_plain_request_is_told_so(live, workspace):

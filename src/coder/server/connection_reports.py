@@ -21,7 +21,7 @@ async def store(deployment: Deployment, known: Identity, connection_id: UUID, re
     if not ended and report.action != pb.Connection.CONNECT:
         return
     when = _moment(report, deployment.clock.now())
-    user_id, username = deployment.introductions.user_at(report.ip) or (None, "")
+    user_id, username = _user(deployment, known.agent.id, report) or (None, "")
     row = ConnectionLog(
         id=uuid4(),
         agent_id=known.agent.id,
@@ -43,6 +43,13 @@ async def store(deployment: Deployment, known: Identity, connection_id: UUID, re
     async with deployment.store.write() as session:
         await (logs.disconnected if ended else logs.connected)(session, row)
         await builds.used(session, known.workspace.id, deployment.clock.now())
+
+
+def _user(deployment: Deployment, agent: UUID, report: pb.Connection) -> tuple[UUID, str] | None:
+    """Return whose connection it is; those that come from our own node are of whoever has a terminal open."""
+    if report.ip == deployment.node.address and report.type == pb.Connection.RECONNECTING_PTY:
+        return deployment.terminals.user_at(agent)
+    return deployment.introductions.user_at(report.ip)
 
 
 def _kind(value: Any) -> str:

@@ -1,6 +1,5 @@
 """What all routes share: the parts of one running server, handed over by the composition."""
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, cast
 from urllib.parse import urlsplit
@@ -23,6 +22,7 @@ from coder.server.maps import DerpMaps, Recipe
 from coder.server.node import ServerNode
 from coder.server.oidc import Provider
 from coder.server.sockets import Sockets
+from coder.server.terminals import OpenTerminals
 from coder.tailnet.resume import ResumeTokens
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ class Deployment:
     """The tokens that were good when last seen."""
     presence: dict[UUID, object] = field(default_factory=dict)
     """By agent: what owns the record of its connection, the newest of its connections."""
-    terminals: Counter[UUID] = field(default_factory=Counter)
-    """How many terminals each user's browsers show now."""
+    terminals: OpenTerminals = field(default_factory=OpenTerminals)
     speedtests: set[UUID] = field(default_factory=set)
     """Users whose browser, and agents whose tunnel, is measured now."""
     health: Kept[Findings] = field(default_factory=Kept)

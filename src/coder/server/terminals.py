@@ -9,6 +9,9 @@ import asyncio
 import contextlib
 import json
 import socket
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -94,6 +97,34 @@ class _Flow:
 
     async def room(self) -> None:
         await self._room.wait()
+
+
+class OpenTerminals:
+    """Which terminals browsers show now: of which agent, for whom."""
+
+    def __init__(self) -> None:
+        self._open: Counter[tuple[UUID, UUID, str]] = Counter()
+
+    def of_user(self, user: UUID) -> int:
+        """Count those one user has open."""
+        return sum(count for (_, whose, _), count in self._open.items() if whose == user)
+
+    def user_at(self, agent: UUID) -> tuple[UUID, str] | None:
+        """Return id and name of the user who has terminals of this agent open; None when that is not one user."""
+        users = {(user, name) for where, user, name in self._open if where == agent}
+        return users.pop() if len(users) == 1 else None
+
+    @contextmanager
+    def opened(self, agent: UUID, user: UUID, name: str) -> Iterator[None]:
+        """Note that one is open while the block runs."""
+        mine = (agent, user, name)
+        self._open[mine] += 1
+        try:
+            yield
+        finally:
+            self._open[mine] -= 1
+            if not self._open[mine]:
+                del self._open[mine]
 
 
 async def carry(websocket: WebSocket, stream: socket.socket, *, flow: bool) -> tuple[int, str]:

@@ -1,7 +1,6 @@
 """Terminals of workspaces in the browser."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from uuid import UUID
 
 import structlog
@@ -11,7 +10,7 @@ from coder.access.roles import Action
 from coder.errors import CoderError
 from coder.server import agent_status, terminals
 from coder.server.auth import SignedIn, caller
-from coder.server.deployment import Deployed, Deployment
+from coder.server.deployment import Deployed
 from coder.server.problems import Problem, too_many
 from coder.server.rechecks import rechecked
 from coder.server.routes.agents import visible
@@ -36,9 +35,12 @@ async def pty(websocket: WebSocket, agent: UUID, who: SignedIn, deployment: Depl
     state = agent_status.status(found.agent, deployment.clock.now())
     if state is not agent_status.Status.CONNECTED:
         raise Problem(502, f'Agent state is "{state.value}", not "connected"', detail="Start the workspace.")
+    if deployment.terminals.of_user(who.user.id) >= MOST_OF_ONE:
+        raise too_many(f"You have {MOST_OF_ONE} terminals open; close one first.", 1.0)
+    opened = deployment.terminals.opened(agent, who.user.id, who.user.username)
     sockets = deployment.sockets.belonging_to(who.user.id, who.key.id, agent, found.owner.id)
     bound = structlog.contextvars.bound_contextvars(agent=str(agent), user=who.user.username)
-    with bound, _counted(deployment, who.user.id), sockets, rechecked(deployment, who):
+    with bound, opened, sockets, rechecked(deployment, who):
         await websocket.accept()
         code, reason = terminals.GOING_AWAY, "the server ends this connection"
         try:
@@ -51,20 +53,6 @@ async def pty(websocket: WebSocket, agent: UUID, who: SignedIn, deployment: Depl
             code, reason = terminals.INTERNAL_ERROR, f"dial workspace agent: {error}"
         finally:
             await terminals.close(websocket, code, reason)
-
-
-@contextmanager
-def _counted(deployment: Deployment, user: UUID) -> Iterator[None]:
-    """Refuse more terminals of one user than anybody looks at."""
-    if deployment.terminals[user] >= MOST_OF_ONE:
-        raise too_many(f"You have {MOST_OF_ONE} terminals open; close one first.", 1.0)
-    deployment.terminals[user] += 1
-    try:
-        yield
-    finally:
-        deployment.terminals[user] -= 1
-        if not deployment.terminals[user]:
-            del deployment.terminals[user]
 
 
 def _wish(given: Mapping[str, str]) -> Wish:
