@@ -23,7 +23,7 @@ def server(tmp_path: Path):
 
 
 def pid(server: Deployment) -> int:
-    (noted,) = (server.place / "state" / "workspaces").glob("*/main/process.json")
+    (noted,) = (server.place / "state" / "workspaces").glob("*/agents/main/process.json")
     return json.loads(noted.read_text())["pid"]
 
 
@@ -42,7 +42,7 @@ def test_a_process_is_started_reached_stopped_and_started_again(server):
     assert server.ok("ssh", "dev", "echo", "hello") == "hello\n"
     first = pid(server)
     arguments = Path(f"/proc/{first}/cmdline").read_text()
-    (file,) = (server.place / "state" / "workspaces").glob("*/main/token")
+    (file,) = (server.place / "state" / "workspaces").glob("*/agents/main/token")
     token = file.read_text().strip()
     assert file.stat().st_mode & 0o077 == 0
     assert token not in arguments + server.log("server") + server.ok("logs", "dev")

@@ -97,10 +97,12 @@ class BuildRunner:
             await self._clean_up(deployment, build_id)
         except SQLAlchemyError as fault:
             log.error("build.broken", build=str(build_id), fault=str(fault))  # noqa: TRY400 - the words say it all
-            return
         except Exception:
             log.exception("build.broken", build=str(build_id))
-        await asyncio.shield(self._finish(deployment, build_id, outcome, error))  # too late to be canceled
+        try:
+            await asyncio.shield(self._finish(deployment, build_id, outcome, error))  # too late to be canceled
+        except SQLAlchemyError as fault:  # the next server takes it up
+            log.error("build.unfinished", build=str(build_id), fault=str(fault))  # noqa: TRY400 - as above
 
     async def _attempt(
         self, deployment: Deployment, build_id: UUID, written: BuildLogWriter, *, again: bool
@@ -178,13 +180,14 @@ class BuildRunner:
         async with BuildLogWriter(deployment, build.id) as written:
             written.stage = "Restart"
             try:
+                orders.require_may_run(row.owner, row.template.kind)
                 job = _job(deployment, row, version, written.program)
                 if await provisioner.runs(job):
                     log.info("workspace.found_running", workspace=row.name)
                     return
                 written.own("The agents had ended while the server was away; they are started again.")
                 await self._start(deployment, build, version, job)
-            except (ProvisionError, ValidationError) as problem:
+            except (ProvisionError, ValidationError, Problem) as problem:
                 written.own(f"They could not be started: {problem}.", error=True)
                 log.warning("workspace.not_restarted", workspace=row.name, fault=str(problem))
 

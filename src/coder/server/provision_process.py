@@ -42,7 +42,7 @@ class ProcessProvisioner:
             await self._start(job, agent, home)
 
     async def _start(self, job: Job, agent: AgentJob, home: Path) -> None:
-        place = job.state / agent.name
+        place = _place(job, agent.name)
         try:
             for directory in (place, home):
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -67,19 +67,19 @@ class ProcessProvisioner:
 
     async def stop(self, job: Job) -> None:
         """End the processes: politely, and after a while by force."""
-        running = [(name, pid) for name in _known(job) if (pid := _running(job.state / name)) is not None]
+        running = [(name, pid) for name in _known(job) if (pid := _running(_place(job, name))) is not None]
         for _, pid in running:
             _signal(pid, signal.SIGTERM)
         until = self._clock.monotonic() + STOP_PATIENCE
         for name, pid in running:
-            while _running(job.state / name) is not None and self._clock.monotonic() < until:
+            while _running(_place(job, name)) is not None and self._clock.monotonic() < until:
                 await self._clock.sleep(_LOOK_EVERY)
-            if _running(job.state / name) is not None:
+            if _running(_place(job, name)) is not None:
                 job.say(f"The agent {name} does not end by itself and is killed.")
                 _signal(pid, signal.SIGKILL)
         for name in _known(job):
             for file in ("token", "process.json"):
-                (job.state / name / file).unlink(missing_ok=True)
+                (_place(job, name) / file).unlink(missing_ok=True)
 
     async def delete(self, job: Job) -> None:
         """End the processes and remove the workspace's directory; a directory that the template names stays."""
@@ -95,12 +95,17 @@ class ProcessProvisioner:
 
     async def runs(self, job: Job) -> bool:
         """Say whether every process runs."""
-        return all(_running(job.state / name) is not None for name in job.agents)
+        return all(_running(_place(job, name)) is not None for name in job.agents)
+
+
+def _place(job: Job, agent: str) -> Path:
+    """Return the directory of what the server keeps of an agent; its sessions' home is another one."""
+    return job.state / "agents" / agent
 
 
 def _known(job: Job) -> list[str]:
     """Return the agents that have a process noted, also those that the template does not list any more."""
-    return sorted(file.parent.name for file in job.state.glob("*/process.json"))
+    return sorted(file.parent.name for file in job.state.glob("agents/*/process.json"))
 
 
 def _running(place: Path) -> int | None:

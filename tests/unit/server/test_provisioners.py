@@ -112,7 +112,7 @@ async def test_a_process_runs_until_it_is_stopped(tmp_path):
     try:
         assert await provisioner.runs(wanted)
         assert await ProcessProvisioner(SystemClock()).runs(wanted), "another server finds it"
-        token = wanted.state / "main" / "token"
+        token = wanted.state / "agents" / "main" / "token"
         assert (token.read_text().strip(), token.stat().st_mode & 0o777) == (TOKEN.reveal(), 0o600)
         assert TOKEN.reveal() not in "".join(said)
     finally:
@@ -134,7 +134,7 @@ async def test_a_process_gets_none_of_the_servers_secrets(tmp_path, monkeypatch)
     provisioner = ProcessProvisioner(SystemClock(), ("/bin/sh", "-c", "exec sleep 1000"))
     await provisioner.start(wanted, AGENTS)
     try:
-        number = (wanted.state / "main" / "process.json").read_text().split('"pid": ')[1].split(",")[0]
+        number = (wanted.state / "agents" / "main" / "process.json").read_text().split('"pid": ')[1].split(",")[0]
         environment = place_of(number).read_text()
     finally:
         await provisioner.stop(wanted)
