@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 import structlog
 
 from coder.clock import Clock
+from coder.dataplane.values import NodeSettings, PathChanged, RelayProblem
 from coder.errors import Closed, CoderError, TimedOut, Unreachable
 from coder.outbound import Outbound
 from coder.peering import Hub, Peering, PeersChanged, tunnel_http
@@ -227,8 +228,6 @@ class ServerNode:
             log.error("node.failed")
             self._drop()
         if self._peering is None:
-            from coder.dataplane.engine import NodeSettings  # noqa: PLC0415 - with the engine
-
             self._engine = self._make_engine()
             settings = NodeSettings(
                 addresses=(self.address,),
@@ -340,6 +339,11 @@ class ServerNode:
                 if key != tunnel.key:
                     tunnel.key, tunnel.answered = key, False
             self._notify()
+        elif isinstance(event, PathChanged):
+            place = event.path.endpoint or f"region {event.path.region}"
+            log.debug("node.path_changed", peer=event.peer[:16], kind=event.path.kind, via=place)
+        elif isinstance(event, RelayProblem) and event.text:
+            log.info("node.relay_problem", region=event.region, reason=event.text)
 
     def _doubt(self, agent_id: UUID) -> None:
         """Ask for a sign of life before the next use."""
