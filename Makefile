@@ -80,6 +80,7 @@ bench: setup ## throughput, CPU, set-up time, memory: build/bench.json; one stre
 	$(BIN)/python benches/bench.py
 	$(BIN)/python benches/relay.py
 	$(BIN)/python benches/apps.py
+	$(BIN)/python benches/terminal.py
 	cargo build --quiet --release --locked -p lab-link
 	$(BIN)/python benches/grid.py
 

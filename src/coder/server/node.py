@@ -6,6 +6,7 @@ wanted and ended when nobody has used it for a while. Whoever calls has decided 
 """
 
 import asyncio
+import contextvars
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -228,22 +229,27 @@ class ServerNode:
             log.error("node.failed")
             self._drop()
         if self._peering is None:
-            self._engine = self._make_engine()
-            settings = NodeSettings(
-                addresses=(self.address,),
-                block_direct=self._plan.block_direct,
-                force_websockets=self._plan.force_websockets,
-                outbound=self._plan.outbound,
-            )
-            self._peering = Peering(
-                self._engine, settings, Hub(), url=self._plan.url, on_event=self._hear, clock=self._clock
-            )
-            self._peering.set_map(self._adapted(self._maps.current))
-            self._on_started(self._peering.node)
-            self._spawn(self._follow(self._peering))
-            self._spawn(self._prune(self._peering))
-            log.info("node.started", address=self.address)
+            # It outlives the request that is the first, so nothing of its context (who asks, for the log) may stay.
+            return contextvars.Context().run(self._make)
         return self._peering
+
+    def _make(self) -> Peering:
+        self._engine = self._make_engine()
+        settings = NodeSettings(
+            addresses=(self.address,),
+            block_direct=self._plan.block_direct,
+            force_websockets=self._plan.force_websockets,
+            outbound=self._plan.outbound,
+        )
+        peering = self._peering = Peering(
+            self._engine, settings, Hub(), url=self._plan.url, on_event=self._hear, clock=self._clock
+        )
+        peering.set_map(self._adapted(self._maps.current))
+        self._on_started(peering.node)
+        self._spawn(self._follow(peering))
+        self._spawn(self._prune(peering))
+        log.info("node.started", address=self.address)
+        return peering
 
     def _spawn(self, job: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(job)

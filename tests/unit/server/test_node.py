@@ -4,9 +4,11 @@ import asyncio
 from uuid import UUID
 
 import pytest
+import structlog
 from fakes.engine import FakeEngine
 
 from coder.clock import FakeClock
+from coder.dataplane.values import RelayProblem
 from coder.errors import Closed, PeerMisbehaved, TimedOut
 from coder.server.introductions import Introductions
 from coder.server.maps import DerpMaps
@@ -102,6 +104,17 @@ async def test_an_agent_is_introduced_and_answers(lab):
     assert set(peer.addresses) == {str(each) for each in agent_addresses(AGENT)}
     assert await lab.node.ensure(AGENT) == str(agent_address(AGENT))
     assert lab.made == 1
+
+
+async def test_nothing_of_the_first_request_stays_with_the_node(lab):
+    with (
+        structlog.contextvars.bound_contextvars(user="alice"),
+        structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as told,
+    ):
+        await reached(lab)
+        lab.engine.nodes[0].on_event(RelayProblem(region=999, text="refused"))
+    assert [line["event"] for line in told] == ["node.started", "node.relay_problem"]
+    assert "user" not in told[0]
 
 
 async def test_the_relay_is_looked_for_at_the_edge_itself():
