@@ -3,8 +3,9 @@
 import asyncio
 import itertools
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from coder.errors import PeerMisbehaved, StreamReset
 
@@ -111,53 +112,25 @@ class SshServer:
 
 
 async def join_stdio(stream: socket.socket) -> None:
-    """Carry bytes between a stream and standard input and output until the stream ends; takes the stream over.
-
-    Raises:
-        StreamReset: the stream broke.
-
-    """
-    from coder.dataplane import _native  # noqa: PLC0415 - loaded by now
+    """See `blocking.join_stdio`, which runs on a thread of its own. Raises StreamReset when the stream breaks."""
+    from coder.dataplane import blocking  # noqa: PLC0415 - loaded by now
 
     try:
-        await asyncio.to_thread(_native.join_stdio, stream.detach())
+        await asyncio.to_thread(blocking.join_stdio, stream)
     except OSError as error:
         raise StreamReset(f"the SSH stream broke: {error}") from None
 
 
-async def run_session(
-    stream: socket.socket,
-    *,
-    command: str | None,
-    terminal: str | None,
-    variables: Sequence[tuple[str, str]],
-    agent: str | None,
-    display: tuple[str | None, str, int, int, bytes] | None = None,
-    gpg: tuple[str, bytes, bytes] | None = None,
-) -> tuple[int, str, str]:
-    """Run an SSH session on standard input and output; takes the stream over.
-
-    `terminal` is its type, to have one at the other end; `agent` the socket of a key agent to forward,
-    `display` an X server (its socket, or else host and port; screen; cookie), `gpg` a GnuPG agent (its socket, public
-    keys, trust in them). Return the exit
-    code; `status`, `signal`, `disconnected` (by the user) or `lost`; and the name of the signal that ended the process.
+async def run_session(stream: socket.socket, **session: Any) -> tuple[int, str, str]:
+    """See `blocking.ssh_session`, which runs on a thread of its own.
 
     Raises:
         PeerMisbehaved: the other side is no SSH server that accepts us.
 
     """
-    from coder.dataplane import _native  # noqa: PLC0415 - loaded by now
+    from coder.dataplane import blocking  # noqa: PLC0415 - loaded by now
 
     try:
-        return await asyncio.to_thread(
-            _native.ssh_session,
-            stream.detach(),
-            command=command,
-            terminal=terminal,
-            variables=variables,
-            agent=agent,
-            display=display,
-            gpg=gpg,
-        )
+        return await asyncio.to_thread(blocking.ssh_session, stream, **session)
     except OSError as error:
         raise PeerMisbehaved(f"SSH: {error}") from None

@@ -178,16 +178,16 @@ def _share(name: str, path: Path | None, idle: float) -> None:
 
 def _use(stream: socket.socket, held: socket.socket, session: "Session | None") -> int:
     """Use a stream of a shared connection, for a session or, without one, as standard input and output."""
-    from coder.dataplane import _native
+    from coder.dataplane import blocking
 
     with held:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # no loop of ours waits for it
         try:
             if session is None:
-                _native.join_stdio(stream.detach())
+                blocking.join_stdio(stream)
                 return 0
-            code, how, killer = _native.ssh_session(
-                stream.detach(),
+            code, how, killer = blocking.ssh_session(
+                stream,
                 command=session.command,
                 terminal=session.terminal,
                 variables=session.variables,
