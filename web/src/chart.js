@@ -60,11 +60,15 @@ async function workspaceLeg(route) {
 
 const box = document.querySelector("[data-chart]");
 if (box) {
-  box.hidden = false;
-  const latency = chart(box.querySelector("[data-latency-chart]"), "ms", ["browser to server", "server to workspace"], SHOWN);
+  let latency;
   const look = async () => {
     if (document.hidden) return;
     const legs = await Promise.allSettled([distance("/latency-check", 2), workspaceLeg(box.dataset.chart)]);
+    if (!latency) {
+      if (legs[1].value == null) return; // nobody at the other end yet
+      box.hidden = false;
+      latency = chart(box.querySelector("[data-latency-chart]"), "ms", ["browser to server", "server to workspace"], SHOWN);
+    }
     latency.add(legs.map((leg) => (leg.status === "fulfilled" ? leg.value : null)));
   };
   look();

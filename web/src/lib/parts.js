@@ -1,6 +1,6 @@
 // Parts of a page that ask for news of themselves. Nobody looking, nobody asks.
 
-const PERIODS = [3, 5, 15];
+const PERIODS = [3, 5];
 const TAG = "X-Part-Tag";
 
 export function keepCurrent() {
