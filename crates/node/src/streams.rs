@@ -73,6 +73,8 @@ struct Pipe {
     token: u32,
     interest: Interest,
     registered: bool,
+    /// The local side is closed, not only finished: nobody is left to read what the peer may still send.
+    hung_up: bool,
     /// The local side may still send.
     local_open: bool,
     /// The peer may still send.
@@ -235,6 +237,7 @@ impl Streams {
             token,
             interest: Interest::READ,
             registered,
+            hung_up: false,
             local_open: true,
             tunnel_open: true,
             peer_finished: false,
@@ -301,16 +304,27 @@ impl Streams {
     /// A local descriptor is ready.
     pub(crate) fn ready(&mut self, cx: &mut Context<'_>, token: u32, hung_up: bool) {
         let Some(flow) = self.tokens.get(token as usize).copied() else { return };
-        self.pump(cx, flow);
         // A descriptor that hung up stays ready for ever; what is left to do with it needs no readiness.
         if hung_up
             && let Some(End::Pipe(pipe)) = self.ends.get_mut(&flow)
-            && pipe.registered
-            && !pipe.local_open
+            && !pipe.hung_up
         {
-            cx.reactor.remove(&pipe.fd);
-            pipe.registered = false;
+            pipe.hung_up = true;
+            if pipe.registered {
+                cx.reactor.remove(&pipe.fd);
+                pipe.registered = false;
+            }
         }
+        self.pump(cx, flow);
+    }
+
+    /// Ends a stream by agreement: what was taken is delivered, then it is gone.
+    fn finish(&mut self, cx: &mut Context<'_>, flow: Flow) {
+        if let Some(End::Pipe(Pipe { request: Some(request), .. })) = self.ends.get(&flow) {
+            cx.answer(*request, Answer::Spliced);
+        }
+        self.drop_end(cx, flow);
+        cx.stack.close(cx.now, flow);
     }
 
     /// Moves what can be moved.
@@ -324,13 +338,7 @@ impl Streams {
         };
         match verdict {
             Verdict::Keep => {}
-            Verdict::Finished => {
-                if let Some(End::Pipe(Pipe { request: Some(request), .. })) = self.ends.get(&flow) {
-                    cx.answer(*request, Answer::Spliced);
-                }
-                self.drop_end(cx, flow);
-                cx.stack.close(cx.now, flow);
-            }
+            Verdict::Finished => self.finish(cx, flow),
             Verdict::Broken(failure) => {
                 if let Some(request) = self.drop_end(cx, flow) {
                     cx.fail(request, failure);
@@ -410,7 +418,7 @@ impl Pipe {
             Ok(full) => full,
             Err(error) => return Verdict::Broken(Failure::System(error.to_string())),
         };
-        if !self.local_open && !self.tunnel_open {
+        if !self.local_open && (!self.tunnel_open || self.hung_up) {
             return Verdict::Finished;
         }
         let interest = Interest { read: self.local_open && !full, write: blocked };
@@ -425,8 +433,11 @@ impl Pipe {
     fn fill_local(&mut self, cx: &mut Context<'_>, flow: Flow) -> Result<bool, Errno> {
         let (mut moved, mut blocked, mut broken) = (0, false, None);
         while self.tunnel_open && moved < BUDGET {
-            let fd = &self.fd;
+            let (fd, gone) = (&self.fd, self.hung_up);
             let length = cx.stack.recv(flow, |bytes| {
+                if gone {
+                    return bytes.len();
+                }
                 if bytes.is_empty() {
                     return 0; // sending nothing to a local side that has gone would count as an error
                 }
