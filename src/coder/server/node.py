@@ -161,7 +161,7 @@ class ServerNode:
                 assert self._peering is not None
                 return await self._peering.node.connect(address, port)
         except (TimeoutError, TimedOut):
-            self._doubt(agent_id)
+            self.doubt(agent_id)
             raise TimedOut("the agent does not answer", remedy="Try again; it may be reconnecting.") from None
 
     @asynccontextmanager
@@ -195,7 +195,7 @@ class ServerNode:
                 assert self._peering is not None
                 return await self._peering.node.ping(address)
         except TimeoutError:
-            self._doubt(agent_id)
+            self.doubt(agent_id)
             raise TimedOut("the agent does not answer") from None
 
     async def speedtest(self, agent_id: UUID, *, seconds: float, download: bool) -> "SpeedtestResult":
@@ -351,8 +351,8 @@ class ServerNode:
         elif isinstance(event, RelayProblem) and event.text:
             log.info("node.relay_problem", region=event.region, reason=event.text)
 
-    def _doubt(self, agent_id: UUID) -> None:
-        """Ask for a sign of life before the next use."""
+    def doubt(self, agent_id: UUID) -> None:
+        """Ask for a sign of life before the next use: somebody has found the agent silent."""
         if (tunnel := self._tunnels.get(agent_id)) is not None:
             tunnel.answered = False
 
