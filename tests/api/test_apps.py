@@ -15,6 +15,7 @@ from coder.config import AppsSettings, DerpSettings, HttpSettings, Settings
 from coder.db import agents
 from coder.db.models import Template, WorkspaceAgent
 from coder.errors import Unreachable
+from coder.server import agent_manifest
 from coder.server.app_sessions import PARAMETER, cookie_name
 
 HOST = "8080--main--dev--admin.apps.test"
@@ -420,3 +421,19 @@ async def test_the_slash_of_a_path_app_is_added(site: Site) -> None:
 async def test_clients_learn_the_host_of_apps(site: Site) -> None:
     assert await site.server.get("/applications/host") == {"host": "*.apps.test:3000"}
     assert (await site.server.get("/regions"))["regions"][0]["wildcard_hostname"] == "*.apps.test:3000"
+
+
+async def test_workspaces_and_agents_learn_where_apps_are(site: Site) -> None:
+    apps = [each | {"subdomain": each["slug"] == "mine"} for each in APPS]
+    async with site.server.deployment.store.write() as session:
+        await agents.change(session, site.workspace.agent_id, site.server.clock.now(), apps=apps)
+    shown = await site.server.get(f"/workspaces/{site.workspace.id}")
+    listed = shown["latest_build"]["resources"][0]["agents"][0]["apps"]
+    assert {each["slug"]: each.get("subdomain_name") for each in listed if each["slug"] in {"mine", "code"}} == {
+        "mine": "mine--main--dev--admin",
+        "code": None,
+    }
+    async with site.server.deployment.store.read() as session:
+        known = await agents.get(session, site.workspace.agent_id)
+    told = agent_manifest.manifest(site.server.deployment, known)
+    assert told.vs_code_port_proxy_uri == "http://{{port}}--main--dev--admin.apps.test:3000"

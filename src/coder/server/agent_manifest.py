@@ -1,10 +1,12 @@
 """The manifest of an agent: what is stored of it, in the protocol's words."""
 
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from google.protobuf.duration_pb2 import Duration
 
+from coder.access import app_names
 from coder.db.agents import Identity
 from coder.server.deployment import Deployment
 from coder.wire.proto import agent_pb2 as pb
@@ -36,10 +38,20 @@ def manifest(deployment: Deployment, known: Identity) -> pb.Manifest:
         disable_direct_connections=derp.block_direct,
         derp_force_websockets=derp.force_websockets,
         derp_map=deployment.maps.protobuf(),
+        vs_code_port_proxy_uri=_ports_at(deployment, known),
         scripts=map(_script, agent.scripts),
         apps=map(_app, agent.apps),
         metadata=map(_metadatum, agent.metadata_items),
     )
+
+
+def _ports_at(deployment: Deployment, known: Identity) -> str:
+    """Return where editors find ports, `{{port}}` for the port; empty where ports have no hosts."""
+    wildcard = app_names.wildcard_host(deployment.settings.apps.wildcard_access_url, deployment.access_url)
+    if not wildcard:
+        return ""
+    label = f"{{{{port}}}}--{known.agent.name}--{known.workspace.name}--{known.owner.username}"
+    return f"{urlsplit(deployment.access_url).scheme}://{wildcard.replace('*', label, 1)}"
 
 
 def _script(told: dict[str, Any]) -> pb.WorkspaceAgentScript:

@@ -1,8 +1,11 @@
 """What an agent's template lists for it, and what the agent said of that, as the JSON of the API."""
 
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from coder.access import app_names
+from coder.access.app_names import Named
 from coder.db.models import AgentMetadatum, WorkspaceAgent
 from coder.server.agent_manifest import app_health
 
@@ -11,9 +14,29 @@ Json = dict[str, Any]
 _NEVER = "0001-01-01T00:00:00Z"
 
 
-def apps(row: WorkspaceAgent) -> list[Json]:
-    """Write an agent's apps."""
-    return [_app(each) for each in row.apps]
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The workspace of an agent."""
+
+    id: UUID
+    name: str
+    owner: str
+
+
+def apps(row: WorkspaceAgent, place: Place | None) -> list[Json]:
+    """Write an agent's apps; the labels of their hosts too where its place is known."""
+    return [_app(each) | _host(each, row.name, place) for each in row.apps]
+
+
+def _host(told: Json, agent: str, place: Place | None) -> Json:
+    if place is None or not told.get("subdomain"):
+        return {}
+    return {"subdomain_name": host_label(told["slug"], agent, place)}
+
+
+def host_label(app: str, agent: str, place: Place) -> str:
+    """Return the first label of the host of an app or port."""
+    return app_names.label(Named(app=app, agent=agent, workspace=place.name, owner=place.owner), place.id)
 
 
 def _app(told: Json) -> Json:

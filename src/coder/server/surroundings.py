@@ -1,17 +1,22 @@
 """Gathers what views need besides rows: the time, and what agents measured to the relays."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 from coder.db.models import Workspace
+from coder.server.agent_views import Place
 from coder.server.deployment import Deployment
 from coder.server.views import Surroundings
 
 
 def surroundings(deployment: Deployment, rows: Iterable[Workspace]) -> Surroundings:
     """Return what the views of these workspaces need."""
-    return of_agents(deployment, (agent.id for row in rows for agent in row.latest_build.agents))
+    places = {
+        agent.id: Place(row.id, row.name, row.owner.username) for row in rows for agent in row.latest_build.agents
+    }
+    return replace(of_agents(deployment, places), places=places)
 
 
 def of_agents(deployment: Deployment, agent_ids: Iterable[UUID]) -> Surroundings:

@@ -1,7 +1,7 @@
 """Rows as the JSON of the API. Field names are the protocol's; what it leaves out when empty is left out here."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -10,6 +10,7 @@ from coder.access import roles
 from coder.access.schedule import Schedule
 from coder.db.models import ApiKey, Organization, TemplateVersion, User, Workspace, WorkspaceAgent, WorkspaceBuild
 from coder.server import agent_status, agent_views, build_status
+from coder.server.agent_views import Place
 
 Json = dict[str, Any]
 
@@ -79,6 +80,8 @@ class Surroundings:
     troubleshooting_url: str
     latencies: Mapping[UUID, Mapping[str, Mapping[str, Any]]]
     """By agent, then by region name: what the agent measured to the relays."""
+    places: Mapping[UUID, Place] = field(default_factory=dict)
+    """By agent: its workspace, which the hosts of its apps are named after."""
 
 
 def agent(row: WorkspaceAgent, resource_id: UUID, around: Surroundings) -> Json:
@@ -101,7 +104,7 @@ def agent(row: WorkspaceAgent, resource_id: UUID, around: Surroundings) -> Json:
         "directory": row.directory,
         "version": row.version,
         "api_version": row.api_version,
-        "apps": agent_views.apps(row),
+        "apps": agent_views.apps(row, around.places.get(row.id)),
         "connection_timeout_seconds": row.connection_timeout_seconds,
         "troubleshooting_url": around.troubleshooting_url,
         "subsystems": row.subsystems.split(",") if row.subsystems else [],
