@@ -2,18 +2,19 @@
 //! that clients use. Files are those of the user the agent runs as.
 
 use std::collections::HashMap;
-use std::fs::{self, File, Metadata, OpenOptions, Permissions, ReadDir};
+use std::fs::{self, File, ReadDir};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
 
 use russh::server::Msg;
 use russh::{Channel, ChannelWriteHalf};
-use russh_sftp::extensions::{FSYNC, FsyncExtension, HARDLINK, HardlinkExtension, LIMITS};
+use russh_sftp::extensions::{
+    FSYNC, FsyncExtension, HARDLINK, HardlinkExtension, LIMITS, STATVFS, StatvfsExtension,
+};
 use russh_sftp::protocol::{
     Attrs, Data, ExtendedReply, FileAttributes, Handle, Name, OpenFlags, Packet, Status, StatusCode, Version,
 };
@@ -21,6 +22,10 @@ use russh_sftp::server::{Config, Handler, StatusReply, run_with_config};
 use tokio::io::{AsyncRead, AsyncWrite, Join, ReadBuf};
 
 use crate::inlet::{self, Backlog, Inlet};
+
+mod disk;
+
+use disk::{attributes, canonical, options, read_at, set, set_named, space};
 
 const POSIX_RENAME: &str = "posix-rename@openssh.com";
 /// Files and directories one client may have open.
@@ -101,8 +106,8 @@ impl Files {
         Self { home, open: HashMap::new(), next: 0 }
     }
 
-    fn path(&self, text: &str) -> PathBuf {
-        self.home.join(text)
+    fn path(&self, text: &str) -> Result<PathBuf, StatusReply> {
+        Ok(self.home.join(whole(text)?))
     }
 
     fn keep(&mut self, id: u32, open: Open) -> Result<Handle, StatusReply> {
@@ -148,88 +153,6 @@ fn done(id: u32) -> Status {
     Status { id, status_code: StatusCode::Ok, error_message: "Ok".into(), language_tag: "en-US".into() }
 }
 
-fn attributes(metadata: &Metadata) -> FileAttributes {
-    let seconds = |at: i64| u32::try_from(at.max(0)).unwrap_or(u32::MAX);
-    FileAttributes {
-        size: Some(metadata.len()),
-        uid: Some(metadata.uid()),
-        gid: Some(metadata.gid()),
-        permissions: Some(metadata.mode()),
-        atime: Some(seconds(metadata.atime())),
-        mtime: Some(seconds(metadata.mtime())),
-        ..FileAttributes::default()
-    }
-}
-
-/// Sets what the client gave; what it did not give stays.
-fn set(file: &File, wanted: &FileAttributes) -> io::Result<()> {
-    if let Some(size) = wanted.size {
-        file.set_len(size)?;
-    }
-    if let (Some(uid), Some(gid)) = (wanted.uid, wanted.gid) {
-        std::os::unix::fs::fchown(file, Some(uid), Some(gid))?;
-    }
-    if let Some(mode) = wanted.permissions {
-        file.set_permissions(Permissions::from_mode(mode & 0o7777))?;
-    }
-    if let (Some(accessed), Some(modified)) = (wanted.atime, wanted.mtime) {
-        let at = |seconds: u32| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.into());
-        file.set_times(fs::FileTimes::new().set_accessed(at(accessed)).set_modified(at(modified)))?;
-    }
-    Ok(())
-}
-
-fn options(flags: OpenFlags, wanted: &FileAttributes) -> OpenOptions {
-    let mut options = OpenOptions::new();
-    let write = flags.contains(OpenFlags::WRITE);
-    options
-        .read(flags.contains(OpenFlags::READ))
-        .write(write)
-        .append(write && flags.contains(OpenFlags::APPEND))
-        .truncate(write && flags.contains(OpenFlags::TRUNCATE))
-        .create(write && flags.contains(OpenFlags::CREATE))
-        .create_new(write && flags.contains(OpenFlags::CREATE) && flags.contains(OpenFlags::EXCLUDE))
-        .mode(wanted.permissions.map_or(0o666, |mode| mode & 0o7777));
-    options
-}
-
-/// Reads until the buffer is full or the file is over.
-fn read_at(file: &File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-    let mut data = vec![0; length];
-    let mut filled = 0;
-    while filled < length {
-        match file.read_at(&mut data[filled..], offset.saturating_add(filled as u64)) {
-            Ok(0) => break,
-            Ok(more) => filled += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    if filled == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    data.truncate(filled);
-    Ok(data)
-}
-
-/// Makes a path absolute without `.` and `..`, and without looking at links where it does not exist.
-fn canonical(path: &Path) -> PathBuf {
-    if let Ok(found) = path.canonicalize() {
-        return found;
-    }
-    let mut clean = PathBuf::new();
-    for part in path.components() {
-        match part {
-            std::path::Component::ParentDir => {
-                clean.pop();
-            }
-            std::path::Component::CurDir => {}
-            other => clean.push(other),
-        }
-    }
-    clean
-}
-
 fn named(id: u32, path: &Path) -> Name {
     let file = russh_sftp::protocol::File::dummy(path.to_string_lossy());
     Name { id, files: vec![file] }
@@ -244,8 +167,10 @@ impl Handler for Files {
 
     async fn init(&mut self, _: u32, _: HashMap<String, String>) -> Result<Version, StatusReply> {
         let mut version = Version::new();
-        for name in [POSIX_RENAME, HARDLINK, FSYNC, LIMITS] {
-            version.extensions.insert(name.into(), "1".into());
+        for (name, form) in
+            [(POSIX_RENAME, "1"), (HARDLINK, "1"), (FSYNC, "1"), (LIMITS, "1"), (STATVFS, "2")]
+        {
+            version.extensions.insert(name.into(), form.into());
         }
         Ok(version)
     }
@@ -257,7 +182,7 @@ impl Handler for Files {
         flags: OpenFlags,
         wanted: FileAttributes,
     ) -> Result<Handle, StatusReply> {
-        let path = self.path(&filename);
+        let path = self.path(&filename)?;
         let file = on_disk(move || options(flags, &wanted).open(path)).await?;
         self.keep(id, Open::File(Arc::new(file)))
     }
@@ -288,13 +213,13 @@ impl Handler for Files {
     }
 
     async fn lstat(&mut self, id: u32, path: String) -> Result<Attrs, StatusReply> {
-        let path = self.path(&path);
+        let path = self.path(&path)?;
         let metadata = on_disk(move || fs::symlink_metadata(path)).await?;
         Ok(Attrs { id, attrs: attributes(&metadata) })
     }
 
     async fn stat(&mut self, id: u32, path: String) -> Result<Attrs, StatusReply> {
-        let path = self.path(&path);
+        let path = self.path(&path)?;
         let metadata = on_disk(move || fs::metadata(path)).await?;
         Ok(Attrs { id, attrs: attributes(&metadata) })
     }
@@ -311,17 +236,8 @@ impl Handler for Files {
         path: String,
         wanted: FileAttributes,
     ) -> Result<Status, StatusReply> {
-        let path = self.path(&path);
-        on_disk(move || {
-            // A change of size needs a file that can be written; all the others one that can be named.
-            let file = if wanted.size.is_some() {
-                OpenOptions::new().write(true).open(path)
-            } else {
-                File::open(path)
-            };
-            set(&file?, &wanted)
-        })
-        .await?;
+        let path = self.path(&path)?;
+        on_disk(move || set_named(&path, &wanted)).await?;
         Ok(done(id))
     }
 
@@ -337,7 +253,7 @@ impl Handler for Files {
     }
 
     async fn opendir(&mut self, id: u32, path: String) -> Result<Handle, StatusReply> {
-        let path = self.path(&path);
+        let path = self.path(&path)?;
         let place = path.clone();
         let entries = on_disk(move || fs::read_dir(path)).await?;
         self.keep(id, Open::Directory(place, Box::new(entries)))
@@ -367,33 +283,33 @@ impl Handler for Files {
     }
 
     async fn remove(&mut self, id: u32, filename: String) -> Result<Status, StatusReply> {
-        let path = self.path(&filename);
+        let path = self.path(&filename)?;
         on_disk(move || fs::remove_file(path)).await?;
         Ok(done(id))
     }
 
     async fn mkdir(&mut self, id: u32, path: String, wanted: FileAttributes) -> Result<Status, StatusReply> {
-        let path = self.path(&path);
+        let path = self.path(&path)?;
         let mode = wanted.permissions.map_or(0o777, |mode| mode & 0o7777);
         on_disk(move || fs::DirBuilder::new().mode(mode).create(path)).await?;
         Ok(done(id))
     }
 
     async fn rmdir(&mut self, id: u32, path: String) -> Result<Status, StatusReply> {
-        let path = self.path(&path);
+        let path = self.path(&path)?;
         on_disk(move || fs::remove_dir(path)).await?;
         Ok(done(id))
     }
 
     async fn realpath(&mut self, id: u32, path: String) -> Result<Name, StatusReply> {
-        let path = self.path(&path);
+        let path = self.path(&path)?;
         let found = on_disk(move || Ok(canonical(&path))).await?;
         Ok(named(id, &found))
     }
 
     /// Does not replace what is there, as the protocol has it; the extension does.
     async fn rename(&mut self, id: u32, old: String, new: String) -> Result<Status, StatusReply> {
-        let (old, new) = (self.path(&old), self.path(&new));
+        let (old, new) = (self.path(&old)?, self.path(&new)?);
         on_disk(move || {
             if fs::symlink_metadata(&new).is_ok() {
                 return Err(io::ErrorKind::AlreadyExists.into());
@@ -405,14 +321,14 @@ impl Handler for Files {
     }
 
     async fn readlink(&mut self, id: u32, path: String) -> Result<Name, StatusReply> {
-        let path = self.path(&path);
+        let path = self.path(&path)?;
         let target = on_disk(move || fs::read_link(path)).await?;
         Ok(named(id, &target))
     }
 
     /// OpenSSH's order of the two paths, which every client follows: the target first.
     async fn symlink(&mut self, id: u32, target: String, link: String) -> Result<Status, StatusReply> {
-        let link = self.path(&link);
+        let (target, link) = (whole(&target)?.to_owned(), self.path(&link)?);
         on_disk(move || symlink(target, link)).await?;
         Ok(done(id))
     }
@@ -424,7 +340,7 @@ impl Handler for Files {
             POSIX_RENAME | HARDLINK => {
                 let paths: HardlinkExtension =
                     russh_sftp::de::from_bytes(&mut bytes).map_err(|_| garbled())?;
-                let (old, new) = (self.path(&paths.oldpath), self.path(&paths.newpath));
+                let (old, new) = (self.path(&paths.oldpath)?, self.path(&paths.newpath)?);
                 let rename = request == POSIX_RENAME;
                 on_disk(move || if rename { fs::rename(old, new) } else { fs::hard_link(old, new) }).await?;
                 Ok(done(id).into())
@@ -441,9 +357,24 @@ impl Handler for Files {
                 let data = limits.iter().flat_map(|limit| limit.to_be_bytes()).collect();
                 Ok(Packet::ExtendedReply(ExtendedReply { id, data }))
             }
+            STATVFS => {
+                let wanted: StatvfsExtension =
+                    russh_sftp::de::from_bytes(&mut bytes).map_err(|_| garbled())?;
+                let path = self.path(&wanted.path)?;
+                let data = on_disk(move || space(&path)).await?;
+                Ok(Packet::ExtendedReply(ExtendedReply { id, data }))
+            }
             _ => Err(StatusCode::OpUnsupported.into()),
         }
     }
+}
+
+/// Refuses a path whose bytes the library has replaced because they are not UTF-8: two of them could become the same.
+fn whole(text: &str) -> Result<&str, StatusReply> {
+    if text.contains(char::REPLACEMENT_CHARACTER) {
+        return Err(StatusCode::Failure.with_message("names that are not UTF-8 cannot be moved this way"));
+    }
+    Ok(text)
 }
 
 fn garbled() -> StatusReply {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -9,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use russh::client::{self, Handle};
 use russh::keys::PublicKeyOrCertificate;
 use russh::{Channel, ChannelMsg, Sig};
+use russh_sftp::protocol::FileAttributes;
 use ssh::{Kind, Notice, Policy, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -384,5 +386,23 @@ async fn files_are_moved() {
     assert!(sftp.read("nowhere").await.is_err() && sftp.remove_dir("sub").await.is_err());
     std::fs::write(home.join("other"), "").unwrap();
     assert!(sftp.rename("other", "sub/moved").await.is_err(), "nothing is replaced unasked");
+
+    let space = sftp.fs_info(".").await.unwrap().unwrap();
+    assert!(space.blocks > 0 && space.name_max >= 255);
+    assert!(sftp.create("bad \u{fffd}").await.is_err(), "what was no UTF-8 has lost its name");
     sftp.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pipe_gets_another_mode_though_nobody_writes_to_it() {
+    let world = world(|_, _| {});
+    let client = world.client(1, None).await;
+    let channel = client.channel_open_session().await.unwrap();
+    channel.request_subsystem(true, "sftp").await.unwrap();
+    let sftp = russh_sftp::client::SftpSession::new(channel.into_stream()).await.unwrap();
+    let pipe = world.place.path().join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let wanted = FileAttributes { permissions: Some(0o640), ..FileAttributes::empty() };
+    sftp.set_metadata("pipe", wanted).await.unwrap();
+    assert_eq!(std::fs::metadata(&pipe).unwrap().permissions().mode() & 0o777, 0o640);
 }
