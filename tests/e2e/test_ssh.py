@@ -428,6 +428,16 @@ def test_a_port_of_the_workspace_leads_here_for_as_long_as_a_session(workspace, 
     assert (done.returncode, done.stdout) == (0, b"from here"), done.stderr
 
 
+def test_a_session_whose_client_is_told_to_go_is_over_at_the_other_end_too(workspace, config, tmp_path):
+    there = tmp_path / "there"
+    command = ["ssh", "-F", config, "-N", "-R", f"{there}:127.0.0.1:9", "dev.coder"]
+    process = subprocess.Popen(command, env=workspace.environment(), stdin=subprocess.DEVNULL)
+    wait_until("the socket in the workspace", there.exists)
+    process.terminate()
+    process.wait(PATIENCE)
+    wait_until("its end", lambda: not there.exists())
+
+
 def test_an_editor_finds_figures_and_a_log_of_its_connection(workspace, config, tmp_path):
     places = f"--network-info-dir {tmp_path}/net --network-info-interval 1s --log-dir {tmp_path}/log"
     proxy = f"ProxyCommand={CODER} ssh --stdio --usage-app=vscode {places} dev"

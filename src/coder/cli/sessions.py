@@ -2,12 +2,13 @@
 
 import asyncio
 import functools
+import signal
 import socket
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,6 +27,9 @@ SSH_PORT = 1
 
 SETTLED = 2.0
 """Seconds until anything is done for a session that it does not need itself: short commands do not pay for it."""
+
+LEAVE = (signal.SIGHUP, signal.SIGTERM)
+"""What asks a process to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ class Run:
         lent = session.lent()
 
         async def run(stream: socket.socket) -> int:
-            code, how, signal = await run_session(
+            code, how, killer = await run_session(
                 stream,
                 command=session.command,
                 terminal=session.terminal,
@@ -76,7 +80,7 @@ class Run:
             if how == "lost":
                 raise Closed(f"the connection to {self.workspace} was lost, or its agent stopped", remedy=LOST)
             if how == "signal":
-                output.note(output.printable(f"The remote process was ended by signal {signal}."))
+                output.note(output.printable(f"The remote process was ended by signal {killer}."))
             return code
 
         def say(text: str) -> None:
@@ -127,21 +131,29 @@ class Run:
     async def _while_it_runs(
         self, connection: "Connection", stream: socket.socket, use: Callable[[socket.socket], Awaitable[int]]
     ) -> int:
-        """Use the stream until the workspace is stopped or built anew. Raises Unreachable then."""
+        """Use the stream until the workspace is stopped or built anew. Raises Unreachable then.
+
+        Told to go, take leave: an agent that hears nothing keeps the session, and ports forwarded to it, for days.
+        OpenSSH ends its ProxyCommand so.
+        """
         with stream.dup() as handle:  # the session runs on a thread, which only the end of its stream ends
             session, gone = asyncio.ensure_future(use(stream)), asyncio.ensure_future(self._gone(connection))
-            try:
-                await asyncio.wait({session, gone}, return_when=asyncio.FIRST_COMPLETED)
-                if session.done():
-                    return session.result()
-                with suppress(OSError):
-                    handle.shutdown(socket.SHUT_RDWR)
-                await asyncio.gather(session, return_exceptions=True)
-                raise gone.result()
-            finally:
-                session.cancel()
-                gone.cancel()
-                await asyncio.gather(session, gone, return_exceptions=True)
+            with _told_to_go() as told:
+                try:
+                    ends: set[asyncio.Future[Any]] = {session, gone, told}
+                    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                    if session.done():
+                        return session.result()
+                    with suppress(OSError):
+                        handle.shutdown(socket.SHUT_RDWR)
+                    await asyncio.gather(session, return_exceptions=True)
+                    if told.done():
+                        return 128 + told.result()
+                    raise gone.result()
+                finally:
+                    session.cancel()
+                    gone.cancel()
+                    await asyncio.gather(session, gone, return_exceptions=True)
 
     async def _gone(self, connection: "Connection") -> CoderError:
         await asyncio.sleep(SETTLED)
@@ -169,6 +181,30 @@ class Run:
         from coder.clock import SystemClock
 
         await pulse.write_figures(connection, directory, self.interval, SystemClock())
+
+
+@contextmanager
+def _told_to_go() -> Iterator[asyncio.Future[int]]:
+    """Give what resolves with the first signal that asks this process to end; the second one ends it."""
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[int] = loop.create_future()
+    heard = [number for number in LEAVE if signal.getsignal(number) != signal.SIG_IGN]  # `nohup` has it ignored
+
+    def hear(number: signal.Signals) -> None:
+        stop_listening()
+        told.set_result(number)
+
+    def stop_listening() -> None:
+        for number in heard:
+            loop.remove_signal_handler(number)
+
+    for number in heard:
+        loop.add_signal_handler(number, hear, number)
+    try:
+        yield told
+    finally:
+        stop_listening()
+        told.cancel()
 
 
 async def _beside(main: Awaitable[int], others: Sequence[Awaitable[None]]) -> int:
