@@ -177,16 +177,6 @@ def test_a_tilde_and_a_dot_at_the_start_of_a_line_end_it(workspace):
         assert terminal.process.wait(PATIENCE) == 255
 
 
-@pytest.fixture(scope="module")
-def config(workspace):
-    """What `config-ssh` has written."""
-    if shutil.which("ssh") is None:
-        pytest.skip("there is no OpenSSH client")
-    file = workspace.place / "ssh" / "config"
-    workspace.ok("config-ssh", "--yes", "--ssh-config-file", str(file), "--coder-binary-path", str(CODER))
-    return file
-
-
 @pytest.fixture
 def openssh(workspace, config):
     """Run OpenSSH's client."""
