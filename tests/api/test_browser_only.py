@@ -69,3 +69,13 @@ async def test_workspaces_of_a_template_are_held_to_the_browser(live):
     async with live.calls(f"/tailnet?{VERSION}") as calls, coordinate(calls) as coordination:
         await coordination.send(add_tunnel(workspace.agent_id))
         assert "permission" in (await anext(coordination)).error
+
+
+async def test_tunnels_to_a_templates_workspaces_end_when_it_becomes_browser_only(live):
+    workspace = await live.workspace()
+    tunnel = await live.open(f"/workspaceagents/{workspace.agent_id}/coordinate?{VERSION}")
+    offers = await live.get("/templates")
+    machine = next(each for each in offers if each["id"] == workspace.body["template_id"])
+    answer = await live.call("PATCH", f"/templates/{machine['id']}", json={"browser_only": True})
+    assert answer.status_code == 200, answer.text
+    await tunnel.wait_closed()

@@ -65,6 +65,11 @@ async def of_workspace(session: AsyncSession, workspace_id: UUID) -> Sequence[UU
     return (await session.scalars(query)).all()
 
 
+async def of_template(session: AsyncSession, template_id: UUID) -> Sequence[UUID]:
+    """Return the ids of the agents of a template's living workspaces."""
+    return [row[0].id for row in (await session.execute(_identities(Workspace.template_id == template_id))).all()]
+
+
 async def change(session: AsyncSession, agent_id: UUID, now: datetime, **values: Any) -> None:
     """Set columns of an agent."""
     await session.execute(update(WorkspaceAgent).where(WorkspaceAgent.id == agent_id).values(updated_at=now, **values))

@@ -12,7 +12,7 @@ from coder.access import templates as rules
 from coder.access.roles import Action, Resource
 from coder.access.schedule import ttl_problem
 from coder.access.templates import Content, Kind
-from coder.db import templates
+from coder.db import agents, templates
 from coder.db.models import TemplateVersion
 from coder.server import audit, template_views, terms, views
 from coder.server.asking import AskedFirst
@@ -189,7 +189,17 @@ async def change(template: UUID, wanted: Changes, who: SignedIn, deployment: Dep
                 await templates.add_version(session, row.id, content, deployment.clock.now())
     except IntegrityError:
         raise _taken(str(given.get("name"))) from None
+    if given.get("browser_only") and not row.browser_only:
+        await _end_tunnels(deployment, row.id)
     return _view(deployment, who, await _offer(deployment, template))
+
+
+async def _end_tunnels(deployment: Deployment, template: UUID) -> None:
+    """Part the agents of a template from whom they were introduced to. They come back, for the server itself."""
+    async with deployment.store.read() as session:
+        found = await agents.of_template(session, template)
+    for agent in found:
+        deployment.sockets.end(agent, "browser-only")
 
 
 @router.delete("/templates/{template}")
