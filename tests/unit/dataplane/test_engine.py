@@ -153,7 +153,7 @@ async def test_a_cancelled_request_leaves_no_stream_behind(pair):
         with pytest.raises(asyncio.CancelledError):
             await near
         while pair.nodes[0].stats().streams:  # noqa: ASYNC110 - the count is asked, it does not tell
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.005)
 
 
 async def test_closing_fails_what_waits_and_leaves_no_thread():
