@@ -262,6 +262,33 @@ async def test_only_owners_of_the_deployment_get_processes_of_the_server(server:
     await made_of(server, process)
 
 
+async def test_who_is_no_owner_any_more_loses_the_processes_of_the_server(server: Server, provisioned: Provisioned):
+    process = next(each["id"] for each in await server.get("/templates") if each["kind"] == "process")
+    bob = await server.member("bob")
+    assert (await server.call("PUT", "/users/bob/roles", json={"roles": ["owner"]})).status_code == 200
+    workspace = await made_of(bob, process)
+    await settled(bob, workspace["id"])
+    (token,) = provisioned.tokens.values()
+    assert await welcome(server, token)
+    assert (await server.call("PUT", "/users/bob/roles", json={"roles": []})).status_code == 200
+    assert not await welcome(server, token)
+    assert (await settled(server, workspace["id"]))["latest_build"]["transition"] == "stop"
+    assert provisioned.calls == ["start", "stop"]
+
+
+async def test_a_start_under_way_ends_when_its_owner_may_not_have_it_any_more(server: Server, provisioned: Provisioned):
+    process = next(each["id"] for each in await server.get("/templates") if each["kind"] == "process")
+    bob = await server.member("bob")
+    assert (await server.call("PUT", "/users/bob/roles", json={"roles": ["owner"]})).status_code == 200
+    provisioned.gate.clear()
+    workspace = await made_of(bob, process)
+    await provisioned.asked.wait()
+    assert (await server.call("PUT", "/users/bob/roles", json={"roles": []})).status_code == 200
+    provisioned.gate.set()
+    assert (await settled(server, workspace["id"]))["latest_build"]["status"] == "failed"
+    assert provisioned.calls == ["start", "stop"]
+
+
 async def test_members_see_what_is_offered_and_nothing_of_how(server: Server):
     template = await offer(server)
     bob = await server.member("bob")

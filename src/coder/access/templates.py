@@ -4,14 +4,15 @@ All of it is stored as JSON; `checked` reads what somebody wrote, the models wri
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from coder.access import names
+from coder.access import names, roles
+from coder.access.roles import Action, Resource
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -39,6 +40,14 @@ class Kind(StrEnum):
     """The server, in a container each."""
     SSH = "ssh"
     """The server, on a host it reaches with OpenSSH."""
+
+
+def may_have(owner_roles: Iterable[str], kind: str) -> bool:
+    """Say whether a user of these roles may have workspaces of a kind.
+
+    A process of the server may do all that the server may: nobody gets by it what they do not have.
+    """
+    return kind != Kind.PROCESS or roles.allowed(owner_roles, Action.UPDATE, Resource.DEPLOYMENT)
 
 
 Word = Annotated[str, StringConstraints(max_length=256, pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*$")]

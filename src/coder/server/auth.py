@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 
 from coder.access import limits, roles, sessions, tokens
 from coder.access.roles import Action, Decision, Resource
+from coder.access.templates import may_have
 from coder.db import agents, keys, users
 from coder.db.models import ApiKey, User
 from coder.server import audit
@@ -230,7 +231,8 @@ async def _agent(connection: HTTPConnection, deployment: Deployment) -> agents.I
         raise Problem(401, "The agent token is not valid.", detail="An agent token is a UUID.") from None
     async with deployment.store.read() as session:
         identity = await agents.by_token(session, tokens.hash_agent_token(token))
-    if identity is None or identity.owner.status != users.ACTIVE:
+    good = identity is not None and identity.owner.status == users.ACTIVE
+    if identity is None or not good or not may_have(identity.owner.role_names, identity.workspace.template.kind):
         raise Problem(
             401, "The agent is not authorised.", detail="No workspace has this token now; it may have been deleted."
         )

@@ -121,6 +121,9 @@ class BuildRunner:
             if build.transition == START:
                 orders.require_may_run(row.owner, row.template.kind)
                 await self._start(deployment, build, version, job)
+                async with deployment.store.read() as session:
+                    row, _, _ = await _read(session, build_id)
+                orders.require_may_run(row.owner, row.template.kind)  # taken away meanwhile
             elif build.transition == DELETE:
                 await provisioner.delete(job)
             else:
@@ -180,8 +183,10 @@ class BuildRunner:
         async with BuildLogWriter(deployment, build.id) as written:
             written.stage = "Restart"
             try:
-                orders.require_may_run(row.owner, row.template.kind)
                 job = _job(deployment, row, version, written.program)
+                if not templates.may_have(row.owner.role_names, row.template.kind):
+                    await provisioner.stop(job)
+                orders.require_may_run(row.owner, row.template.kind)
                 if await provisioner.runs(job):
                     log.info("workspace.found_running", workspace=row.name)
                     return

@@ -1,6 +1,7 @@
 """Builds as they are asked for: what is allowed, and what follows at once. `BuildRunner` carries out the others."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,8 +10,7 @@ from uuid import UUID
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coder.access import roles, templates, tokens
-from coder.access.roles import Action, Resource
+from coder.access import templates, tokens
 from coder.access.templates import AgentSpec, Kind
 from coder.db import agents, builds, workspaces
 from coder.db import templates as stored
@@ -45,11 +45,8 @@ class Order:
 
 
 def require_may_run(owner: User, kind: str) -> None:
-    """Refuse what would give a user more than they have: a process of the server may do all that the server may.
-
-    Raises Problem (403).
-    """
-    if kind == Kind.PROCESS and not roles.allowed(owner.role_names, Action.UPDATE, Resource.DEPLOYMENT):
+    """Raise Problem (403) unless a user may have workspaces of a kind; see `access.templates.may_have`."""
+    if not templates.may_have(owner.role_names, kind):
         raise forbidden("Workspaces of this template run with the server's own rights: only its owners may have them.")
 
 
@@ -90,6 +87,20 @@ async def request(deployment: Deployment, workspace_id: UUID, order: Order, by: 
     if not at_once:
         deployment.runner.begin(deployment, build.id)
     return changed
+
+
+async def stop_refused(deployment: Deployment, owner: UUID, by: UUID) -> None:
+    """Stop the workspaces that a user may not have any more. Their agents are refused from now on, whatever runs."""
+    async with deployment.store.read() as session:
+        found = await workspaces.search(session, workspaces.Search(owner_id=owner))
+    for row in found:
+        if templates.may_have(row.owner.role_names, row.template.kind):
+            continue
+        for agent in row.latest_build.agents:
+            deployment.sockets.end(agent.id, "roles changed")
+        if row.latest_build.transition == START:
+            with suppress(Problem):  # a start under way ends itself when it finds out
+                await request(deployment, row.id, Order(transition=STOP), by)
 
 
 async def _version(session: AsyncSession, row: Workspace, order: Order) -> TemplateVersion:

@@ -14,7 +14,7 @@ from coder.access import names, passwords, roles
 from coder.access.roles import Action, Resource
 from coder.db import keys, users, workspaces
 from coder.db.models import User
-from coder.server import audit, user_search, views
+from coder.server import audit, builds, user_search, views
 from coder.server.asking import AskedFirst
 from coder.server.auth import Caller, SignedIn, user_named
 from coder.server.deployment import Deployed, Deployment
@@ -222,6 +222,7 @@ async def set_roles(user: str, wanted: Roles, who: SignedIn, deployment: Deploye
         await users.set_roles(session, found.id, wanted.roles, deployment.clock.now())
         await _require_an_owner(session)
     deployment.sockets.end(found.id, "roles changed")
+    await builds.stop_refused(deployment, found.id, who.user.id)
     return await _shown(deployment, found)
 
 
