@@ -35,7 +35,7 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(
         state_dir=str(tmp_path / "state"),
         derp=DerpSettings(stun_port=-1),
-        apps=AppsSettings(wildcard_access_url="*.apps.test"),
+        apps=AppsSettings(wildcard_access_url="*.apps.test", disable_path_apps=False),
         http=HttpSettings(disable_rate_limits=True),
     )
 
@@ -224,7 +224,15 @@ async def test_an_owner_of_the_deployment_opens_apps_but_no_path_apps_of_others(
     site.with_settings(allow_path_app_owner_access=True)
     assert (await site.as_user(path)).status_code == 204
     site.with_settings(disable_path_apps=True)
+    assert (await site.as_user("/@bob/own/apps/none/")).status_code == 404
+    led = await site.of(bob).as_user(path, f"{path}a/b?c=d")
+    assert (led.status_code, led.headers["location"]) == (307, "http://mine--main--own--bob.apps.test:3000/a/b?c=d")
+    site.with_settings(wildcard_access_url="")
     assert (await site.of(bob).as_user(path)).status_code == 403
+
+
+def test_apps_are_not_served_below_the_dashboards_address_unless_told() -> None:
+    assert AppsSettings().disable_path_apps
 
 
 async def sign_in(site: Site, target: str = "/x?q=1") -> tuple[str, httpx2.Response]:
@@ -340,6 +348,14 @@ async def test_an_apps_own_authorization_is_no_reason_to_refuse(site: Site) -> N
         assert (await site.as_user(Authorization=value)).status_code == 204
     token = site.server.headers["Coder-Session-Token"]
     assert (await site.ask(Authorization=f"Bearer {token}")).status_code == 204
+    member = site.of(await site.server.member("bob"))
+    share = {"agent_name": "main", "port": 8080, "share_level": "authenticated"}
+    assert (
+        await site.server.call("POST", f"/workspaces/{site.workspace.id}/port-share", json=share)
+    ).status_code == 200
+    theirs = member.server.headers["Coder-Session-Token"]
+    assert (await site.ask(Coder_Session_Token=theirs)).status_code == 204
+    assert (await site.ask(Authorization=f"Bearer {theirs}")).status_code == 303  # another user's app would read it
     assert (await site.ask(Coder_Session_Token=token)).status_code == 204
     assert (await site.ask(HOST, f"/?coder_session_token={token}")).status_code == 303  # the app would read it
 

@@ -365,10 +365,11 @@ class AppsSettings:
         about="Hosts of apps and ports: a * and a domain whose names all lead here, such as *.apps.example.com.",
     )
     disable_path_apps: bool = setting(
-        False,
+        True,
         flag="disable-path-apps",
         yaml="disablePathApps",
-        about="Serve apps on hosts of their own only. A path app shares its origin with the dashboard.",
+        about="Serve apps on hosts of their own only. A path app shares its origin with the dashboard: its pages can do"
+        " there whatever the user may do.",
     )
     max_sharing_level: str = setting(
         "public",

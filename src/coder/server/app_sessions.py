@@ -2,6 +2,7 @@
 
 import hashlib
 from urllib.parse import quote, urlsplit
+from uuid import UUID
 
 from sqlalchemy.exc import IntegrityError
 from starlette.requests import HTTPConnection
@@ -26,18 +27,23 @@ def cookie_name(wildcard: str) -> str:
 
 
 async def who_asks(
-    connection: HTTPConnection, deployment: Deployment, *, by_path: bool
+    connection: HTTPConnection, deployment: Deployment, owner: UUID | None, *, by_path: bool
 ) -> tuple[auth.Caller | None, bool]:
-    """Return who asks, and whether only a cookie says so. What an app's own headers hold is no reason to refuse."""
+    """Return who asks, and whether only a cookie says so. What an app's own headers hold is no reason to refuse.
+
+    `Authorization` is the app's to read: a token in it counts as its user's only where the app is theirs (`owner`).
+    """
     wildcard = deployment.settings.apps.wildcard_access_url
     names = [auth.COOKIE] if by_path else [cookie_name(wildcard), auth.COOKIE]
     header = connection.headers.get(auth.HEADER, "")
     scheme, _, bearer = connection.headers.get("Authorization", "").partition(" ")
     candidates = [(connection.cookies.get(name, ""), True) for name in names]
-    candidates += [(header, False), (bearer.strip() if scheme.lower() == "bearer" else "", False)]
+    candidates.append((header, False))
     for text, by_cookie in candidates:
         if text and (found := await auth.holder(deployment, text, SCOPES)):
             return found, by_cookie
+    if scheme.lower() == "bearer" and owner and (found := await auth.holder(deployment, bearer.strip(), SCOPES)):
+        return (found, False) if found.user.id == owner else (None, False)
     return None, False
 
 

@@ -118,8 +118,13 @@ async def _by_name(asked: _Asked) -> Response:
 
 def _refused(asked: _Asked, name: Named | Short) -> Response | None:
     """Refuse names that no app has, whoever asks."""
-    if asked.by_path and asked.deployment.settings.apps.disable_path_apps:
-        return page(403, "Apps have hosts of their own here", "Open the app from its workspace.", links=[asked.home])
+    settings = asked.deployment.settings.apps
+    if asked.by_path and settings.disable_path_apps and not settings.wildcard_access_url:
+        text = (
+            "The server has no domain for apps yet. Whoever runs it can give it one (--wildcard-access-url), or allow"
+            " apps below the dashboard's own address, which trusts them with it (--disable-path-apps=false)."
+        )
+        return page(403, "Apps need hosts of their own", text, links=[asked.home])
     if isinstance(name, Named) and name.owner.lower() == "me":
         return page(404, "No such app", "The address needs the user's full name.", links=[asked.home])
     if asked.by_path and name.port:
@@ -151,7 +156,8 @@ async def _open(asked: _Asked, name: Named | Short) -> Response:
     siblings = target is not None and await _of_same_user(asked, target)
     if target and asked.method == "OPTIONS" and "Access-Control-Request-Method" in asked.request.headers:
         return _preflight(asked, siblings=siblings)
-    who, by_cookie = await app_sessions.who_asks(asked.request, deployment, by_path=asked.by_path)
+    owner = target.owner.id if target else None
+    who, by_cookie = await app_sessions.who_asks(asked.request, deployment, owner, by_path=asked.by_path)
     if who is None:
         await auth.anyone(asked.request, deployment)
     if target is None or not _admitted(asked, target, who):
@@ -167,7 +173,18 @@ async def _open(asked: _Asked, name: Named | Short) -> Response:
     if not may_ask:
         text = "A page of another site sent this request. Open the app itself instead."
         return page(403, "Another site asked for this", text, links=[asked.home])
+    if asked.by_path and deployment.settings.apps.disable_path_apps:
+        return _to_own_host(asked, name, target)
     return _unusable(asked, target) or await _ticket(asked, target, allow_origin=siblings)
+
+
+def _to_own_host(asked: _Asked, name: Named | Short, target: Target) -> Response:
+    """Lead from an app's path to its host, where its pages are of an origin of their own."""
+    full = Named(app=name.app, agent=target.agent.name, workspace=target.workspace.name, owner=target.owner.username)
+    access = asked.deployment.access_url
+    whole = app_names.wildcard_host(asked.deployment.settings.apps.wildcard_access_url, access)
+    host = whole.replace("*", app_names.label(full, target.workspace.id), 1)
+    return RedirectResponse(f"{urlsplit(access).scheme}://{host}/{asked.target[len(asked.at) :].lstrip('/')}", 307)
 
 
 async def _of_same_user(asked: _Asked, target: Target) -> bool:
