@@ -226,3 +226,12 @@ def test_write_config_prints_what_is_in_force():
 def test_help_names_every_setting_that_is_not_hidden():
     text = CliRunner().invoke(command, ["--help"]).output
     assert [option.flag for option in config.OPTIONS if f"--{option.flag} " not in text and not option.hidden] == []
+
+
+async def test_a_taken_stun_port_names_its_option(settings: Settings):
+    def taken(_plan: object) -> None:
+        raise Unreachable("cannot listen on [::]:3478 (UDP): Address already in use", remedy="")
+
+    with pytest.raises(Unreachable) as refused:
+        await run(settings, announce=lambda _ready: None, edge_factory=taken)
+    assert "--derp-server-stun-port" in refused.value.remedy

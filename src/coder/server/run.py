@@ -28,6 +28,7 @@ from coder.dataplane.edge import Edge as NativeEdge
 from coder.dataplane.engine import Node
 from coder.db import site, users
 from coder.db.store import SqliteStore
+from coder.errors import Unreachable
 from coder.outbound import Outbound
 from coder.server import apps, keeping_hours, maps, pruning, resume_keys
 from coder.server.app import create_app
@@ -113,7 +114,7 @@ async def run(
         parts.push_async_callback(store.close)
         directory = parts.enter_context(tempfile.TemporaryDirectory(prefix="coder-"))
         upstream = parts.enter_context(_unix_socket(Path(directory) / "app.sock"))
-        edge = await asyncio.to_thread(edge_factory, _plan(settings, upstream.getsockname()))
+        edge = await asyncio.to_thread(_opened, edge_factory, _plan(settings, upstream.getsockname()))
         parts.push_async_callback(asyncio.to_thread, edge.close)
         scheme = "https" if settings.tls.enable else "http"
         access_url = settings.http.access_url.rstrip("/") or derive_access_url(edge.addresses[-1], scheme)
@@ -152,6 +153,16 @@ async def run(
                 )
             ),
         )
+
+
+def _opened(factory: EdgeFactory, plan: EdgeSettings) -> Edge:
+    try:
+        return factory(plan)
+    except Unreachable as fault:
+        if "(UDP)" in fault.message:  # nobody asked for this port by name
+            remedy = "STUN answers on UDP 3478 and 3479: --derp-server-stun-port takes others, 0 any two that are free."
+            raise Unreachable(fault.message, remedy=remedy) from fault
+        raise
 
 
 async def assemble(
