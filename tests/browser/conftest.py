@@ -16,8 +16,9 @@ def needed() -> None:
         pytest.skip("the dashboard's assets are not built: make assets (needs npm)")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(needed: None) -> Iterator[Browser]:
+    """A browser for one module: while it runs there is an event loop in this thread, so no other test can have one."""
     with chromium() as found:
         yield found
 
