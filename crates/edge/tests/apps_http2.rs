@@ -5,6 +5,7 @@ mod common;
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use common::site::{HOST, Site, site_with, ticket};
@@ -19,11 +20,21 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::io::AsyncReadExt;
 use tokio_rustls::TlsConnector;
 
 /// A site that speaks TLS as `*.apps.test`, and what trusts it.
 fn secure(
     name: &str,
+    serve: impl Fn(std::os::unix::net::UnixStream) + Send + Sync + 'static,
+) -> (Site, ClientConfig) {
+    secure_with(name, config(), serve)
+}
+
+/// The same with these settings.
+fn secure_with(
+    name: &str,
+    mut config: edge::Config,
     serve: impl Fn(std::os::unix::net::UnixStream) + Send + Sync + 'static,
 ) -> (Site, ClientConfig) {
     let directory = std::env::temp_dir().join(format!("edge-http2-{}-{name}", std::process::id()));
@@ -41,7 +52,6 @@ fn secure(
         .with_root_certificates(roots)
         .with_no_client_auth();
     client.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let mut config = config();
     config.listen.clear();
     config.listen_tls = vec!["127.0.0.1:0".parse().unwrap()];
     config.tls = Some(files);
@@ -156,6 +166,22 @@ fn other_requests_reach_the_app_in_its_own_protocol() {
     assert_eq!(found("cookie"), ["a=1; b=2"]);
     assert_eq!(found("host"), [HOST]);
     assert_eq!(found("x-forwarded-proto"), ["https"]);
+}
+
+#[test]
+fn only_a_connection_that_asks_nothing_is_closed() {
+    let settings = edge::Config { head_timeout: Duration::from_secs(1), ..config() };
+    let (site, client) = secure_with("silent", settings, grpc);
+    runtime().block_on(async {
+        let mut asking = http2(&site, client.clone()).await;
+        let call = || request(HOST, "/x.Y/Z", "application/grpc", b"message");
+        assert_eq!(asking.send_request(call()).await.unwrap().status().as_u16(), 200);
+        // It began later, so the other's time is over as well when it is closed.
+        let mut silent = dial(&site, client, HOST).await;
+        let mut greeting = Vec::new();
+        let _ = silent.read_to_end(&mut greeting).await;
+        assert_eq!(asking.send_request(call()).await.unwrap().status().as_u16(), 200);
+    });
 }
 
 #[test]

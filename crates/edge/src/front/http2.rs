@@ -50,7 +50,12 @@ pub(super) async fn connection(
     let ended = loop {
         tokio::select! {
             ended = connection.as_mut() => break ended,
-            () = patience.as_mut(), if !asked.load(Ordering::Relaxed) && !patience.is_elapsed() => return,
+            // Looked at only now: the condition of a branch is from before the connection was last polled.
+            () = patience.as_mut(), if !patience.is_elapsed() => {
+                if !asked.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
             _ = stop.changed(), if !stopping => {
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
