@@ -49,19 +49,27 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 #[derive(Default)]
 pub(super) struct Pool {
-    idle: Mutex<BTreeMap<Place, Vec<(Instant, Connection)>>>,
+    idle: Mutex<Idle>,
     /// When it was last taken into use, and the connection.
     shared: Mutex<BTreeMap<Place, (Instant, Shared)>>,
+}
+
+#[derive(Default)]
+struct Idle {
+    /// Since when, and the connection.
+    kept: BTreeMap<Place, Vec<(Instant, Connection)>>,
+    /// A task looks at them again.
+    watched: bool,
 }
 
 impl Pool {
     /// Takes an idle connection.
     pub(super) fn take(&self, place: Place) -> Option<Connection> {
         let mut idle = self.idle();
-        let these = idle.get_mut(&place)?;
+        let these = idle.kept.get_mut(&place)?;
         loop {
             let Some((since, connection)) = these.pop() else {
-                idle.remove(&place);
+                idle.kept.remove(&place);
                 return None;
             };
             if since.elapsed() < IDLE && connection.is_ready() {
@@ -74,34 +82,40 @@ impl Pool {
     pub(super) fn give_back(self: &Arc<Self>, place: Place, mut connection: Connection) {
         let pool = Arc::clone(self);
         tokio::spawn(async move {
-            if connection.ready().await.is_ok() {
-                pool.keep(place, connection);
-                tokio::time::sleep(IDLE).await;
-                pool.sweep();
+            if connection.ready().await.is_ok() && pool.keep(place, connection) {
+                // One task for all of them, until none is left.
+                while !pool.sweep() {
+                    tokio::time::sleep(IDLE).await;
+                }
             }
         });
     }
 
-    fn keep(&self, place: Place, connection: Connection) {
+    /// Answers whether the caller has to see to it that they are closed in time.
+    fn keep(&self, place: Place, connection: Connection) -> bool {
         let mut idle = self.idle();
-        if idle.values().map(Vec::len).sum::<usize>() < MAX_IDLE_IN_ALL {
-            let these = idle.entry(place).or_default();
+        if idle.kept.values().map(Vec::len).sum::<usize>() < MAX_IDLE_IN_ALL {
+            let these = idle.kept.entry(place).or_default();
             if these.len() < MAX_IDLE {
                 these.push((Instant::now(), connection));
             }
         }
+        !std::mem::replace(&mut idle.watched, true)
     }
 
-    /// Closes what was not used for a while.
-    fn sweep(&self) {
-        self.idle().retain(|_, these| {
+    /// Closes what was not used for a while; answers whether nothing is left to be watched.
+    fn sweep(&self) -> bool {
+        let mut idle = self.idle();
+        idle.kept.retain(|_, these| {
             these.retain(|(since, _)| since.elapsed() < IDLE);
             !these.is_empty()
         });
+        idle.watched = !idle.kept.is_empty();
+        !idle.watched
     }
 
     pub(super) fn clear(&self) {
-        self.idle().clear();
+        self.idle().kept.clear();
         self.shared().clear();
     }
 
@@ -123,7 +137,7 @@ impl Pool {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn idle(&self) -> MutexGuard<'_, BTreeMap<Place, Vec<(Instant, Connection)>>> {
+    fn idle(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
