@@ -1,7 +1,8 @@
 //! The edge: everything of a server that faces the network.
 //!
 //! It owns the listening sockets. Relay clients (DERP) are taken out of HTTP and served by a thread of their own; STUN
-//! requests are answered; requests for apps of workspaces go through tunnels that others have; all other HTTP goes to the application behind a Unix socket, bodies and upgrades as streams.
+//! requests are answered; requests for apps of workspaces go through tunnels that others have; all other HTTP goes to the
+//! application behind a Unix socket, bodies and upgrades as streams.
 //!
 //! Two threads: one runs a small event loop for HTTP and STUN, the other the relay's router over plain sockets. A
 //! connection that upgrades to DERP moves from the first to the second with its file descriptor. No rule of the relay
@@ -18,6 +19,8 @@ mod error;
 mod front;
 mod mesh;
 mod relay_thread;
+#[cfg(test)]
+mod sample;
 mod seats;
 mod stun;
 mod tls;

@@ -109,14 +109,7 @@ fn strip_cors(headers: &mut HeaderMap) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    fn headers(lines: &[(&str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in lines {
-            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
-        }
-        headers
-    }
+    use crate::sample::headers;
 
     fn ticket(path: &str, query: &str, cors: bool) -> Ticket {
         let to = "[fd7a::1]:80".parse().unwrap();

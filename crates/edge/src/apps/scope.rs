@@ -17,7 +17,7 @@ impl Scope {
         self.at.starts_with('/')
     }
 
-    /// The path that a cookie for the app has.
+    /// The app that a request for that host and path is for; `None`: it is the dashboard's.
     pub(crate) fn find(rules: &Rules, host: &str, path: &str) -> Option<Self> {
         let host = bare(host);
         match &rules.wildcard {

@@ -88,14 +88,7 @@ fn is_forwarding(name: &str) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    fn headers(lines: &[(&str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in lines {
-            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
-        }
-        headers
-    }
+    use crate::sample::headers;
 
     /// What the application sees when 10.0.0.0/8 is trusted.
     fn seen(peer: &str, lines: &[(&str, &str)]) -> HeaderMap {

@@ -58,14 +58,7 @@ fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    fn headers(lines: &[(&str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in lines {
-            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
-        }
-        headers
-    }
+    use crate::sample::headers;
 
     #[test]
     fn headers_of_one_connection_do_not_pass() {
