@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use russh::ChannelId;
 use russh::server::Handle;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
@@ -45,7 +46,8 @@ pub(crate) struct Listeners {
     tcp: HashMap<(String, u32), Accepting>,
     unix: HashMap<String, Accepting>,
     agent: Option<Accepting>,
-    displays: Vec<Accepting>,
+    /// By the channel whose programs draw on them.
+    displays: HashMap<ChannelId, Accepting>,
 }
 
 impl Listeners {
@@ -152,8 +154,14 @@ impl Listeners {
         Ok(file)
     }
 
-    /// A display that is the client's screen; answers what programs call it, and the file with its cookie.
-    pub(crate) fn display(&mut self, request: x11::Request, handle: Handle) -> io::Result<(String, PathBuf)> {
+    /// A display for the programs of a channel that is the client's screen; answers what they call it, and the file with
+    /// its cookie.
+    pub(crate) fn display(
+        &mut self,
+        channel: ChannelId,
+        request: x11::Request,
+        handle: Handle,
+    ) -> io::Result<(String, PathBuf)> {
         self.room()?;
         let (listener, display) = free_display()?;
         listener.set_nonblocking(true)?;
@@ -170,12 +178,14 @@ impl Listeners {
             .write_all(&request.entry(display))?;
         let room = (self.backlog.clone(), self.places.clone());
         let task = tokio::spawn(accept_display(listener, single, handle, room));
-        self.displays.push(Accepting {
-            tasks: vec![task],
-            file: Some(file.clone()),
-            directory: Some(directory),
-        });
+        let accepting = Accepting { tasks: vec![task], file: Some(file.clone()), directory: Some(directory) };
+        self.displays.insert(channel, accepting);
         Ok((name, file))
+    }
+
+    /// Ends the displays of channels that are over.
+    pub(crate) fn keep_displays(&mut self, is_open: impl Fn(&ChannelId) -> bool) {
+        self.displays.retain(|channel, _| is_open(channel));
     }
 }
 

@@ -88,7 +88,8 @@ impl Session {
             return refuse_transfer(id, wire);
         }
         let agent = if opening.agent { self.listeners.agent(wire.handle()).ok() } else { None };
-        let display = opening.display.and_then(|request| self.listeners.display(request, wire.handle()).ok());
+        let wanted = opening.display;
+        let display = wanted.and_then(|request| self.listeners.display(id, request, wire.handle()).ok());
         let plan = Plan { policy, command, variables, terminal: opening.terminal, agent, display };
         let (to, orders) = mpsc::channel(32);
         self.channels.insert(id, State::Running(to));
@@ -129,6 +130,12 @@ impl Session {
             self.shared.tell(Notice::Began { session: self.number, kind });
         }
     }
+
+    /// Forgets channels whose process has ended: nobody tells of those that were closed from here.
+    fn tidy(&mut self) {
+        self.channels.retain(|_, state| !matches!(state, State::Running(to) if to.is_closed()));
+        self.listeners.keep_displays(|id| self.channels.contains_key(id));
+    }
 }
 
 /// Says on a channel that files may not be moved, and ends it.
@@ -156,6 +163,7 @@ impl Handler for Session {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         };
+        self.tidy();
         let id = channel.id();
         reply.accept().await;
         let opening =

@@ -315,6 +315,23 @@ async fn connections_count_as_channels() {
     }
 }
 
+#[tokio::test]
+async fn a_screen_does_not_outlive_its_channel() {
+    let world = world(|_, _| {});
+    let client = world.client(1, None).await;
+    let channel = client.channel_open_session().await.unwrap();
+    channel.request_x11(false, false, "MIT-MAGIC-COOKIE-1", "00ff", 0).await.unwrap();
+    channel.exec(true, "echo $DISPLAY; ls $XAUTHORITY").await.unwrap();
+    let found = outcome(channel).await;
+    assert_eq!(found.status, Some(0), "{}", found.err);
+    let (display, file) = found.out.trim().split_once('\n').unwrap();
+    assert!(display.starts_with("localhost:"), "{display}");
+    // The next channels find it over.
+    while Path::new(file).exists() {
+        assert_eq!(run(&client, "echo $DISPLAY").await.out, "\n");
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_process_has_the_limit_of_open_files_it_is_meant_to_have() {
