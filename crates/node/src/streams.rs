@@ -429,10 +429,16 @@ impl Pipe {
         Verdict::Keep
     }
 
+    /// Whether more may be moved now. What is left of a local side that is closed has an end, and no readiness brings it
+    /// another turn.
+    fn may_move(&self, moved: usize) -> bool {
+        self.hung_up || moved < BUDGET
+    }
+
     /// Answers whether the local side takes no more for now.
     fn fill_local(&mut self, cx: &mut Context<'_>, flow: Flow) -> Result<bool, Errno> {
         let (mut moved, mut blocked, mut broken) = (0, false, None);
-        while self.tunnel_open && moved < BUDGET {
+        while self.tunnel_open && self.may_move(moved) {
             let (fd, gone) = (&self.fd, self.hung_up);
             let length = cx.stack.recv(flow, |bytes| {
                 if gone {
@@ -473,7 +479,7 @@ impl Pipe {
     /// Answers whether the stream takes no more for now.
     fn fill_tunnel(&mut self, cx: &mut Context<'_>, flow: Flow) -> Result<bool, Errno> {
         let mut moved = 0;
-        while self.local_open && moved < BUDGET {
+        while self.local_open && self.may_move(moved) {
             if cx.stack.send_capacity(flow) == 0 {
                 return Ok(true);
             }
