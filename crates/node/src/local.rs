@@ -229,9 +229,9 @@ impl Node {
 
     /// Cuts the streams to addresses that none of `staying` has. Their peers hear of it while there is still a session.
     fn end_streams(&mut self, now: Instant, reactor: &Reactor, staying: &[Peer]) {
-        let stays = |address: &Ipv6Addr| staying.iter().any(|peer| peer.addresses.contains(address));
+        let stays: BTreeSet<&Ipv6Addr> = staying.iter().flat_map(|peer| &peer.addresses).collect();
         let known = self.peers.iter().flat_map(|peer| &peer.addresses);
-        let gone: Vec<Ipv6Addr> = known.filter(|address| !stays(address)).copied().collect();
+        let gone: Vec<Ipv6Addr> = known.filter(|address| !stays.contains(address)).copied().collect();
         if gone.is_empty() {
             return;
         }
