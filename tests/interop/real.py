@@ -1,4 +1,4 @@
-"""The other implementation's command and agent, kept on this machine and out of the user's files."""
+"""A command kept out of the user's files: the other implementation's with its agent, or ours at its server."""
 
 import os
 import subprocess
@@ -10,19 +10,18 @@ NOWHERE = "http://127.0.0.1:9"
 """A proxy that refuses: what the command would ask of the internet fails at once."""
 
 
-class Real:
-    def __init__(self, binary: Path, deployment: Deployment) -> None:
-        self.binary = binary
-        self.deployment = deployment
+class Command:
+    """A command that runs with this home and with nothing of the user's settings."""
 
-        self.home = deployment.place / "home"
+    def __init__(self, binary: Path, home: Path) -> None:
+        self.binary = binary
+        self.home = home
 
     def environment(self, **extra: str) -> dict[str, str]:
-        home = self.home
-        home.mkdir(exist_ok=True)
+        self.home.mkdir(exist_ok=True)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("CODER_")}
-        own = {"HOME": str(home), "CODER_CONFIG_DIR": str(home / "config"), "TMPDIR": str(home), "NO_COLOR": "1"}
-        return kept | own | {"HTTPS_PROXY": NOWHERE, "NO_PROXY": "127.0.0.1"} | extra
+        place = str(self.home)
+        return kept | {"HOME": place, "CODER_CONFIG_DIR": f"{place}/config", "TMPDIR": place, "NO_COLOR": "1"} | extra
 
     def run(self, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -39,6 +38,17 @@ class Real:
         done = self.run(*arguments, **extra)
         assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
         return done.stdout
+
+
+class Real(Command):
+    """The other implementation's command and agent, kept on this machine."""
+
+    def __init__(self, binary: Path, deployment: Deployment) -> None:
+        super().__init__(binary, deployment.place / "home")
+        self.deployment = deployment
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        return super().environment(**{"HTTPS_PROXY": NOWHERE, "NO_PROXY": "127.0.0.1"} | extra)
 
     def sign_in(self) -> None:
         self.ok("login", self.deployment.url, "--token", (self.deployment.place / "config" / "session").read_text())

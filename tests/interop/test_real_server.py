@@ -14,37 +14,19 @@ from pathlib import Path
 import pytest
 from e2e.deployment import CODER, wait_until
 
+from interop.real import Command
+
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
 
 NAMES = ("CODER_REAL_SERVER", "CODER_REAL_SERVER_TOKEN", "CODER_REAL_AGENT_TOKEN")
 
 
-class Guest:
-    """Our command, kept out of the user's files."""
+class Guest(Command):
+    """Our command, and what it needs to know of that server."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, home: Path) -> None:
+        super().__init__(CODER, home)
         self.url, self.token, self.agent_token = (os.environ[name] for name in NAMES)
-        self.place = place
-
-    def environment(self, **extra: str) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("CODER_")}
-        return kept | {"HOME": str(self.place), "CODER_CONFIG_DIR": str(self.place / "config"), "NO_COLOR": "1"} | extra
-
-    def run(self, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [CODER, *arguments],
-            env=self.environment(**extra),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-
-    def ok(self, *arguments: str, **extra: str) -> str:
-        done = self.run(*arguments, **extra)
-        assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
-        return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +43,7 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Guest:
 def agent(guest: Guest) -> Iterator[None]:
     """Our agent, connected there."""
     settings = {"CODER_AGENT_URL": guest.url, "CODER_AGENT_TOKEN": guest.agent_token}
-    with (guest.place / "agent.log").open("wb") as log:
+    with (guest.home / "agent.log").open("wb") as log:
         process = subprocess.Popen(
             [CODER, "agent"], env=guest.environment(**settings), stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
