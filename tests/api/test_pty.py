@@ -111,6 +111,21 @@ async def test_the_stream_ends_with_the_browser(live, agent, workspace):
         assert await asyncio.get_running_loop().sock_recv(agent.streams[0], 99) == b""
 
 
+async def test_a_workspace_with_an_open_terminal_is_in_use(live, agent, workspace):
+    async def stops_at():
+        return (await live.get(f"/workspaces/{workspace.id}"))["latest_build"]["deadline"]
+
+    assert (await live.call("PUT", f"/workspaces/{workspace.id}/ttl", json={"ttl_ms": 3_600_000})).status_code == 204
+    before = await stops_at()
+    client = await live.open(path(workspace))
+    await agent.first()
+    await live.clock.advance(45 * 60)
+    async with asyncio.timeout(PATIENCE):
+        while await stops_at() == before:
+            pass
+    await client.close()
+
+
 async def test_who_is_signed_out_gets_none(live, agent, workspace):
     assert await status(live.open(path(workspace), {})) == 401
     assert agent.asked == []

@@ -1,5 +1,8 @@
 """Stops workspaces that nobody uses, and starts those whose time has come."""
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
 import structlog
@@ -17,6 +20,8 @@ log = structlog.get_logger(__name__)
 
 LOOK_EVERY = 30.0
 """Seconds between looks."""
+NOTE_EVERY = 60.0
+"""Seconds between two notes of a use that goes on."""
 
 
 async def keep(deployment: Deployment) -> None:
@@ -56,6 +61,8 @@ async def _order(deployment: Deployment, workspace_id: UUID, transition: str, re
         log.info("workspace.by_itself", workspace=row.name, transition=transition)
     except Problem as refusal:
         log.info("workspace.not_by_itself", workspace=row.name, transition=transition, why=refusal.message)
+    except Exception:  # one workspace that cannot be built is no reason to leave the others
+        log.exception("workspace.not_by_itself", workspace=row.name, transition=transition)
 
 
 async def used(deployment: Deployment, workspace_id: UUID) -> None:
@@ -64,3 +71,22 @@ async def used(deployment: Deployment, workspace_id: UUID) -> None:
         moved = await builds.used(session, workspace_id, deployment.clock.now())
     if moved:
         deployment.changes.announce(workspace_id)
+
+
+@contextmanager
+def in_use(deployment: Deployment, workspace_id: UUID) -> Iterator[None]:
+    """Note, again and again, that a workspace is in use while the block runs."""
+    noting = asyncio.create_task(_note(deployment, workspace_id))
+    try:
+        yield
+    finally:
+        noting.cancel()
+
+
+async def _note(deployment: Deployment, workspace_id: UUID) -> None:
+    while True:
+        await deployment.clock.sleep(NOTE_EVERY)  # first, since the agent reports that it begins
+        try:
+            await used(deployment, workspace_id)
+        except SQLAlchemyError as fault:
+            log.warning("hours.unkept", fault=str(fault))

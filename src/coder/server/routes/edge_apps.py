@@ -17,7 +17,7 @@ from coder.access.roles import Action, Resource
 from coder.access.tickets import TICKET_LIFETIME, Ticket
 from coder.db import builds
 from coder.errors import CoderError
-from coder.server import agent_status, app_sessions, app_targets, auth
+from coder.server import agent_status, app_sessions, app_targets, auth, keeping_hours
 from coder.server.app_pages import page
 from coder.server.app_targets import Target
 from coder.server.deployment import Deployed, Deployment
@@ -276,12 +276,11 @@ def _down(asked: _Asked, target: Target) -> Response:
 
 
 async def _ticket(asked: _Asked, target: Target, *, allow_origin: bool) -> Response:
-    deployment, now = asked.deployment, asked.deployment.clock.now()
+    deployment = asked.deployment
     if problem := await _no_tunnel(deployment, target.agent.id):
         text = f"There is no tunnel to {target.workspace.name}: {problem}."
         return page(502, "The workspace does not answer", text, links=[asked.again, asked.home])
-    async with deployment.store.write() as session:
-        await builds.used(session, target.workspace.id, now)
+    await keeping_hours.used(deployment, target.workspace.id)
     place = Ticket(
         at=asked.at,
         to=f"[{agent_address(target.agent.id)}]:{target.place.port}",
@@ -290,7 +289,7 @@ async def _ticket(asked: _Asked, target: Target, *, allow_origin: bool) -> Respo
         query=target.place.query,
         cors=False,
     )
-    ticket = deployment.apps.signer.ticket(place, now).reveal()
+    ticket = deployment.apps.signer.ticket(place, deployment.clock.now()).reveal()
     answer = Response(status_code=204, headers={"Coder-Edge-Ticket": ticket})
     path, seconds = asked.at if asked.by_path else "/", int(TICKET_LIFETIME.total_seconds())
     answer.headers.append(

@@ -8,7 +8,7 @@ from fastapi import APIRouter, WebSocket
 
 from coder.access.roles import Action
 from coder.errors import CoderError
-from coder.server import agent_status, terminals
+from coder.server import agent_status, keeping_hours, terminals
 from coder.server.auth import SignedIn, caller
 from coder.server.deployment import Deployed
 from coder.server.problems import Problem, too_many
@@ -40,7 +40,8 @@ async def pty(websocket: WebSocket, agent: UUID, who: SignedIn, deployment: Depl
     opened = deployment.terminals.opened(agent, who.user.id, who.user.username)
     sockets = deployment.sockets.belonging_to(who.user.id, who.key.id, agent, found.owner.id)
     bound = structlog.contextvars.bound_contextvars(agent=str(agent), user=who.user.username)
-    with bound, opened, sockets, rechecked(deployment, who):
+    used = keeping_hours.in_use(deployment, found.workspace.id)
+    with bound, opened, sockets, used, rechecked(deployment, who):
         await websocket.accept()
         code, reason = terminals.GOING_AWAY, "the server ends this connection"
         try:
