@@ -171,12 +171,6 @@ async def agents_of(session: AsyncSession, build_id: UUID) -> Sequence[Workspace
     return (await session.scalars(query.order_by(WorkspaceAgent.display_order, WorkspaceAgent.name))).all()
 
 
-async def renew_token(session: AsyncSession, agent_id: UUID, token_hash: bytes, now: datetime) -> None:
-    """Let an agent come in with another token only, as one that has not connected yet."""
-    query = update(WorkspaceAgent).where(WorkspaceAgent.id == agent_id)
-    await session.execute(query.values(token_hash=token_hash, updated_at=now))
-
-
 async def add_logs(session: AsyncSession, lines: Sequence[BuildLog]) -> None:
     """Keep lines of one build, as far as there is room."""
     if not lines:

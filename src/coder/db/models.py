@@ -215,6 +215,7 @@ class Workspace(Base):
     builds: Mapped[list["WorkspaceBuild"]] = relationship(
         back_populates="workspace", order_by="WorkspaceBuild.number", lazy="raise"
     )
+    """Those that were loaded, by number: since the last start, unless more was asked for."""
 
     __table_args__ = (
         Index(

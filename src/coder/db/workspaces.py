@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import ColumnElement, Select, false, func, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import joinedload, selectinload
+from sqlalchemy.orm import aliased, joinedload, selectinload
 
+from coder.db.builds import START
 from coder.db.models import Organization, Template, User, Workspace, WorkspaceBuild
 
 OF_OWNER = "workspaces"
@@ -28,8 +29,18 @@ class Search:
     organization: str | None = None
 
 
-def _complete(query: Select[Workspace]) -> Select[Workspace]:
-    build = selectinload(Workspace.builds)
+def _since_last_start() -> ColumnElement[bool]:
+    """Select the builds that say how a workspace is now; those before are many after a while."""
+    start = aliased(WorkspaceBuild)
+    of_same = select(func.max(start.number)).where(
+        start.workspace_id == WorkspaceBuild.workspace_id, start.transition == START
+    )
+    return WorkspaceBuild.number >= of_same.correlate(WorkspaceBuild).scalar_subquery()
+
+
+def _complete(query: Select[Workspace], also: ColumnElement[bool] | None = None) -> Select[Workspace]:
+    """Load with workspaces what is shown of them; of their builds those since the last start, and others `also`."""
+    build = selectinload(Workspace.builds.and_(or_(_since_last_start(), false() if also is None else also)))
     return query.options(
         joinedload(Workspace.owner),
         joinedload(Workspace.organization),
@@ -40,9 +51,10 @@ def _complete(query: Select[Workspace]) -> Select[Workspace]:
     ).execution_options(populate_existing=True)
 
 
-async def get(session: AsyncSession, workspace_id: UUID) -> Workspace | None:
-    """Return a workspace with everything that is shown of it, deleted or not."""
-    return await session.scalar(_complete(select(Workspace).where(Workspace.id == workspace_id)))
+async def get(session: AsyncSession, workspace_id: UUID, *, history: bool = False) -> Workspace | None:
+    """Return a workspace with everything that is shown of it, deleted or not; with `history`, with all its builds."""
+    query = select(Workspace).where(Workspace.id == workspace_id)
+    return await session.scalar(_complete(query, true() if history else None))
 
 
 async def by_name(session: AsyncSession, owner_id: UUID, name: str, *, deleted: bool = False) -> Workspace | None:
@@ -101,16 +113,16 @@ async def create(
 
 
 async def get_build(session: AsyncSession, build_id: UUID) -> Workspace | None:
-    """Return the workspace that a build belongs to, with all its builds."""
+    """Return the workspace that a build belongs to, with that build too."""
     query = select(Workspace).where(Workspace.builds.any(WorkspaceBuild.id == build_id))
-    return await session.scalar(_complete(query))
-
-
-async def rename(session: AsyncSession, workspace_id: UUID, name: str, now: datetime) -> None:
-    """Give a workspace another name. Raises IntegrityError when the owner has one of that name."""
-    await session.execute(update(Workspace).where(Workspace.id == workspace_id).values(name=name, updated_at=now))
+    return await session.scalar(_complete(query, WorkspaceBuild.id == build_id))
 
 
 async def change(session: AsyncSession, workspace_id: UUID, now: datetime, **values: Any) -> None:
-    """Set columns of a workspace."""
+    """Set columns of a workspace. Raises IntegrityError when the owner has one of its new name."""
     await session.execute(update(Workspace).where(Workspace.id == workspace_id).values(updated_at=now, **values))
+
+
+async def delete(session: AsyncSession, workspace_id: UUID, now: datetime) -> None:
+    """Free a workspace's name; its agents' tokens are worth nothing from now on."""
+    await change(session, workspace_id, now, deleted_at=now)

@@ -164,7 +164,7 @@ class BuildRunner:
             deadline = orders.deadline_of(row, now) if started else None
             await builds.change(session, build_id, status=status, error=error, ended_at=now, deadline=deadline)
             if status == builds.SUCCEEDED and build.transition == DELETE:
-                await orders.mark_deleted(session, row.id, now)
+                await workspaces.delete(session, row.id, now)
             row, build, _ = await _read(session, build_id)
         log.info("build.ended", workspace=row.name, transition=build.transition, status=status, error=error or None)
         await orders.end_connections(deployment, row, build.transition if status == builds.SUCCEEDED else START)

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coder.access import templates, tokens
@@ -141,7 +140,7 @@ async def _complete(session: AsyncSession, row: Workspace, build: WorkspaceBuild
         if (version.id, build.parameters) != (last.template_version_id, last.parameters):
             await _refresh(session, build, version)
     if transition == DELETE:
-        await mark_deleted(session, row.id, now)
+        await workspaces.delete(session, row.id, now)
     await builds.add_logs(session, [log_line(build.id, now, transition.capitalize(), _SAID[transition])])
 
 
@@ -175,16 +174,11 @@ async def add_agents(
         made[spec.name] = Secret(str(token))
         hashed = tokens.hash_agent_token(token)
         if spec.name in there:
-            await builds.renew_token(session, there[spec.name], hashed, now)
+            await agents.renew_token(session, there[spec.name], hashed, now)
         else:
             columns = agent_columns(version, spec, build.parameters) | {"display_order": order}
             await builds.add_agent(session, build.id, hashed, now, columns)
     return made
-
-
-async def mark_deleted(session: AsyncSession, workspace_id: UUID, now: datetime) -> None:
-    """Free a workspace's name; its agents' tokens are worth nothing from now on."""
-    await session.execute(update(Workspace).where(Workspace.id == workspace_id).values(deleted_at=now, updated_at=now))
 
 
 async def end_connections(deployment: Deployment, row: Workspace, transition: str) -> None:

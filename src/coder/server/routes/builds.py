@@ -41,7 +41,7 @@ async def list_builds(
 ) -> list[views.Json]:
     """List the builds of a workspace, the newest first."""
     async with deployment.store.read() as session:
-        row = await workspaces.get(session, workspace)
+        row = await workspaces.get(session, workspace, history=True)
     if row is None or not who.may(Action.READ, Resource.WORKSPACE, row.owner_id):
         raise not_found()
     shown = list(reversed(row.builds))[offset : offset + limit if limit else None]

@@ -187,7 +187,7 @@ async def rename(workspace: UUID, wanted: Rename, who: SignedIn, deployment: Dep
         raise invalid(("name", fault))
     try:
         async with deployment.store.write() as session:
-            await workspaces.rename(session, row.id, wanted.name, deployment.clock.now())
+            await workspaces.change(session, row.id, deployment.clock.now(), name=wanted.name)
     except IntegrityError:
         raise Problem(409, f"A workspace named {wanted.name!r} exists already.") from None
     orders.announce(deployment, row)
