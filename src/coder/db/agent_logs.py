@@ -5,11 +5,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import insert, select
+from sqlalchemy import delete, exists, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from coder.db.agents import change
-from coder.db.models import AgentLog, WorkspaceAgent
+from coder.db.models import AgentLog, Workspace, WorkspaceAgent, WorkspaceBuild
 
 LOGS = "logs"
 """What changes when an agent prints; a subject of announcements together with the agent's id."""
@@ -71,3 +72,21 @@ async def between(
     if before is not None:
         query = query.where(AgentLog.id < before)
     return (await session.scalars(query.order_by(AgentLog.id))).all()
+
+
+async def forget_replaced(session: AsyncSession) -> None:
+    """Forget what agents printed that have successors, or whose workspace is deleted: nobody can ask for it."""
+    later, successor = aliased(WorkspaceBuild), aliased(WorkspaceAgent)
+    has_successor = exists().where(
+        successor.build_id == later.id,
+        later.workspace_id == WorkspaceBuild.workspace_id,
+        later.number > WorkspaceBuild.number,
+    )
+    replaced = (
+        select(WorkspaceAgent.id)
+        .join(WorkspaceAgent.build)
+        .join(WorkspaceBuild.workspace)
+        .where(or_(Workspace.deleted_at.is_not(None), has_successor))
+    )
+    forgotten = delete(AgentLog).where(AgentLog.agent_id.in_(replaced))
+    await session.execute(forgotten.execution_options(synchronize_session=False))

@@ -1,11 +1,11 @@
-"""Forgets what has been kept long enough: entries of the logs, sessions and tokens that have ended."""
+"""Forgets what has been kept long enough: entries of the logs, ended sessions and tokens, what past agents printed."""
 
 from datetime import timedelta
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from coder.db import keys, logs
+from coder.db import agent_logs, keys, logs
 from coder.server.deployment import Deployment
 
 log = structlog.get_logger(__name__)
@@ -32,3 +32,4 @@ async def forget(deployment: Deployment) -> None:
     async with deployment.store.write() as session:
         await keys.forget_expired(session, now - _EXPIRED_KEPT)
         await logs.prune(session, now, audit_for=kept.audit_logs, connections_for=kept.connection_logs)
+        await agent_logs.forget_replaced(session)
