@@ -9,6 +9,7 @@ from coder.db.models import Workspace
 from coder.server.agent_views import Place
 from coder.server.deployment import Deployment
 from coder.server.views import Surroundings
+from coder.tailnet.home import by_region
 
 
 def surroundings(deployment: Deployment, rows: Iterable[Workspace]) -> Surroundings:
@@ -34,12 +35,8 @@ def _latencies(deployment: Deployment, agent_id: UUID) -> Mapping[str, Mapping[s
     if node is None:
         return {}
     names = deployment.maps.region_names()
-    best: dict[int, float] = {}
-    for key, seconds in node.derp_latency.items():
-        region, _, _family = key.partition("-")
-        if region.isdecimal() and int(region) in names:
-            best[int(region)] = min(seconds, best.get(int(region), seconds))
     return {
         names[region]: {"preferred": region == node.preferred_derp, "latency_ms": seconds * 1e3}
-        for region, seconds in sorted(best.items())
+        for region, seconds in sorted(by_region(node.derp_latency).items())
+        if region in names
     }

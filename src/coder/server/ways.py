@@ -10,6 +10,7 @@ from coder.access.tokens import peers_path
 from coder.errors import CoderError
 from coder.server.deployment import Deployment
 from coder.server.views import Json
+from coder.tailnet.home import by_region
 from coder.wire.proto.tailnet_pb2 import Node
 
 _API_PORT = 4
@@ -78,13 +79,8 @@ def of_agent(
 
 
 def _latencies(node: Node, names: dict[int, str]) -> dict[int, float]:
-    """Return what a node measured to each region that there is, the better of both families."""
-    best: dict[int, float] = {}
-    for key, seconds in node.derp_latency.items():
-        region = key.partition("-")[0]
-        if region.isdecimal() and len(region) < 6 and int(region) in names:
-            best[int(region)] = min(seconds * 1e3, best.get(int(region), seconds * 1e3))
-    return best
+    """Return the milliseconds a node measured to each region that there is, the better of both families."""
+    return {region: seconds * 1e3 for region, seconds in by_region(node.derp_latency).items() if region in names}
 
 
 def _home(node: Node, latencies: dict[int, float], names: dict[int, str]) -> Json | None:

@@ -13,6 +13,9 @@ PIN: Final = 1e-6
 """The factor that is a wish. Nodes then move at once, without the margin they otherwise ask for."""
 
 
+_LONGEST: Final = 10  # digits of a region's number: peers may write anything, and far longer ones are no numbers to us
+
+
 def relays(derp_map: DerpMap) -> list[Region]:
     """Return the regions that can be home."""
     return [one for one in derp_map.regions.values() if not all(node.stun_only for node in one.nodes)]
@@ -39,7 +42,7 @@ def by_region(latencies: Mapping[str, float]) -> dict[int, float]:
     best: dict[int, float] = {}
     for key, seconds in latencies.items():
         region, _, _family = key.partition("-")
-        if region.isdecimal():
+        if region.isdecimal() and len(region) < _LONGEST:
             best[int(region)] = min(seconds, best.get(int(region), seconds))
     return best
 
