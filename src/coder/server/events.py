@@ -66,7 +66,9 @@ async def _events(
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # Not `gather`: a response that is cancelled again and again would hand that on, to a question to the database
+        # that is about to end.
+        await asyncio.wait(tasks)
 
 
 async def _pings(deployment: Deployment, queue: asyncio.Queue[Event | None]) -> None:
