@@ -11,6 +11,7 @@ from api import messages
 from api.conftest import TOKEN_HEADER, Server, Workspace
 from api.messages import TAILNET, Update, ask, coordinate
 from coder.errors import RpcError, RpcUnimplemented
+from coder.server.routes import network
 from coder.wire.proto import agent_pb2
 from coder.wire.proto import tailnet_pb2 as pb
 
@@ -233,3 +234,24 @@ async def test_what_is_followed_ends_with_the_token_it_was_opened_with(live: Ser
         async for _ in socket:
             pass
         assert socket.close_code == 1000
+
+
+@pytest.mark.parametrize(("path", "sent"), [("/debug/ws", b"bytes"), ("/speedtest?direction=up", "text")])
+async def test_a_measuring_socket_that_is_sent_something_else_is_closed(live: Server, path: str, sent: str | bytes):
+    client = await live.open(path)
+    await client.send(sent)
+    with pytest.raises(ConnectionClosedOK):
+        await client.recv()
+    assert not live.deployment.speedtests
+
+
+@pytest.mark.parametrize("path", ["/debug/ws", "/speedtest?direction=up"])
+async def test_a_measuring_socket_on_which_nothing_comes_is_closed(
+    live: Server, path: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(network, "_ECHO_PATIENCE", 0.01)
+    monkeypatch.setattr(network, "SPEEDTEST_SECONDS", 0.01)
+    client = await live.open(path)
+    with pytest.raises(ConnectionClosedOK):
+        await client.recv()
+    assert not live.deployment.speedtests

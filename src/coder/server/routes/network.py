@@ -1,7 +1,9 @@
 """The network as pages show it: the ways to an agent, how fast a browser's is, and whether the deployment is well."""
 
+import asyncio
 import json
 import os
+from contextlib import suppress
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -13,6 +15,7 @@ from coder.clock import Clock
 from coder.dataplane.engine import SpeedtestResult
 from coder.server import agent_status, health, health_probes, ways
 from coder.server.auth import ANYONE, SignedIn, anyone, caller
+from coder.server.channel import ServerChannel
 from coder.server.deployment import Deployed
 from coder.server.problems import Problem, not_found
 from coder.server.routes.agents import visible
@@ -83,18 +86,19 @@ async def health_report(who: SignedIn, deployment: Deployed, force: bool = False
 
 
 _ECHOES, _LONGEST_ECHO = 3, 1024
+_ECHO_PATIENCE = 30.0
+"""Seconds somebody whom we do not know may keep a socket open."""
 
 
 @websocket_route(router, "/debug/ws", anyone)
 async def echo(websocket: WebSocket, _anyone: Annotated[None, ANYONE]) -> None:
     """Send the first three messages back, then close: shows that a WebSocket passes all the way to this server."""
     await websocket.accept()
-    try:
-        for _ in range(_ECHOES):
-            await websocket.send_text((await websocket.receive_text())[:_LONGEST_ECHO])
-        await websocket.close()
-    except (WebSocketDisconnect, KeyError):  # gone, or no text
-        pass
+    with suppress(WebSocketDisconnect, KeyError, TimeoutError):  # gone, no text, or silent
+        async with asyncio.timeout(_ECHO_PATIENCE):
+            for _ in range(_ECHOES):
+                await websocket.send_text((await websocket.receive_text())[:_LONGEST_ECHO])
+    await ServerChannel(websocket).close()
 
 
 @websocket_route(router, "/speedtest", caller)
@@ -109,11 +113,11 @@ async def speedtest(
         return
     running.add(who.user.id)
     try:
-        with deployment.sockets.belonging_to(who.user.id, who.key.id):
-            await (_send if direction == "down" else _receive)(websocket, deployment.clock)
-            await websocket.close()
-    except WebSocketDisconnect:
-        pass
+        sockets = deployment.sockets.belonging_to(who.user.id, who.key.id)
+        with sockets, suppress(WebSocketDisconnect, KeyError, TimeoutError):  # gone, no bytes, or at a standstill
+            async with asyncio.timeout(2 * SPEEDTEST_SECONDS):
+                await (_send if direction == "down" else _receive)(websocket, deployment.clock)
+        await ServerChannel(websocket).close()
     finally:
         running.discard(who.user.id)
 
