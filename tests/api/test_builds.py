@@ -168,6 +168,20 @@ async def test_two_builds_at_once_are_refused_and_one_can_be_canceled(server: Se
     assert (await server.call("PATCH", f"/workspacebuilds/{number}/cancel")).status_code == 400
 
 
+async def test_the_next_server_ends_what_a_canceled_build_had_started(
+    server: Server, provisioned: Provisioned, deployment: Deployment
+):
+    provisioned.gate.clear()
+    workspace = await made_of(server, (await offer(server))["id"])
+    await provisioned.asked.wait()
+    await deployment.runner.stop()
+    cancel = f"/workspacebuilds/{workspace['latest_build']['id']}/cancel"
+    assert (await server.call("PATCH", cancel)).status_code == 200
+    await deployment.runner.resume(deployment)
+    assert (await settled(server, workspace["id"]))["latest_build"]["status"] == "canceled"
+    assert provisioned.calls == ["start", "stop"]
+
+
 async def test_a_log_is_followed_until_the_build_ends(live: Server, provisioned: Provisioned):
     provisioned.gate.clear()
     workspace = await made_of(live, (await offer(live))["id"])

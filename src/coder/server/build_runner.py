@@ -79,7 +79,7 @@ class BuildRunner:
             running = await builds.started(session)
         for build in left:
             if build.status == builds.CANCELING:
-                await self._finish(deployment, build.id, builds.CANCELED, "It was canceled while the server stopped.")
+                self._spawn(build.id, self._end_canceled(deployment, build.id))
             else:
                 self.begin(deployment, build.id, again=build.status == builds.RUNNING)
         for workspace_id in running:
@@ -99,6 +99,15 @@ class BuildRunner:
             log.error("build.broken", build=str(build_id), fault=str(fault))  # noqa: TRY400 - the words say it all
         except Exception:
             log.exception("build.broken", build=str(build_id))
+        await self._settle(deployment, build_id, outcome, error)
+
+    async def _end_canceled(self, deployment: Deployment, build_id: UUID) -> None:
+        """End what a build may have started that was canceled when the server before us stopped."""
+        await self._clean_up(deployment, build_id)
+        await self._settle(deployment, build_id, builds.CANCELED, "It was canceled while the server stopped.")
+
+    async def _settle(self, deployment: Deployment, build_id: UUID, outcome: str, error: str) -> None:
+        """Note how a build ended, as far as the database lets us."""
         try:
             await asyncio.shield(self._finish(deployment, build_id, outcome, error))  # too late to be canceled
         except SQLAlchemyError as fault:  # the next server takes it up
