@@ -1,7 +1,7 @@
 """The calls an agent makes, each by its name on the wire. Unless it says otherwise each is of version 2.0."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from google.protobuf.empty_pb2 import Empty
@@ -17,6 +17,13 @@ State = pb.Lifecycle.State
 Subsystem = pb.Startup.Subsystem
 
 _SERVICE = "/coder.agent.v2.Agent/"
+
+
+def timestamp(at: datetime) -> Timestamp:
+    """Write a time as calls carry it."""
+    made = Timestamp()
+    made.FromDatetime(at)
+    return made
 
 
 async def manifest(rpc: RpcClient) -> pb.Manifest:

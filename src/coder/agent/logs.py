@@ -6,11 +6,9 @@ Whoever prints never waits: what does not fit any more is counted and left out.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from datetime import datetime
 from uuid import UUID
 
 import structlog
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from coder.agent import calls
 from coder.clock import Clock
@@ -86,7 +84,7 @@ class LogOutbox:
         """Take a line, unless too many wait already or the server wants no more."""
         if self._full:
             return
-        line = pb.Log(created_at=_timestamp(self._clock.now()), output=text, level=level)
+        line = pb.Log(created_at=calls.timestamp(self._clock.now()), output=text, level=level)
         if self._size + _size(line) > MAX_WAITING:
             self._left_out[source] = self._left_out.get(source, 0) + 1
             return
@@ -145,14 +143,8 @@ class LogOutbox:
         missing, self._left_out = self._left_out, {}
         for source, count in missing.items():
             text = f"{count} lines are left out here: they came faster than the server took them."
-            self._add(source, pb.Log(created_at=_timestamp(self._clock.now()), output=text, level=pb.Log.WARN))
+            self._add(source, pb.Log(created_at=calls.timestamp(self._clock.now()), output=text, level=pb.Log.WARN))
 
 
 def _size(line: pb.Log) -> int:
     return len(line.output.encode()) + LINE_COST
-
-
-def _timestamp(at: datetime) -> Timestamp:
-    made = Timestamp()
-    made.FromDatetime(at)
-    return made

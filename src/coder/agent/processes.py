@@ -94,6 +94,9 @@ class Processes:
         except (OSError, ValueError) as error:
             os.close(ours)
             return Ended(COULD_NOT_START, problem=getattr(error, "strerror", None) or "the command holds a NUL")
+        except asyncio.CancelledError:
+            os.close(ours)
+            raise
         finally:
             os.close(theirs)
         reading = asyncio.ensure_future(_read(ours, output))

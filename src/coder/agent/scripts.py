@@ -5,16 +5,14 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from enum import IntEnum
 from pathlib import Path
 from typing import Self
 from uuid import UUID
 
 import structlog
-from google.protobuf.timestamp_pb2 import Timestamp
 
-from coder.agent import cron
+from coder.agent import calls, cron
 from coder.agent.logs import Lines
 from coder.agent.processes import Ended, Processes, Surroundings
 from coder.agent.shell import expanded, homely
@@ -154,8 +152,8 @@ class Scripts:
         status = _status(ended)
         timing = pb.Timing(
             script_id=script.id.bytes,
-            start=_timestamp(began),
-            end=_timestamp(self._clock.now()),
+            start=calls.timestamp(began),
+            end=calls.timestamp(self._clock.now()),
             exit_code=ended.code,
             stage=stage,
             status=status,
@@ -238,9 +236,3 @@ def _status(ended: Ended) -> "pb.Timing.Status.ValueType":
     if ended.code:
         return pb.Timing.Status.EXIT_FAILURE
     return pb.Timing.Status.PIPES_LEFT_OPEN if ended.left_open else pb.Timing.Status.OK
-
-
-def _timestamp(at: datetime) -> Timestamp:
-    made = Timestamp()
-    made.FromDatetime(at)
-    return made

@@ -3,11 +3,9 @@
 import socket
 import uuid
 from collections.abc import Callable
-from datetime import datetime
 from typing import TYPE_CHECKING
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
+from coder.agent import calls
 from coder.clock import Clock
 from coder.dataplane.ssh import SshBegan, SshEnded, SshPolicy, SshServer
 from coder.wire.proto import agent_pb2 as pb
@@ -74,7 +72,7 @@ class Sessions:
                     id=uuid.uuid4().bytes,
                     action=pb.Connection.Action.CONNECT,
                     type=TYPES.get(notice.kind, pb.Connection.Type.SSH),
-                    timestamp=_timestamp(self._clock.now()),
+                    timestamp=calls.timestamp(self._clock.now()),
                     ip=self._sources.get(notice.session, ""),
                 )
                 self._began[notice.session] = began
@@ -84,7 +82,7 @@ class Sessions:
                 ended = self._began.pop(notice.session, None)
                 if ended is not None:
                     ended.action = pb.Connection.Action.DISCONNECT
-                    ended.timestamp.CopyFrom(_timestamp(self._clock.now()))
+                    ended.timestamp.CopyFrom(calls.timestamp(self._clock.now()))
                     ended.status_code = notice.status or 0
                     ended.reason = notice.reason
                     self._report(ended)
@@ -95,13 +93,13 @@ class Sessions:
                 id=uuid.uuid4().bytes,
                 action=pb.Connection.Action.CONNECT,
                 type=pb.Connection.Type.RECONNECTING_PTY,
-                timestamp=_timestamp(self._clock.now()),
+                timestamp=calls.timestamp(self._clock.now()),
                 ip=notice.source,
             )
             self._report(began)
         elif (ended := self._attached.pop(notice.key, None)) is not None:
             ended.action = pb.Connection.Action.DISCONNECT
-            ended.timestamp.CopyFrom(_timestamp(self._clock.now()))
+            ended.timestamp.CopyFrom(calls.timestamp(self._clock.now()))
             ended.status_code = notice.status
             ended.reason = notice.ended
             self._report(ended)
@@ -114,9 +112,3 @@ def _setting(policy: SshPolicy) -> "Setting":
     return Setting(
         shell=policy.shell, directory=policy.directory, environment=environment, open_files=policy.open_files
     )
-
-
-def _timestamp(at: datetime) -> Timestamp:
-    made = Timestamp()
-    made.FromDatetime(at)
-    return made

@@ -8,7 +8,6 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from coder.agent import calls
 from coder.agent.app_health import AppHealth
@@ -123,6 +122,5 @@ class Workload:
         self._reports.add(partial(calls.script_completed, timing=timing))
 
     def _say(self, state: "calls.State.ValueType") -> None:
-        at = Timestamp()
-        at.FromDatetime(self._clock.now())
+        at = calls.timestamp(self._clock.now())
         self._reports.add(partial(calls.lifecycle, state=state, changed_at=at), needed=True)
