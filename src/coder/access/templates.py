@@ -21,8 +21,6 @@ MACHINE, PROCESS = "machine", "process"
 DEFAULT_AGENT = "main"
 CONNECTION_TIMEOUT = 120
 """Seconds after which an agent that never connected is shown as late, unless its template says otherwise."""
-SHARE_LEVELS = ("owner", "organization", "authenticated", "public")
-"""From the narrowest to the widest circle."""
 _MOST = 64
 _LONG = 64 * 1024
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")

@@ -20,6 +20,10 @@ class Site:
     deployment_id: UUID
     organization: Organization
 
+    def is_organization(self, text: str) -> bool:
+        """Say whether a name or an id, as a client gives it, means the only organization there is."""
+        return text.lower() in {"default", self.organization.name, str(self.organization.id)}
+
 
 async def ensure(session: AsyncSession, now: datetime) -> Site:
     """Return the deployment's own rows, making those that are missing."""

@@ -16,7 +16,7 @@ from coder.errors import Malformed
 from coder.ids import uuid_from_bytes
 from coder.rpc.handlers import Context, Handler, Unary
 from coder.server import agent_manifest, connection_reports, keeping_hours
-from coder.server.agent_reports import AgentReports, moment
+from coder.server.agent_reports import AgentReports, moment, name_of
 from coder.server.deployment import Deployment
 from coder.wire.proto import agent_pb2 as pb
 
@@ -128,8 +128,8 @@ class AgentCalls:
             "agent.connection",
             workspace=self._identity.workspace.name,
             connection=str(number),
-            action=_name(pb.Connection.Action, connection.action),
-            kind=_name(pb.Connection.Type, connection.type),
+            action=name_of(pb.Connection.Action, connection.action),
+            kind=name_of(pb.Connection.Type, connection.type),
             peer=connection.ip[:64],
         )
         await connection_reports.store(self._deployment, self._identity, number, connection)
@@ -167,7 +167,3 @@ def _duration(value: timedelta) -> Duration:
     duration = Duration()
     duration.FromTimedelta(value)
     return duration
-
-
-def _name(enum: Any, value: int) -> str:
-    return str(enum.Name(value)).lower() if value in enum.values() else str(value)

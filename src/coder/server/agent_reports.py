@@ -90,8 +90,8 @@ class AgentReports:
         timing = request.timing
         script = uuid_from_bytes(timing.script_id, where="timing.script_id")
         run = {
-            "stage": _name(pb.Timing.Stage, timing.stage),
-            "status": _name(pb.Timing.Status, timing.status),
+            "stage": name_of(pb.Timing.Stage, timing.stage),
+            "status": name_of(pb.Timing.Status, timing.status),
             "exit_code": timing.exit_code,
             "started_at": moment(timing.start, "timing.start").isoformat(),
             "ended_at": moment(timing.end, "timing.end").isoformat(),
@@ -129,5 +129,6 @@ def moment(stamp: Timestamp, where: str) -> datetime:
         raise Malformed("this is no time", where=where) from None
 
 
-def _name(enum: Any, value: int) -> str:
+def name_of(enum: Any, value: int) -> str:
+    """Return what a value of an enumeration is called; its number when it is of a later version."""
     return str(enum.Name(value)).lower() if value in enum.values() else str(value)

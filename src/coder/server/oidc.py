@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -187,9 +188,4 @@ def _endpoint(found: dict[str, Any], name: str) -> str:
 
 def _basic(name: str, secret: str) -> str:
     """Encode a client's name and secret (RFC 6749, section 2.3.1: as in forms first)."""
-    from base64 import b64encode  # noqa: PLC0415
-
     return "Basic " + b64encode(f"{quote(name, safe='')}:{quote(secret, safe='')}".encode()).decode()
-
-
-__all__ = ["Attempt", "Client", "Provider", "ProviderError"]

@@ -13,7 +13,8 @@ from coder.server.views import Json
 from coder.tailnet.home import by_region
 from coder.wire.proto.tailnet_pb2 import Node
 
-_API_PORT = 4
+API_PORT = 4
+"""The agent's own HTTP API in the tunnel."""
 PATIENCE = 2.0
 """Seconds an agent has to answer our node before the picture is shown without."""
 
@@ -31,7 +32,7 @@ async def of_server(deployment: Deployment, agent_id: UUID) -> Json | None:
 async def of_clients(deployment: Deployment, agent_id: UUID, token_hash: bytes) -> dict[str, Json]:
     """Ask an agent how it reaches its peers: by their address inside the tunnel. Empty when it does not say."""
     try:
-        status, body = await deployment.node.http_get(agent_id, _API_PORT, peers_path(token_hash), patience=PATIENCE)
+        status, body = await deployment.node.http_get(agent_id, API_PORT, peers_path(token_hash), patience=PATIENCE)
         told = json.loads(body)["peers"] if status == HTTPStatus.OK else []
         return {str(address): one for one in told for address in one["addresses"]}
     except (CoderError, OSError, ValueError, TypeError, KeyError):

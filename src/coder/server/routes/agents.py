@@ -14,12 +14,10 @@ from coder.server.auth import Caller, SignedIn
 from coder.server.deployment import Deployed, Deployment
 from coder.server.problems import Problem, not_found
 from coder.server.surroundings import of_agents
+from coder.server.ways import API_PORT
 
 router = APIRouter(tags=["agents"])
 log = structlog.get_logger(__name__)
-
-_API_PORT = 4
-"""The agent's own HTTP API in the tunnel."""
 
 
 async def visible(deployment: Deployment, who: Caller, agent_id: UUID, action: Action = Action.READ) -> agents.Identity:
@@ -68,7 +66,7 @@ async def listening_ports(agent: UUID, who: SignedIn, deployment: Deployed) -> v
     """List the TCP ports something listens on in the workspace, without those of services that are no web pages."""
     found = await _require_connected(deployment, who, agent)
     try:
-        status, body = await deployment.node.http_get(agent, _API_PORT, "/api/v0/listening-ports")
+        status, body = await deployment.node.http_get(agent, API_PORT, "/api/v0/listening-ports")
         if status != HTTPStatus.OK:
             raise PeerMisbehaved(f"the agent answered with status {status}")
         return {"ports": agent_ports.shown(body, agent_ports.of_apps(found.agent.apps))}

@@ -8,7 +8,7 @@ import hmac
 import secrets
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import structlog
 from fastapi import APIRouter, Request, Response
@@ -113,8 +113,6 @@ async def _finish(
 
 
 def _attempt(request: Request) -> tuple[Attempt | None, str]:
-    from urllib.parse import unquote  # noqa: PLC0415
-
     parts = request.cookies.get(COOKIE, "").split(".", 3)
     if len(parts) != 4:
         return None, "/"

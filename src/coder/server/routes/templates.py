@@ -60,8 +60,7 @@ class Changes(BaseModel):
 
 
 def _in_organization(deployment: Deployment, organization: str) -> None:
-    here = deployment.site.organization
-    if organization.lower() not in {"default", here.name, str(here.id)}:
+    if not deployment.site.is_organization(organization):
         raise not_found()
 
 
@@ -91,13 +90,12 @@ async def list_templates(who: SignedIn, deployment: Deployed, q: str = "") -> li
 
 
 def _matches(deployment: Deployment, name: str, wanted: list[tuple[str, str]]) -> bool:
-    here = deployment.site.organization
     for key, value in wanted:
         match key:
             case "exact_name":
                 fits = value.lower() == name.lower()
             case "organization":
-                fits = value.lower() in {"default", here.name, str(here.id)}
+                fits = deployment.site.is_organization(value)
             case "deprecated":
                 fits = value.lower() == "false"  # none is
             case _:

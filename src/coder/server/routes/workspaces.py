@@ -149,8 +149,7 @@ async def by_name(
 async def create(user: str, wanted: NewWorkspace, request: Request, who: SignedIn, deployment: Deployed) -> views.Json:
     """Create a workspace. The answer's `agent_token` starts the agent on its machine; it is shown this once."""
     organization = request.path_params.get("organization", "")
-    here = deployment.site.organization
-    if organization and organization.lower() not in {"default", here.name, str(here.id)}:
+    if organization and not deployment.site.is_organization(organization):
         raise not_found()
     if fault := names.name_problem(wanted.name):
         raise invalid(("name", fault))
