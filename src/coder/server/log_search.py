@@ -54,6 +54,7 @@ _CONNECTIONS: Keys = {
     "status": ("ongoing", _one_of(ongoing=True, completed=False)),
 }
 _PEOPLE = frozenset({"username", "workspace_owner"})
+_TIMES = ("date_", "connected_")
 
 
 def audit(text: str, caller: User) -> AuditSearch:
@@ -75,5 +76,6 @@ def _read(text: str, keys: Keys, caller: User) -> dict[str, Any]:
         try:
             found[name] = read(caller.username if key in _PEOPLE and value == "me" else value)
         except (ValueError, OverflowError):
-            raise Problem(400, f"The search cannot use {key}:{value[:40]}.") from None
+            hint = "A time is written 2030-01-31, or 2030-01-31T08:00:00Z." if key.startswith(_TIMES) else ""
+            raise Problem(400, f"The search cannot use {key}:{value[:40]}.", detail=hint) from None
     return found

@@ -298,3 +298,13 @@ def test_schedules_are_shown_and_set(coder, signed_in):
         signed_in.answers[path] = (204, b"")
         assert coder("schedule", *words).code == 0
         assert signed_in.asked(path.partition(" ")[2])[-1].body == body
+
+
+def test_extending_never_brings_the_stop_nearer(coder, signed_in):
+    found = workspace(agent())
+    found["latest_build"]["deadline"] = "2999-01-01T00:00:00Z"
+    signed_in.answers[BY_NAME] = (200, found)
+    run = coder("schedule", "extend", "dev", "3h")
+    assert run.code == 0
+    assert "longer than that already" in run.out
+    assert not [call for call in signed_in.calls if call.method == "PUT"]

@@ -41,7 +41,7 @@ def show(flags: Globals, *, workspace: str, form: str) -> None:
 
 def _next(text: Any) -> str:
     moment = times.parse(text)
-    return f"; next on {moment.astimezone():%Y-%m-%d at %H:%M}" if moment else ""
+    return f"; next on {moment.astimezone():%Y-%m-%d at %H:%M %Z}" if moment else ""
 
 
 @command.command("start")
@@ -73,7 +73,13 @@ def stop(flags: Globals, *, workspace: str, idle: str) -> None:
 def extend(flags: Globals, *, workspace: str, duration: float) -> None:
     """Let a running workspace run for so long from now, such as 3h, even when nobody uses it."""
     deadline = datetime.now(UTC) + timedelta(seconds=duration)
-    _put(flags, workspace, "extend", {"deadline": deadline.isoformat()})
+    with flags.api() as api:
+        found = workspaces.find(api, workspaces.Target.parse(workspace))
+        stops = times.parse(found["latest_build"].get("deadline"))
+        if stops and stops >= deadline:  # the server would move it back
+            output.out(f"It runs longer than that already{_next(found['latest_build']['deadline'])}.")
+            return
+        api.call("PUT", f"/api/v2/workspaces/{found['id']}/extend", {"deadline": deadline.isoformat()})
     output.out(f"It runs for {format_duration(duration)} from now at least.")
 
 
