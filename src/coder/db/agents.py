@@ -10,6 +10,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
 
+from coder.db.builds import newest_number
 from coder.db.models import User, Workspace, WorkspaceAgent, WorkspaceBuild
 
 MAX_REASON = 256
@@ -27,18 +28,12 @@ class Identity:
 
 def _identities(condition: Any) -> Any:
     """Select agents of the latest build of living workspaces: all others are history."""
-    latest = (
-        select(func.max(WorkspaceBuild.number))
-        .where(WorkspaceBuild.workspace_id == Workspace.id)
-        .correlate(Workspace)
-        .scalar_subquery()
-    )
     return (
         select(WorkspaceAgent, Workspace, User)
         .join(WorkspaceBuild, WorkspaceBuild.id == WorkspaceAgent.build_id)
         .join(Workspace, Workspace.id == WorkspaceBuild.workspace_id)
         .join(User, User.id == Workspace.owner_id)
-        .where(Workspace.deleted_at.is_(None), WorkspaceBuild.number == latest, condition)
+        .where(Workspace.deleted_at.is_(None), WorkspaceBuild.number == newest_number(), condition)
         .options(joinedload(WorkspaceAgent.build), joinedload(Workspace.template))
         .execution_options(populate_existing=True)
     )

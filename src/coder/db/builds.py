@@ -74,18 +74,24 @@ async def unfinished(session: AsyncSession) -> Sequence[WorkspaceBuild]:
     return (await session.scalars(query)).all()
 
 
-def _latest() -> Any:
-    """Select the latest build of each living workspace."""
-    latest = (
+def newest_number() -> Any:
+    """Return the number of the latest build of the workspace a statement selects, as a part of that statement."""
+    return (
         select(func.max(WorkspaceBuild.number))
         .where(WorkspaceBuild.workspace_id == Workspace.id)
         .correlate(Workspace)
         .scalar_subquery()
     )
+
+
+def _latest() -> Any:
+    """Select the latest build of each living workspace."""
     return (
         select(Workspace.id)
         .join(WorkspaceBuild, WorkspaceBuild.workspace_id == Workspace.id)
-        .where(Workspace.deleted_at.is_(None), WorkspaceBuild.number == latest, WorkspaceBuild.status == SUCCEEDED)
+        .where(
+            Workspace.deleted_at.is_(None), WorkspaceBuild.number == newest_number(), WorkspaceBuild.status == SUCCEEDED
+        )
     )
 
 

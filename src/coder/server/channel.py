@@ -1,11 +1,16 @@
 """A call channel over a WebSocket that a client opened to us."""
 
+import contextlib
+from typing import Final
+
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from coder.errors import Closed
 
-NORMAL, GOING_AWAY, UNSUPPORTED_DATA = 1000, 1001, 1003
+NORMAL, GOING_AWAY, UNSUPPORTED_DATA, INTERNAL_ERROR = 1000, 1001, 1003, 1011
 """Close codes of RFC 6455, section 7.4.1."""
+
+_MAX_REASON: Final = 123  # bytes of a close frame's text
 
 
 class ServerChannel:
@@ -43,12 +48,13 @@ class ServerChannel:
 
     async def close(self, code: int = NORMAL) -> None:
         """Close the WebSocket, unless it is closed already."""
-        if DISCONNECTED in {self._websocket.client_state, self._websocket.application_state}:
-            return
-        try:
-            await self._websocket.close(code)
-        except (WebSocketDisconnect, RuntimeError):
-            return  # the other end was faster
+        await close(self._websocket, code)
 
 
-DISCONNECTED = WebSocketState.DISCONNECTED
+async def close(websocket: WebSocket, code: int, reason: str = "") -> None:
+    """Close a WebSocket, unless it is closed already. Of the reason goes what a close frame can hold."""
+    if WebSocketState.DISCONNECTED in {websocket.client_state, websocket.application_state}:
+        return
+    text = reason.encode()[:_MAX_REASON].decode(errors="ignore")
+    with contextlib.suppress(WebSocketDisconnect, RuntimeError, Closed):  # the other end was faster
+        await websocket.close(code, text)

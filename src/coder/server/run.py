@@ -420,5 +420,6 @@ async def _serve(
         for task in keeping:
             task.cancel()
         server.should_exit = True
-        await serving
+        await asyncio.gather(serving, *keeping, return_exceptions=True)
+        serving.result()
     log.info("server.stopped")

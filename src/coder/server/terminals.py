@@ -6,7 +6,6 @@ more than a window of them to show. All else is binary and passes as it is: the 
 """
 
 import asyncio
-import contextlib
 import json
 import socket
 from collections import Counter
@@ -16,18 +15,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from coder.errors import Closed
+from coder.server.channel import INTERNAL_ERROR, NORMAL, UNSUPPORTED_DATA
 
 PORT: Final = 2
 """The agent's terminal port."""
 WINDOW: Final = 384 << 10
 """Bytes a page may have to show."""
-NORMAL, GOING_AWAY, UNSUPPORTED_DATA, INTERNAL_ERROR = 1000, 1001, 1003, 1011
-"""Close codes of RFC 6455, section 7.4.1."""
-MAX_REASON: Final = 123
-"""Bytes of a close frame's text."""
 
 _PIECE: Final = 32 << 10
 _MAX_TOLD: Final = 64  # characters of a text message
@@ -175,12 +170,3 @@ async def _up(websocket: WebSocket, stream: socket.socket, flow: _Flow | None) -
             await loop.sock_sendall(stream, data)
         except OSError:
             continue  # the other direction knows whether the agent has anything left to say
-
-
-async def close(websocket: WebSocket, code: int, reason: str = "") -> None:
-    """Close a WebSocket, unless it is closed already."""
-    if WebSocketState.DISCONNECTED in {websocket.client_state, websocket.application_state}:
-        return
-    text = reason.encode()[:MAX_REASON].decode(errors="ignore")
-    with contextlib.suppress(WebSocketDisconnect, RuntimeError, Closed):
-        await websocket.close(code, text)

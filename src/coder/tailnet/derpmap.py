@@ -80,11 +80,6 @@ def rewrite_embedded(derp_map: DerpMap, url: str) -> DerpMap:
     return derp_map.with_regions((key, moved(region)) for key, region in derp_map.regions.items())
 
 
-def without_empty_regions(derp_map: DerpMap) -> DerpMap:
-    """Drop regions that have no nodes: some peers cannot cope with them."""
-    return derp_map.with_regions((key, region) for key, region in derp_map.regions.items() if region.nodes)
-
-
 def same(one: DerpMap, other: DerpMap) -> bool:
     """Tell whether two maps mean the same to a node, so that the newer need not be sent.
 

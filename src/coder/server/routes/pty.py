@@ -8,7 +8,7 @@ from fastapi import APIRouter, WebSocket
 
 from coder.access.roles import Action
 from coder.errors import CoderError
-from coder.server import agent_status, keeping_hours, terminals
+from coder.server import agent_status, channel, keeping_hours, terminals
 from coder.server.auth import SignedIn, caller
 from coder.server.deployment import Deployed
 from coder.server.problems import Problem, too_many
@@ -43,7 +43,7 @@ async def pty(websocket: WebSocket, agent: UUID, who: SignedIn, deployment: Depl
     used = keeping_hours.in_use(deployment, found.workspace.id)
     with bound, opened, sockets, used, rechecked(deployment, who):
         await websocket.accept()
-        code, reason = terminals.GOING_AWAY, "the server ends this connection"
+        code, reason = channel.GOING_AWAY, "the server ends this connection"
         try:
             async with deployment.node.stream(agent, terminals.PORT) as stream:
                 stream.send(wish.first_message())  # a fresh stream has room for it
@@ -51,9 +51,9 @@ async def pty(websocket: WebSocket, agent: UUID, who: SignedIn, deployment: Depl
                 code, reason = await terminals.carry(websocket, stream, flow=flow)
         except (CoderError, OSError) as error:
             log.info("terminal.not_reached", reason=str(error))
-            code, reason = terminals.INTERNAL_ERROR, f"dial workspace agent: {error}"
+            code, reason = channel.INTERNAL_ERROR, f"dial workspace agent: {error}"
         finally:
-            await terminals.close(websocket, code, reason)
+            await channel.close(websocket, code, reason)
 
 
 def _wish(given: Mapping[str, str]) -> Wish:
