@@ -30,7 +30,7 @@ class Provisioned:
     fault: ProvisionError | None = None
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     asked: asyncio.Event = field(default_factory=asyncio.Event)
-    running: bool = False
+    alive: set[tuple[UUID, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -43,17 +43,19 @@ class Provisioned:
         job.say("pulling the image")
         if self.fault:
             raise self.fault
+        self.alive |= {(job.workspace_id, agent.name) for agent in agents}
 
     async def stop(self, job: Job) -> None:
         self.calls.append("stop")
         if self.fault:
             raise self.fault
+        self.alive -= {(job.workspace_id, name) for name in job.agents}
 
     async def delete(self, job: Job) -> None:
         self.calls.append("delete")
 
-    async def runs(self, job: Job) -> bool:
-        return self.running
+    async def running(self, job: Job) -> frozenset[str]:
+        return frozenset(name for name in job.agents if (job.workspace_id, name) in self.alive)
 
 
 @pytest.fixture
@@ -206,11 +208,12 @@ async def test_the_next_server_takes_builds_up_and_starts_what_has_ended(
     assert (await server.get(f"/workspaces/{cut['id']}"))["latest_build"]["status"] == "starting"
     token = provisioned.tokens["main"]
     provisioned.gate.set()
+    provisioned.alive.clear()
     await deployment.runner.resume(deployment)
     assert (await settled(server, cut["id"]))["latest_build"]["status"] == "running"
     assert provisioned.calls == ["start"] * 4
     assert provisioned.tokens["main"] != token
-    provisioned.running = True
+    await deployment.runner.stop()
     await deployment.runner.resume(deployment)
     await deployment.runner.wait()
     assert provisioned.calls == ["start"] * 4

@@ -115,14 +115,14 @@ def test_a_container_holds_the_token_and_ends(tmp_path):
 
     async def live() -> str:
         await docker.start(job, (AgentJob("main", token),))
-        assert await docker.runs(job)
+        assert await docker.running(job) == {"main"}
         name = f"coder-{job.workspace_id}-main"
         words = ["docker", "exec", name, "cat", "/.coder-agent/token"]
         shown = (await asyncio.to_thread(subprocess.check_output, words)).decode().strip()
         told = await asyncio.to_thread(subprocess.check_output, ["docker", "inspect", name])
         assert token.reveal() not in told.decode() + "".join(said)
         await docker.delete(job)
-        assert not await docker.runs(job)
+        assert not await docker.running(job)
         return shown
 
     assert asyncio.run(live()) == token.reveal()

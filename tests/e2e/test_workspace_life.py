@@ -1,6 +1,9 @@
 """A workspace that the server runs itself, through its whole life, with real processes."""
 
+import contextlib
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -23,8 +26,11 @@ def server(tmp_path: Path):
 
 
 def pid(server: Deployment) -> int:
-    (noted,) = (server.place / "state" / "workspaces").glob("*/agents/main/process.json")
-    return json.loads(noted.read_text())["pid"]
+    """Return the number of the agent's process, 0 while it is being started."""
+    for noted in (server.place / "state" / "workspaces").glob("*/agents/main/process.json"):
+        with contextlib.suppress(FileNotFoundError):
+            return json.loads(noted.read_text())["pid"]
+    return 0
 
 
 def runs(number: int) -> bool:
@@ -56,6 +62,12 @@ def test_a_process_is_started_reached_stopped_and_started_again(server):
     started = server.run("start", "dev")
     assert "runs as process" in started.stderr, started.stderr
     wait_until("the agent", lambda: server.agent_status() == "connected")
+
+    killed = pid(server)
+    os.kill(killed, signal.SIGKILL)
+    wait_until("another agent", lambda: pid(server) != killed and server.agent_status() == "connected")
+    assert server.ok("ssh", "dev", "echo", "again") == "again\n"
+    assert "The agent main ended and is started again." in server.ok("logs", "dev")
 
     running = pid(server)
     assert server.stop("server") == 0

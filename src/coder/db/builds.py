@@ -8,7 +8,8 @@ from uuid import UUID, uuid4
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coder.db.models import Workspace, WorkspaceAgent, WorkspaceBuild
+from coder.access.templates import Kind
+from coder.db.models import Template, Workspace, WorkspaceAgent, WorkspaceBuild
 from coder.db.models_builds import BuildLog
 
 START, STOP, DELETE = "start", "stop", "delete"
@@ -95,9 +96,12 @@ def _latest() -> Any:
     )
 
 
-async def started(session: AsyncSession) -> Sequence[UUID]:
-    """Return the workspaces that are meant to run now."""
-    return (await session.scalars(_latest().where(WorkspaceBuild.transition == START))).all()
+async def started(session: AsyncSession) -> Sequence[tuple[UUID, UUID]]:
+    """Return the workspaces whose agents the server starts and that are meant to run now, each with its build."""
+    provisioned = (Template.id == Workspace.template_id) & (Template.kind != Kind.MACHINE)
+    query = _latest().join(Template, provisioned).where(WorkspaceBuild.transition == START)
+    rows = await session.execute(query.with_only_columns(Workspace.id, WorkspaceBuild.id))
+    return [(row[0], row[1]) for row in rows]
 
 
 async def overdue(session: AsyncSession, now: datetime) -> Sequence[UUID]:

@@ -13,15 +13,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from coder.access import templates
 from coder.access.templates import Kind
 from coder.db import builds, workspaces
-from coder.db import templates as stored
 from coder.db.builds import DELETE, START
-from coder.db.models import TemplateVersion, Workspace, WorkspaceBuild
-from coder.ids import Secret
+from coder.db.models import TemplateVersion, WorkspaceBuild
 from coder.server import builds as orders
+from coder.server.build_jobs import agent_jobs, job_of, read
 from coder.server.build_log import BuildLogWriter
+from coder.server.build_watch import Watch
 from coder.server.deployment import Deployment
 from coder.server.problems import Problem
-from coder.server.provision import AgentJob, Job, Provisioner, ProvisionError
+from coder.server.provision import Job, Provisioner, ProvisionError
 
 log = structlog.get_logger(__name__)
 
@@ -37,19 +37,39 @@ class BuildRunner:
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
         self._canceled: set[UUID] = set()
+        self._watched: dict[UUID, tuple[Watch, asyncio.Task[None]]] = {}
+        """By workspace, those that run."""
 
-    def begin(self, deployment: Deployment, build_id: UUID, *, again: bool = False) -> None:
+    def begin(self, deployment: Deployment, build: WorkspaceBuild, *, again: bool = False) -> None:
         """Carry out a build from now on; `again`: one that a server before us had begun."""
-        self._spawn(build_id, self._carry_out(deployment, build_id, again=again))
+        before = self.leave(build.workspace_id)
+        self._spawn(build.id, self._carry_out(deployment, build.id, before, again=again))
 
-    def _spawn(self, key: UUID, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, build_id: UUID, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
-        self._tasks[key] = task
-        task.add_done_callback(lambda _task: self._forget(key))
+        self._tasks[build_id] = task
+        task.add_done_callback(lambda _task: self._forget(build_id))
 
-    def _forget(self, key: UUID) -> None:
-        self._tasks.pop(key, None)
-        self._canceled.discard(key)
+    def _forget(self, build_id: UUID) -> None:
+        self._tasks.pop(build_id, None)
+        self._canceled.discard(build_id)
+
+    def leave(self, workspace_id: UUID) -> asyncio.Task[None] | None:
+        """Start a workspace's agents no more by ourselves. Returns what is still about to end."""
+        _, task = self._watched.pop(workspace_id, (None, None))
+        if task is not None:
+            task.cancel()
+        return task
+
+    def _watch(self, deployment: Deployment, workspace_id: UUID, build_id: UUID) -> None:
+        watch = Watch(deployment, workspace_id, build_id, self._provisioners, self._turns)
+        task = asyncio.create_task(watch.run())
+        self._watched[workspace_id] = watch, task
+        task.add_done_callback(lambda _task: self._unwatch(workspace_id, watch))
+
+    def _unwatch(self, workspace_id: UUID, watch: Watch) -> None:
+        if self._watched.get(workspace_id, (None, None))[0] is watch:
+            del self._watched[workspace_id]
 
     def cancel(self, build_id: UUID) -> bool:
         """Break off a build. Returns False when it is none of those that are carried out."""
@@ -61,13 +81,15 @@ class BuildRunner:
         return True
 
     async def wait(self) -> None:
-        """Return when all builds are over, those included that begin meanwhile."""
+        """Return when all builds are over, those included that begin meanwhile, and agents that had ended started."""
         while self._tasks:
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        for watch, _ in list(self._watched.values()):
+            await watch.at_rest.wait()
 
     async def stop(self) -> None:
-        """Leave the builds as they are, for the next server to take up."""
-        tasks = list(self._tasks.values())
+        """Leave the builds and agents as they are, for the next server to take up."""
+        tasks = [*self._tasks.values(), *(task for _, task in self._watched.values())]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -81,13 +103,17 @@ class BuildRunner:
             if build.status == builds.CANCELING:
                 self._spawn(build.id, self._end_canceled(deployment, build.id))
             else:
-                self.begin(deployment, build.id, again=build.status == builds.RUNNING)
-        for workspace_id in running:
-            self._spawn(workspace_id, self._look_after(deployment, workspace_id))
+                self.begin(deployment, build, again=build.status == builds.RUNNING)
+        for workspace_id, build_id in running:
+            if workspace_id not in self._watched:
+                self._watch(deployment, workspace_id, build_id)
 
-    async def _carry_out(self, deployment: Deployment, build_id: UUID, *, again: bool) -> None:
+    async def _carry_out(
+        self, deployment: Deployment, build_id: UUID, before: asyncio.Task[None] | None, *, again: bool
+    ) -> None:
         outcome, error = builds.FAILED, "The server failed at this; its log has the details."
         try:
+            await _over(before)
             async with self._turns, BuildLogWriter(deployment, build_id) as written:
                 outcome, error = await self._attempt(deployment, build_id, written, again=again)
         except asyncio.CancelledError:
@@ -119,19 +145,19 @@ class BuildRunner:
         """Do what a build asks for. Returns its state afterwards and, when it failed, why."""
         async with deployment.store.write() as session:
             await builds.change(session, build_id, status=builds.RUNNING, started_at=deployment.clock.now())
-            row, build, version = await _read(session, build_id)
+            row, build, version = await read(session, build_id)
         orders.announce(deployment, row)
         written.stage = build.transition.capitalize()
         if again:
             written.own("The server was started anew meanwhile; this begins again.")
         try:
-            job = _job(deployment, row, version, written.program)
+            job = job_of(deployment, row, version, written.program)
             provisioner = self._provisioners[Kind(row.template.kind)]
             if build.transition == START:
                 orders.require_may_run(row.owner, row.template.kind)
                 await self._start(deployment, build, version, job)
                 async with deployment.store.read() as session:
-                    row, _, _ = await _read(session, build_id)
+                    row, _, _ = await read(session, build_id)
                 orders.require_may_run(row.owner, row.template.kind)  # taken away meanwhile
             elif build.transition == DELETE:
                 await provisioner.delete(job)
@@ -154,77 +180,36 @@ class BuildRunner:
         async with deployment.store.write() as session:
             specs = templates.agents_of(version.agents)
             made = await orders.add_agents(session, build, version, specs, deployment.clock.now())
-        await self._provisioners[Kind(version.template.kind)].start(job, _agent_jobs(made))
+        await self._provisioners[Kind(version.template.kind)].start(job, agent_jobs(made))
 
     async def _clean_up(self, deployment: Deployment, build_id: UUID) -> None:
         """End what an unsuccessful start may have left running, as far as that can be done."""
         with suppress(ProvisionError, ValidationError):
             async with deployment.store.read() as session:
-                row, build, version = await _read(session, build_id)
+                row, build, version = await read(session, build_id)
             if build.transition == START:
-                job = _job(deployment, row, version, lambda _line: None)
+                job = job_of(deployment, row, version, lambda _line: None)
                 await self._provisioners[Kind(row.template.kind)].stop(job)
 
     async def _finish(self, deployment: Deployment, build_id: UUID, status: str, error: str) -> None:
         now = deployment.clock.now()
         async with deployment.store.write() as session:
-            row, build, _ = await _read(session, build_id)
+            row, build, _ = await read(session, build_id)
             started = status == builds.SUCCEEDED and build.transition == START
             deadline = orders.deadline_of(row, now) if started else None
             await builds.change(session, build_id, status=status, error=error, ended_at=now, deadline=deadline)
             if status == builds.SUCCEEDED and build.transition == DELETE:
                 await workspaces.delete(session, row.id, now)
-            row, build, _ = await _read(session, build_id)
+            row, build, _ = await read(session, build_id)
         log.info("build.ended", workspace=row.name, transition=build.transition, status=status, error=error or None)
+        if started:
+            self._watch(deployment, row.id, build_id)
         await orders.end_connections(deployment, row, build.transition if status == builds.SUCCEEDED else START)
         orders.announce(deployment, row)
         deployment.changes.announce((builds.LOGS, build_id))
 
-    async def _look_after(self, deployment: Deployment, workspace_id: UUID) -> None:
-        """Leave the agents of a running workspace alone while they run; start them again when they have ended."""
-        async with deployment.store.read() as session:
-            row = await workspaces.get(session, workspace_id)
-            assert row is not None
-            row, build, version = await _read(session, row.latest_build.id)
-        provisioner = self._provisioners.get(Kind(row.template.kind))
-        if row.template.kind == Kind.MACHINE or provisioner is None:
-            return
-        async with BuildLogWriter(deployment, build.id) as written:
-            written.stage = "Restart"
-            try:
-                job = _job(deployment, row, version, written.program)
-                if not templates.may_have(row.owner.role_names, row.template.kind):
-                    await provisioner.stop(job)
-                orders.require_may_run(row.owner, row.template.kind)
-                if await provisioner.runs(job):
-                    log.info("workspace.found_running", workspace=row.name)
-                    return
-                written.own("The agents had ended while the server was away; they are started again.")
-                await self._start(deployment, build, version, job)
-            except (ProvisionError, ValidationError, Problem) as problem:
-                written.own(f"They could not be started: {problem}.", error=True)
-                log.warning("workspace.not_restarted", workspace=row.name, fault=str(problem))
 
-
-async def _read(session: Any, build_id: UUID) -> tuple[Workspace, WorkspaceBuild, TemplateVersion]:
-    row = await workspaces.get_build(session, build_id)
-    assert row is not None
-    build = next(each for each in row.builds if each.id == build_id)
-    version = await stored.version(session, build.template_version_id)
-    assert version is not None
-    return row, build, version
-
-
-def _job(deployment: Deployment, row: Workspace, version: TemplateVersion, say: Any) -> Job:
-    return Job(
-        workspace_id=row.id,
-        agents=tuple(spec.name for spec in templates.agents_of(version.agents)),
-        settings=templates.settings_of(row.template.kind, version.settings),
-        access_url=deployment.access_url,
-        state=deployment.settings.state_path / "workspaces" / str(row.id),
-        say=say,
-    )
-
-
-def _agent_jobs(made: Mapping[str, Secret]) -> tuple[AgentJob, ...]:
-    return tuple(AgentJob(name, token) for name, token in made.items())
+async def _over(task: asyncio.Task[None] | None) -> None:
+    """Return when something has ended, whatever became of it."""
+    if task is not None:
+        await asyncio.wait({task})

@@ -81,10 +81,11 @@ async def request(deployment: Deployment, workspace_id: UUID, order: Order, by: 
         changed = await workspaces.get(session, workspace_id)
     assert changed is not None
     if at_once:
+        deployment.runner.leave(workspace_id)
         await end_connections(deployment, changed, order.transition)
     announce(deployment, changed)
     if not at_once:
-        deployment.runner.begin(deployment, build.id)
+        deployment.runner.begin(deployment, build)
     return changed
 
 

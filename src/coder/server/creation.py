@@ -83,7 +83,7 @@ async def create(deployment: Deployment, owner: User, wanted: Wanted, by: UUID) 
     orders.announce(deployment, created)
     if by_user:
         return created, made
-    deployment.runner.begin(deployment, build.id)
+    deployment.runner.begin(deployment, build)
     return created, {}
 
 

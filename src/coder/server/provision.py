@@ -48,7 +48,7 @@ class Provisioner(Protocol):
     """Acts on the agents of a workspace. Each call may be repeated: what is there already is taken away or left."""
 
     async def start(self, job: Job, agents: tuple[AgentJob, ...]) -> None:
-        """Start the agents, ending those that still run. Raises ProvisionError."""
+        """Start these agents. Ends those that still run, but for the job's others. Raises ProvisionError."""
 
     async def stop(self, job: Job) -> None:
         """End the agents, so that none runs when it returns. Raises ProvisionError."""
@@ -56,8 +56,13 @@ class Provisioner(Protocol):
     async def delete(self, job: Job) -> None:
         """End the agents, and remove what outlives a stop. Raises ProvisionError."""
 
-    async def runs(self, job: Job) -> bool:
-        """Say whether all its agents run. Raises ProvisionError when that cannot be found out."""
+    async def running(self, job: Job) -> frozenset[str]:
+        """Return those of its agents that run. Raises ProvisionError when that cannot be found out."""
+
+
+def others(job: Job, agents: tuple[AgentJob, ...]) -> frozenset[str]:
+    """Return the names of a job's agents that are none of these."""
+    return frozenset(job.agents) - {agent.name for agent in agents}
 
 
 def settings_of(job: Job, kind: type[T]) -> T:

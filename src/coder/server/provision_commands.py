@@ -4,9 +4,10 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 from coder.ids import Secret
 from coder.server.provision import ProvisionError, Say
@@ -21,6 +22,20 @@ _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "USER", "LOGNAME", "TZ", "TMPD
 def inherited(*names: str) -> dict[str, str]:
     """Return the few variables of the server's that its programs need; the others may hold its secrets."""
     return {name: os.environ[name] for name in (*_ENVIRONMENT, *names) if name in os.environ}
+
+
+async def to_the_end(work: Coroutine[Any, Any, Any]) -> None:
+    """Do something to its end even when this is cancelled meanwhile; the cancellation is obeyed then."""
+    task, canceled = asyncio.ensure_future(work), False
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            canceled = True
+    if canceled:
+        task.exception()  # heard of, though nobody waits for it
+        raise asyncio.CancelledError
+    task.result()
 
 
 async def run(

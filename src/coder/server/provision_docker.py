@@ -10,11 +10,12 @@ from collections.abc import Iterable
 
 from coder.access.templates import DockerSettings
 from coder.ids import Secret
-from coder.server.provision import STOP_PATIENCE, AgentJob, Job, Say, settings_of
+from coder.server.provision import STOP_PATIENCE, AgentJob, Job, Say, others, settings_of
 from coder.server.provision_commands import inherited, run
 
 _TOKEN_DIRECTORY, _TOKEN_FILE = ".coder-agent", ".coder-agent/token"
 _REACHES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "SSH_AUTH_SOCK")
+_ALIVE = ("running", "restarting", "paused")
 _REMEDY = "Check that the server may use docker: run 'docker info' as its user."
 
 
@@ -27,7 +28,7 @@ class DockerProvisioner:
     async def start(self, job: Job, agents: tuple[AgentJob, ...]) -> None:
         """Make and start a container for each agent."""
         settings = settings_of(job, DockerSettings)
-        await self.stop(job)
+        await self._end(job, others(job, agents))
         for agent in agents:
             name = _container(job, agent.name)
             await self._docker(job.say, *_create(job, agent.name, settings))
@@ -38,7 +39,11 @@ class DockerProvisioner:
 
     async def stop(self, job: Job) -> None:
         """End and remove the containers."""
-        for name in await self._containers(job):
+        await self._end(job)
+
+    async def _end(self, job: Job, kept: frozenset[str] = frozenset()) -> None:
+        there, left = await self._containers(job), {_container(job, name) for name in kept}
+        for name in sorted(set(there) - left):
             await self._docker(job.say, "stop", "--time", f"{STOP_PATIENCE:.0f}", name)
             await self._docker(job.say, "rm", "--force", name)
 
@@ -47,10 +52,11 @@ class DockerProvisioner:
         await self.stop(job)
         await self._docker(job.say, "volume", "rm", "--force", _volume(job))
 
-    async def runs(self, job: Job) -> bool:
-        """Say whether every container runs."""
-        running = await self._containers(job, "--filter", "status=running")
-        return {_container(job, name) for name in job.agents} <= set(running)
+    async def running(self, job: Job) -> frozenset[str]:
+        """Return the agents whose containers run, or are to by what docker itself sees to."""
+        states = [word for state in _ALIVE for word in ("--filter", f"status={state}")]
+        there = await self._containers(job, *states)
+        return frozenset(name for name in job.agents if _container(job, name) in there)
 
     async def _containers(self, job: Job, *filters: str) -> list[str]:
         label = f"label=coder.workspace={job.workspace_id}"

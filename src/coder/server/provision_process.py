@@ -12,15 +12,18 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from coder import descriptors
 from coder.access.templates import ProcessSettings
 from coder.clock import Clock
 from coder.ids import Secret
-from coder.server.provision import STOP_PATIENCE, AgentJob, Job, ProvisionError, settings_of
-from coder.server.provision_commands import inherited, run
+from coder.server.provision import STOP_PATIENCE, AgentJob, Job, ProvisionError, others, settings_of
+from coder.server.provision_commands import inherited, run, to_the_end
 
 _LOOK_EVERY = 0.05
 # A child of the shell, not of ours: it is nobody's to wait for, whichever server started it.
-_START = 'cd -- "$1" || exit; shift; "$@" </dev/null >agent.log 2>&1 & echo $!'
+_START = """cd -- "$1" || exit; [ "$2" = - ] || ulimit -Sn "$2"; shift 2
+[ ! -e agent.log ] || mv -f agent.log agent.log.old
+"$@" </dev/null >agent.log 2>&1 & echo $!"""
 _ABOUT_OURSELVES = ("SHELL", "SSL_CERT_FILE", "CODER_CA_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 
 
@@ -37,9 +40,9 @@ class ProcessProvisioner:
         """Start a process for each agent."""
         settings = settings_of(job, ProcessSettings)
         home = Path(settings.directory) if settings.directory else job.state / "home"
-        await self.stop(job)
+        await self._end(job, others(job, agents))
         for agent in agents:
-            await self._start(job, agent, home)
+            await to_the_end(self._start(job, agent, home))  # else there might be a process that nobody knows of
 
     async def _start(self, job: Job, agent: AgentJob, home: Path) -> None:
         place = _place(job, agent.name)
@@ -59,15 +62,22 @@ class ProcessProvisioner:
             "CODER_AGENT_LOG_DIR": str(place),
             "CODER_AGENT_SCRIPT_DATA_DIR": str(place / "scripts"),
         }
-        shell = ("/bin/sh", "-c", _START, "sh", str(place), *self._command)
+        limit = descriptors.inherited() or "-"  # the agent gives its users what it is given
+        shell = ("/bin/sh", "-c", _START, "sh", str(place), str(limit), *self._command)
         _, printed = await run(shell, say=lambda _line: None, environment=environment, secrets=[agent.token])
         number = int(printed.split()[-1])
-        (place / "process.json").write_text(json.dumps({"pid": number, "born": _born(number)}))
+        made = place / "process.json.new"
+        made.write_text(json.dumps({"pid": number, "born": _born(number)}))
+        made.replace(place / "process.json")
         job.say(f"The agent {agent.name} runs as process {number}; its log is {place / 'agent.log'}.")
 
     async def stop(self, job: Job) -> None:
         """End the processes: politely, and after a while by force."""
-        running = [(name, pid) for name in _known(job) if (pid := _running(_place(job, name))) is not None]
+        await self._end(job)
+
+    async def _end(self, job: Job, kept: frozenset[str] = frozenset()) -> None:
+        known = [name for name in _known(job) if name not in kept]
+        running = [(name, pid) for name in known if (pid := _running(_place(job, name))) is not None]
         for _, pid in running:
             _signal(pid, signal.SIGTERM)
         until = self._clock.monotonic() + STOP_PATIENCE
@@ -77,7 +87,7 @@ class ProcessProvisioner:
             if _running(_place(job, name)) is not None:
                 job.say(f"The agent {name} does not end by itself and is killed.")
                 _signal(pid, signal.SIGKILL)
-        for name in _known(job):
+        for name in known:
             for file in ("token", "process.json"):
                 (_place(job, name) / file).unlink(missing_ok=True)
 
@@ -93,9 +103,9 @@ class ProcessProvisioner:
                 f"{fault.filename}: {fault.strerror}", remedy="Remove it, then delete again."
             ) from None
 
-    async def runs(self, job: Job) -> bool:
-        """Say whether every process runs."""
-        return all(_running(_place(job, name)) is not None for name in job.agents)
+    async def running(self, job: Job) -> frozenset[str]:
+        """Return the agents whose processes run."""
+        return frozenset(name for name in job.agents if _running(_place(job, name)) is not None)
 
 
 def _place(job: Job, agent: str) -> Path:

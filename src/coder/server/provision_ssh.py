@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from coder.access.templates import SshSettings
 from coder.ids import Secret
 from coder.server.provision import STOP_PATIENCE, AgentJob, Job, Say, settings_of
-from coder.server.provision_commands import inherited, run
+from coder.server.provision_commands import inherited, run, to_the_end
 
 _REMEDY = "Check the template's host, user, key and known hosts: sign in with them from the server once."
 _PATIENCE = 120.0
@@ -49,13 +49,15 @@ class SshProvisioner:
         self._program = program
 
     async def start(self, job: Job, agents: tuple[AgentJob, ...]) -> None:
-        """Start a process for each agent on the host."""
+        """Start a process for each agent on the host, in place of the one that is there."""
         settings = settings_of(job, SshSettings)
         for agent in agents:
             url = settings.access_url or job.access_url
             script = f"url={shlex.quote(url)}\nset -- {shlex.join(settings.command)}\n{_START}"
             stdin = agent.token.reveal().encode() + b"\n"
-            await self._ssh(settings, job.say, _script(job, agent.name, script), stdin=stdin, secrets=[agent.token])
+            script = _script(job, agent.name, script)
+            # What has begun there ends there: a stop that follows must not come before it.
+            await to_the_end(self._ssh(settings, job.say, script, stdin=stdin, secrets=[agent.token]))
             job.say(f"The agent {agent.name} runs on {settings.host}; its log is {_directory(job, agent.name)}/log.")
 
     async def stop(self, job: Job) -> None:
@@ -66,14 +68,14 @@ class SshProvisioner:
         """End the processes and remove what was written for them."""
         await self._each(job, 'stop\nrm -rf "$d"\n')
 
-    async def runs(self, job: Job) -> bool:
-        """Say whether every process runs."""
-        settings = settings_of(job, SshSettings)
+    async def running(self, job: Job) -> frozenset[str]:
+        """Return the agents whose processes run."""
+        settings, found = settings_of(job, SshSettings), set()
         for name in job.agents:
             script = _script(job, name, f"ours || exit {_NOT_RUNNING}\n")
-            if await self._ssh(settings, lambda _line: None, script, accept=(0, _NOT_RUNNING)) != 0:
-                return False
-        return True
+            if await self._ssh(settings, lambda _line: None, script, accept=(0, _NOT_RUNNING)) == 0:
+                found.add(name)
+        return frozenset(found)
 
     async def _each(self, job: Job, script: str) -> None:
         settings = settings_of(job, SshSettings)

@@ -78,7 +78,7 @@ async def test_what_runs_is_found_by_its_label_and_stopped(tmp_path, stand_in):
     name = f"coder-{WORKSPACE}-main"
     docker = DockerProvisioner(stand_in(f'[ "$1" = ps ] && echo {name}; true'))
     wanted = job(tmp_path, DockerSettings(image="x"), [])
-    assert await docker.runs(wanted)
+    assert await docker.running(wanted) == {"main"}
     await docker.delete(wanted)
     assert f"stop\n--time\n15\n{name}\n" in (tmp_path / "arguments").read_text()
     assert f"volume\nrm\n--force\ncoder-{WORKSPACE}\n" in (tmp_path / "arguments").read_text()
@@ -110,14 +110,14 @@ async def test_a_process_runs_until_it_is_stopped(tmp_path):
     provisioner = ProcessProvisioner(SystemClock(), ("/bin/sh", "-c", "env; exec sleep 1000"))
     await provisioner.start(wanted, AGENTS)
     try:
-        assert await provisioner.runs(wanted)
-        assert await ProcessProvisioner(SystemClock()).runs(wanted), "another server finds it"
+        assert await provisioner.running(wanted) == {"main"}
+        assert await ProcessProvisioner(SystemClock()).running(wanted), "another server finds it"
         token = wanted.state / "agents" / "main" / "token"
         assert (token.read_text().strip(), token.stat().st_mode & 0o777) == (TOKEN.reveal(), 0o600)
         assert TOKEN.reveal() not in "".join(said)
     finally:
         await provisioner.stop(wanted)
-    assert not await provisioner.runs(wanted)
+    assert not await provisioner.running(wanted)
     assert not token.exists()
     await provisioner.delete(wanted)
     assert not wanted.state.exists()
@@ -162,14 +162,14 @@ async def test_a_host_gets_the_token_on_standard_input_and_runs_the_agent(tmp_pa
     try:
         assert (place / "token").read_text().strip() == TOKEN.reveal()
         assert (place / "token").stat().st_mode & 0o077 == 0
-        assert await provisioner.runs(wanted)
+        assert await provisioner.running(wanted) == {"main"}
         arguments = (tmp_path / "arguments").read_text()
         assert TOKEN.reveal() not in arguments + "".join(said)
         for option in ("StrictHostKeyChecking=yes", "BatchMode=yes", "ForwardAgent=no", "IdentityAgent=none"):
             assert option in arguments.splitlines()
     finally:
         await provisioner.stop(wanted)
-    assert not await provisioner.runs(wanted)
+    assert not await provisioner.running(wanted)
     assert not (place / "token").exists()
     await provisioner.delete(wanted)
     assert not place.exists()
