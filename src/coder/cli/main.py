@@ -63,6 +63,7 @@ ALIASES = {
 }
 
 EXIT_INTERRUPTED = 128 + 2  # a shell's number for death by SIGINT
+EXIT_PIPE = 128 + 13  # and by SIGPIPE: whoever read our output has seen enough
 
 
 class Lazy(click.Group):
@@ -188,25 +189,24 @@ def _source(ctx: click.Context, name: str) -> str:
     return {"ENVIRONMENT": "environment", "COMMANDLINE": "flag"}.get(source.name if source else "", "config")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Run the program and end the process with its exit status."""
-    sys.exit(run(sys.argv[1:] if argv is None else argv))
+    sys.exit(run(sys.argv[1:]))
 
 
 def run(argv: Sequence[str]) -> int:
     """Run one command and return its exit status; every failure is one line on stderr, none a traceback."""
     try:
         result = group.main(args=list(argv), prog_name="coder", standalone_mode=False)
-    except click.NoSuchOption as error:
-        if (moved := _moved(error, list(argv))) is not None:
-            return run(moved)
-        error.show()
-        return error.exit_code
     except click.ClickException as error:
+        if isinstance(error, click.NoSuchOption) and (moved := _moved(error, list(argv))) is not None:
+            return run(moved)
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
+    except SystemExit:  # click's way out when nobody reads any more
+        return EXIT_PIPE
     except Exception as error:  # noqa: BLE001 - told apart below
         return _failed(error)
     return result if isinstance(result, int) else 0

@@ -70,7 +70,7 @@ def complaint_of(command: Sequence[str]) -> str:
 def arguments(workspace: str, specs: Sequence[str]) -> list[str]:
     """Return what the client is called with, to forward what `-R` of OpenSSH would by these texts."""
     # The name stays out of OpenSSH's hands: it expands and refuses host names by rules of its own.
-    words = [sys.executable, "-m", "coder.cli.main", "ssh", "--stdio", "--", workspace]
+    words = [sys.executable, "-m", "coder.cli.start", "ssh", "--stdio", "--", workspace]
     proxy = " ".join(shlex.quote(word) for word in words).replace("%", "%%")
     return [
         *("-F", "none", "-N", "-T"),

@@ -84,7 +84,7 @@ def start(environment: Mapping[str, str], workspace: str, path: Path, idle: floa
     """
     import subprocess
 
-    words = [sys.executable, "-m", "coder.cli.main", "share", "--socket", str(path), "--idle", str(idle)]
+    words = [sys.executable, "-m", "coder.cli.start", "share", "--socket", str(path), "--idle", str(idle)]
     subprocess.Popen(  # noqa: S603 - this program
         [*words, "--", workspace],
         env=dict(environment),

@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 
@@ -110,7 +111,7 @@ def test_a_reader_that_leaves_gets_no_complaint():
         [sys.executable, "-m", "coder.cli.main", "--help"], stdout=write, stderr=subprocess.PIPE, check=False
     )
     os.close(write)
-    assert run.returncode == 1
+    assert run.returncode == program.EXIT_PIPE
     assert run.stderr == b""
 
 
@@ -148,3 +149,46 @@ def test_no_time_at_all_is_refused(coder, command):
     run = coder(*command, "--timeout" if command == ("ssh",) else "-t", "0s", *(["dev"] if command == ("ssh",) else []))
     assert run.code == 2
     assert "is no time at all" in run.err
+
+
+def start(*words, **more):
+    return subprocess.run([sys.executable, "-m", "coder.cli.start", *words], capture_output=True, check=False, **more)
+
+
+def test_the_process_ends_with_the_command_s_status_and_all_it_printed():
+    run = start("--version")
+    assert (run.returncode, run.stderr) == (0, b"")
+    assert run.stdout.startswith(b"Coder v")
+    assert start("nonsense").returncode == 2
+
+
+def test_what_is_registered_for_the_end_is_still_done():
+    code = "import atexit, coder.cli.start as s; atexit.register(print, 'done'); s.end(3)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (run.returncode, run.stdout) == (3, b"done\n")
+
+
+def test_a_thread_that_still_works_is_waited_for():
+    code = (
+        "import threading, coder.cli.start as s; go = threading.Event()\n"
+        "threading.Thread(target=lambda: (go.wait(), print('worked'))).start(); threading.Timer(0, go.set).start()\n"
+        "s.end(0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"worked\n"
+
+
+def test_closed_streams_do_not_matter():
+    run = start("--version", preexec_fn=lambda: [os.close(number) for number in (0, 1, 2)])
+    assert run.returncode == 0
+
+
+def test_ctrl_c_amid_the_imports_prints_nothing():
+    code = (
+        "import os, signal, sys, coder.cli.start as s\n"
+        "class Amid:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'coder.cli.main': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Amid()); s.main()"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (run.returncode, run.stderr) == (-signal.SIGINT, b"")
