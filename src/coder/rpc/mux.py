@@ -10,6 +10,7 @@ from coder.rpc.channel import Channel
 from coder.wire import yamux
 
 _ROOM = 256 * 1024  # bytes that may wait for the carrier before senders wait too; also the largest piece written
+_SLICE = 4096  # bytes handled before others get a turn: up to 341 frames, each of which makes work
 _IDLE = 60.0  # seconds between looks at the deadlines of a session that sends no pings
 _LAST_WORDS = 1.0  # seconds for the carrier to take what is queued when the session ends
 
@@ -230,13 +231,20 @@ class Mux:
 
     async def _read(self) -> None:
         while (data := await self._channel.recv()) is not None:
-            try:
-                events = self._session.receive(data, self._clock.monotonic())
-            finally:
-                self._wake_if_pending()
-            for event in events:
-                self._dispatch(event)
-            await self.room()
+            view = memoryview(data)
+            for start in range(0, len(data), _SLICE):
+                if start:
+                    await asyncio.sleep(0)
+                self._receive(view[start : start + _SLICE])
+                await self.room()
+
+    def _receive(self, data: bytes | memoryview) -> None:
+        try:
+            events = self._session.receive(data, self._clock.monotonic())
+        finally:
+            self._wake_if_pending()
+        for event in events:
+            self._dispatch(event)
 
     async def _write(self) -> None:
         while True:

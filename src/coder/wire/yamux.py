@@ -21,6 +21,7 @@ from coder.wire.yamux_frames import (
     HEADER,
     MAX_FRAME,
     MAX_WINDOW,
+    PACE_SECONDS,
     WINDOW,
     Event,
     Finished,
@@ -77,6 +78,8 @@ class Session:
         self._next_id = 1 if client else 2
         self._streams: dict[int, _Stream] = {}
         self._theirs = 0
+        self._pace_since = now
+        self._opened = 0  # streams the peer opened since then
         self._unacknowledged = 0
         self._out: list[bytes] = []
         self._out_size = 0
@@ -219,7 +222,7 @@ class Session:
 
     # --- what comes in
 
-    def receive(self, data: bytes, now: float) -> list[Event]:
+    def receive(self, data: bytes | memoryview, now: float) -> list[Event]:
         """Read bytes of the carrier, however they are cut, and return what they mean.
 
         Raises `PeerMisbehaved` when the peer breaks the protocol; send what `take` returns (a GoAway) and hang up.
@@ -266,6 +269,7 @@ class Session:
                 self._fail(f"stream {stream} is not the peer's to open")
             if stream in self._streams:
                 self._fail(f"stream {stream} opened twice")
+            self._keep_pace()
             if self._theirs >= self.limits.streams:
                 self._frame(Type.WINDOW_UPDATE, Flag.RST, stream, 0)
                 return
@@ -278,6 +282,13 @@ class Session:
             state.acked = True
             self._unacknowledged -= 1
             state.deadline = self._now + self.limits.close_timeout if state.local_fin else None
+
+    def _keep_pace(self) -> None:
+        if self._now - self._pace_since >= PACE_SECONDS:
+            self._pace_since, self._opened = self._now, 0
+        self._opened += 1
+        if self._opened > self.limits.pace:
+            self._fail(f"more than {self.limits.pace} streams opened in {PACE_SECONDS:.0f} s")
 
     def _begin_payload(self, flags: Flag, stream: int, length: int, events: deque[Event]) -> None:
         state = self._streams.get(stream)

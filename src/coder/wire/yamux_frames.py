@@ -3,6 +3,7 @@
 import struct
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from typing import Final
 
 HEADER = struct.Struct(">BBHII")
 WINDOW = 256 * 1024
@@ -36,6 +37,9 @@ class GoAwayCode(IntEnum):
     INTERNAL_ERROR = 2
 
 
+PACE_SECONDS: Final = 10.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Bounds and times of a session; the defaults are those of the deployed peers."""
@@ -44,6 +48,8 @@ class Limits:
     """Streams we may have opened that the peer has not acknowledged."""
     streams: int = 256
     """Streams the peer may have open at once; it gets RST for more."""
+    pace: int = 2048
+    """Streams the peer may open within `PACE_SECONDS`; one that opens and cuts off more makes work and nothing else."""
     keepalive: float | None = 30.0
     """Seconds between pings of ours; None sends none."""
     ping_timeout: float = 10.0

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import struct
 
 import pytest
 from fakes.pipe import pipe, running, settle
@@ -492,3 +493,29 @@ async def test_a_client_that_was_never_entered_has_nothing_to_close():
     rpc = RpcClient(pipe()[0])
     await rpc.close()
     assert await rpc.wait_closed() is None
+
+
+def flood(count):
+    """Open and cut off streams, in one message."""
+    header = struct.Struct(">BBHII")
+    frames = ((0, 1, flag, 2 * number + 1, 0) for number in range(count) for flag in (1, 8))
+    return b"".join(header.pack(*frame) for frame in frames)
+
+
+async def test_a_message_of_many_frames_leaves_others_their_turn():
+    ours, theirs = pipe()
+    async with running(serve(theirs, {}, clock=FakeClock())) as server:
+        await ours.send(flood(2000))
+        await settle(200)
+        assert not server.done()
+        assert sum(theirs.sent) >= 2000 * 12
+        assert max(theirs.sent) <= 4096  # each part was answered before the next one was looked at
+
+
+async def test_a_peer_that_opens_streams_without_end_is_left():
+    ours, theirs = pipe()
+    async with running(serve(theirs, {}, clock=FakeClock())) as server:
+        await ours.send(flood(2049))
+        fault = await server
+    assert isinstance(fault, PeerMisbehaved)
+    assert "2048 streams" in str(fault)
