@@ -306,6 +306,12 @@ async def test_signing_out_and_suspension_end_app_sessions(site: Site) -> None:
     assert (await site.server.call("PUT", "/users/bob/status/suspend", json={})).status_code == 200
     assert (await site.ask(host, Cookie=held)).status_code == 303
     held = await session_of(site)
+    key = site.server.headers["Coder-Session-Token"].partition("-")[0]
+    await site.server.sign_in()
+    assert (await site.ask(host, Cookie=held)).status_code == 204
+    assert (await site.server.call("DELETE", f"/users/me/keys/{key}")).status_code == 204
+    assert (await site.ask(host, Cookie=held)).status_code == 303
+    held = await session_of(site.of(site.server))
     assert (await site.ask(host, Cookie=held)).status_code == 204
     assert (await site.server.call("POST", "/users/logout")).status_code == 200
     assert (await site.ask(host, Cookie=held)).status_code == 303

@@ -1,12 +1,13 @@
 """Browser-only: no tunnel is granted to anybody it holds, whatever client asks."""
 
 from dataclasses import replace
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import update
 from websockets.exceptions import InvalidStatus
 
-from api.messages import add_tunnel, coordinate
+from api.messages import Update, add_tunnel, coordinate, update_self
 from coder.config import DerpSettings, HttpSettings, Settings
 from coder.db.models import Template
 from coder.server.run import _verifies
@@ -79,3 +80,19 @@ async def test_tunnels_to_a_templates_workspaces_end_when_it_becomes_browser_onl
     answer = await live.call("PATCH", f"/templates/{machine['id']}", json={"browser_only": True})
     assert answer.status_code == 200, answer.text
     await tunnel.wait_closed()
+
+
+async def test_a_client_of_all_agents_is_not_introduced_again_when_the_agent_comes_back(live):
+    workspace = await live.workspace()
+    async with live.calls(f"/tailnet?{VERSION}") as client, coordinate(client) as call:
+        await call.send(update_self(uuid4(), agent=False))
+        await call.send(add_tunnel(workspace.agent_id))
+        async with live.agent(workspace) as agent, coordinate(agent) as of_agent:
+            await of_agent.send(update_self(workspace.agent_id, agent=True))
+            assert (await anext(of_agent)).peer_updates[0].kind == Update.NODE
+            template = workspace.body["template_id"]
+            answer = await live.call("PATCH", f"/templates/{template}", json={"browser_only": True})
+            assert answer.status_code == 200, answer.text
+        kinds = [update.kind async for response in call for update in response.peer_updates]
+    assert kinds[-1] == Update.DISCONNECTED
+    assert live.deployment.introductions.users(workspace.agent_id) == set()

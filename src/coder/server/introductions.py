@@ -48,6 +48,10 @@ class Introductions:
         found = ((self._users[other][1], self._nodes.get(other)) for other in peers)
         return sorted(((name, node) for name, node in found if node is not None), key=lambda each: each[0])
 
+    def users(self, peer: UUID) -> set[UUID]:
+        """Return the users whose peers have asked for a tunnel to a peer, whether that is here now or not."""
+        return {self._users[other][0] for other in self._coordinator.partners(peer) if other in self._users}
+
     async def coordinate(
         self, peer: UUID, rules: Authorization, requests: AsyncIterator[CoordinateRequest], send: Send
     ) -> None:

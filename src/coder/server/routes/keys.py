@@ -132,6 +132,7 @@ async def delete_key(user: str, key_id: str, who: SignedIn, deployment: Deployed
     key = await _key(user, key_id, who, deployment, Action.DELETE)
     async with deployment.store.write() as session:
         await keys.delete(session, key.id)
+        await keys.end_apps(session, key.user_id)  # one of them may have been started with it
     deployment.sockets.end(key.id, "token deleted")
     return Response(status_code=204)
 

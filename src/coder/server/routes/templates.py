@@ -193,11 +193,15 @@ async def change(template: UUID, wanted: Changes, who: SignedIn, deployment: Dep
 
 
 async def _end_tunnels(deployment: Deployment, template: UUID) -> None:
-    """Part the agents of a template from whom they were introduced to. They come back, for the server itself."""
+    """Part the agents of a template from whom they were introduced to. They come back, for the server itself.
+
+    So clients of all their user's agents have to come back too: else the tunnel they asked for would still be there.
+    """
     async with deployment.store.read() as session:
         found = await agents.of_template(session, template)
-    for agent in found:
-        deployment.sockets.end(agent, "browser-only")
+    users = {user for agent in found for user in deployment.introductions.users(agent)}
+    for owner in (*users, *found):
+        deployment.sockets.end(owner, "browser-only")
 
 
 @router.delete("/templates/{template}")
