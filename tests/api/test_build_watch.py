@@ -14,6 +14,7 @@ from coder.server.deployment import Deployment
 from coder.server.provision import AgentJob, Job, ProvisionError
 
 __all__ = ["deployment", "provisioned"]
+ENDED = "The agent main ended and is started again. It last said: out of memory"
 TWO = [{"name": "main"}, {"name": "db"}]
 
 
@@ -48,7 +49,7 @@ async def test_an_agent_that_ends_is_started_again_alone(server: Server, provisi
     assert provisioned.tokens["main"] != before["main"]
     assert provisioned.tokens["db"] == before["db"], "the other one runs on"
     assert await welcome(server, provisioned.tokens["main"])
-    assert await printed(server, workspace) == ["The agent main ended and is started again.", "pulling the image"]
+    assert await printed(server, workspace) == [ENDED, "pulling the image"]
 
 
 async def test_agents_that_are_connected_are_left_alone(server: Server, provisioned: Provisioned):
@@ -75,7 +76,7 @@ async def test_one_that_ends_again_and_again_is_given_up_with_a_word(server: Ser
         await server.deployment.runner.wait()
     assert provisioned.calls == ["start"] * (1 + MOST_STARTS)
     said = await printed(server, workspace)
-    assert said[:2] == ["The agent main ended and is started again.", "pulling the image"]
+    assert said[:2] == [ENDED, "pulling the image"]
     assert said[2] == "That failed: no such program."
     assert said[-1] == "The agent main ended 8 times in a row: left alone until a restart."
 

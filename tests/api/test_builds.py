@@ -57,6 +57,9 @@ class Provisioned:
     async def running(self, job: Job) -> frozenset[str]:
         return frozenset(name for name in job.agents if (job.workspace_id, name) in self.alive)
 
+    async def last_words(self, job: Job, agent: str) -> str:
+        return "out of memory"
+
 
 @pytest.fixture
 def provisioned() -> Provisioned:

@@ -1,26 +1,19 @@
-"""Agents on a host behind a real sshd, and in a real container."""
+"""Agents on a host behind a real sshd."""
 
-import asyncio
 import getpass
 import json
 import shutil
 import socket
 import subprocess
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
-from coder.access.templates import DockerSettings
-from coder.ids import Secret
-from coder.server.provision import AgentJob, Job
-from coder.server.provision_docker import DockerProvisioner
 from e2e.deployment import CODER, Deployment, sign_in, wait_until
 
 pytestmark = pytest.mark.e2e
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
-IMAGE = "busybox:stable"
 
 
 def free_port() -> int:
@@ -89,40 +82,3 @@ def test_an_agent_is_started_on_a_host_over_ssh(tmp_path, host):
         assert not (place / "main").exists()
     finally:
         server.close()
-
-
-def docker_works() -> bool:
-    if shutil.which("docker") is None:
-        return False
-    ready = ["docker", "info"], ["docker", "pull", "--quiet", IMAGE]
-    return all(subprocess.run(words, capture_output=True, check=False).returncode == 0 for words in ready)
-
-
-def test_a_container_holds_the_token_and_ends(tmp_path):
-    if not docker_works():
-        pytest.skip("no docker daemon on this machine, or no image to be had")
-    settings = DockerSettings(image=IMAGE, command=("sleep", "1000"), volume="/home/coder")
-    said: list[str] = []
-    job = Job(
-        workspace_id=uuid4(),
-        agents=("main",),
-        settings=settings,
-        access_url="http://x",
-        state=tmp_path,
-        say=said.append,
-    )
-    docker, token = DockerProvisioner(), Secret(str(uuid4()))
-
-    async def live() -> str:
-        await docker.start(job, (AgentJob("main", token),))
-        assert await docker.running(job) == {"main"}
-        name = f"coder-{job.workspace_id}-main"
-        words = ["docker", "exec", name, "cat", "/.coder-agent/token"]
-        shown = (await asyncio.to_thread(subprocess.check_output, words)).decode().strip()
-        told = await asyncio.to_thread(subprocess.check_output, ["docker", "inspect", name])
-        assert token.reveal() not in told.decode() + "".join(said)
-        await docker.delete(job)
-        assert not await docker.running(job)
-        return shown
-
-    assert asyncio.run(live()) == token.reveal()

@@ -5,7 +5,7 @@ An agent that is connected runs; whether the others do is asked of their provisi
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from uuid import UUID
 
 import structlog
@@ -165,7 +165,7 @@ class Watch:
             return
         async with BuildLogWriter(self._deployment, self._build_id) as written:
             written.stage = _STAGE
-            written.own(f"{_listed(names)} ended and is started again.")
+            written.own(f"{_listed(names)} ended and is started again.{await self._last_words(names)}")
             async with self._deployment.store.write() as session:
                 row, build, version = await read(session, self._build_id)
                 specs = [spec for spec in templates.agents_of(version.agents) if spec.name in names]
@@ -179,6 +179,15 @@ class Watch:
                 log.warning("workspace.not_restarted", workspace=row.name, fault=str(problem))
             else:
                 log.info("workspace.restarted", workspace=row.name, agents=sorted(names))
+
+    async def _last_words(self, names: frozenset[str]) -> str:
+        with suppress(ProvisionError):  # it has been taken away
+            async with self._deployment.store.read() as session:
+                row, _, version = await read(session, self._build_id)
+            job = job_of(self._deployment, row, version, lambda _line: None)
+            words = await self._provisioners[Kind(row.template.kind)].last_words(job, min(names))
+            return f" It last said: {words}" if words else ""
+        return ""
 
     async def _say(self, text: str, *, error: bool = False) -> None:
         async with BuildLogWriter(self._deployment, self._build_id) as written:

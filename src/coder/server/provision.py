@@ -59,6 +59,9 @@ class Provisioner(Protocol):
     async def running(self, job: Job) -> frozenset[str]:
         """Return those of its agents that run. Raises ProvisionError when that cannot be found out."""
 
+    async def last_words(self, job: Job, agent: str) -> str:
+        """Return the last line an agent printed since its start; empty: none. Raises ProvisionError."""
+
 
 def others(job: Job, agents: tuple[AgentJob, ...]) -> frozenset[str]:
     """Return the names of a job's agents that are none of these."""

@@ -14,7 +14,8 @@ from coder.server.provision import ProvisionError, Say
 
 PATIENCE = 900.0
 """Seconds a program may take; images are large."""
-_LONGEST_LINE = 4096
+LONGEST_LINE = 4096
+"""Bytes of a line; what is longer becomes several."""
 _MOST_LINES = 10_000
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "USER", "LOGNAME", "TZ", "TMPDIR")
 
@@ -55,7 +56,7 @@ async def run(
 
     def heard(raw: bytes) -> None:
         if len(lines) < _MOST_LINES:
-            line = _readable(raw, hidden)
+            line = readable(raw, hidden)
             lines.append(line)
             loop.call_soon_threadsafe(say, line)
 
@@ -100,12 +101,12 @@ def _talk(process: "subprocess.Popen[bytes]", stdin: bytes, heard: Callable[[byt
     with process.stdout as output:
         with suppress(BrokenPipeError), process.stdin as given:  # it may end without reading
             given.write(stdin)
-        while line := output.readline(_LONGEST_LINE):
+        while line := output.readline(LONGEST_LINE):
             heard(line)
     return process.wait()
 
 
-def _readable(raw: bytes, hidden: Sequence[str]) -> str:
+def readable(raw: bytes, hidden: Sequence[str] = ()) -> str:
     """Return a line as a log may hold it; of one that was written over and over, the last words."""
     line = raw.decode(errors="replace").rstrip("\r\n").rpartition("\r")[2]
     for secret in hidden:

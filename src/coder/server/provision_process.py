@@ -17,7 +17,7 @@ from coder.access.templates import ProcessSettings
 from coder.clock import Clock
 from coder.ids import Secret
 from coder.server.provision import STOP_PATIENCE, AgentJob, Job, ProvisionError, others, settings_of
-from coder.server.provision_commands import inherited, run, to_the_end
+from coder.server.provision_commands import LONGEST_LINE, inherited, readable, run, to_the_end
 
 _LOOK_EVERY = 0.05
 # A child of the shell, not of ours: it is nobody's to wait for, whichever server started it.
@@ -106,6 +106,16 @@ class ProcessProvisioner:
     async def running(self, job: Job) -> frozenset[str]:
         """Return the agents whose processes run."""
         return frozenset(name for name in job.agents if _running(_place(job, name)) is not None)
+
+    async def last_words(self, job: Job, agent: str) -> str:
+        """Return the last line of its log."""
+        try:
+            with (_place(job, agent) / "agent.log").open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - LONGEST_LINE))
+                lines = log.read().splitlines()
+        except OSError:
+            return ""
+        return readable(lines[-1]) if lines else ""
 
 
 def _place(job: Job, agent: str) -> Path:

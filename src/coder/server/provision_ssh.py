@@ -73,9 +73,16 @@ class SshProvisioner:
         settings, found = settings_of(job, SshSettings), set()
         for name in job.agents:
             script = _script(job, name, f"ours || exit {_NOT_RUNNING}\n")
-            if await self._ssh(settings, lambda _line: None, script, accept=(0, _NOT_RUNNING)) == 0:
+            status, _ = await self._ssh(settings, lambda _line: None, script, accept=(0, _NOT_RUNNING))
+            if status == 0:
                 found.add(name)
         return frozenset(found)
+
+    async def last_words(self, job: Job, agent: str) -> str:
+        """Return the last line of its log on the host."""
+        script = _script(job, agent, 'tail -n 1 "$d/log" 2>/dev/null || :\n')
+        _, printed = await self._ssh(settings_of(job, SshSettings), lambda _line: None, script)
+        return printed
 
     async def _each(self, job: Job, script: str) -> None:
         settings = settings_of(job, SshSettings)
@@ -91,8 +98,8 @@ class SshProvisioner:
         stdin: bytes = b"",
         secrets: Iterable[Secret] = (),
         accept: Iterable[int] = (0,),
-    ) -> int:
-        status, _ = await run(
+    ) -> tuple[int, str]:
+        return await run(
             (self._program, *_arguments(settings), f"exec /bin/sh -c {shlex.quote(script)}"),
             say=say,
             environment=inherited(),
@@ -102,7 +109,6 @@ class SshProvisioner:
             accept=accept,
             patience=_PATIENCE,
         )
-        return status
 
 
 def _directory(job: Job, agent: str) -> str:

@@ -30,7 +30,7 @@ from coder.db import site, users
 from coder.db.store import SqliteStore
 from coder.errors import Unreachable
 from coder.outbound import Outbound
-from coder.server import apps, keeping_hours, maps, pruning, resume_keys
+from coder.server import apps, certificates, keeping_hours, maps, pruning, resume_keys
 from coder.server.app import create_app
 from coder.server.build_runner import BuildRunner
 from coder.server.deployment import Deployment
@@ -66,6 +66,10 @@ class Edge(Protocol):
     @property
     def stun_ports(self) -> tuple[int, ...]:
         """The UDP ports it answers STUN on."""
+
+    @property
+    def certificate_problem(self) -> str | None:
+        """Why changed files of a certificate are not in use."""
 
     def set_apps(self, apps: AppSettings) -> None:
         """Serve apps of workspaces by these settings."""
@@ -127,6 +131,7 @@ async def run(
             clock,
             relay_clients=relay_clients,
             own_url=own_url(edge.addresses, "http" if settings.http.address else "https"),
+            certificate_problem=lambda: edge.certificate_problem,
         )
         parts.push_async_callback(deployment.node.close)
         deployment.node.on_started(edge.set_dial)
@@ -174,6 +179,7 @@ async def assemble(
     *,
     relay_clients: RelayClients | None = None,
     own_url: str | None = None,
+    certificate_problem: Callable[[], str | None] = lambda: None,
     provisioners: Mapping[Kind, Provisioner] | None = None,
 ) -> Deployment:
     """Build a deployment on an open store."""
@@ -203,6 +209,7 @@ async def assemble(
         site=here,
         maps=derp_maps,
         map_recipe=recipe,
+        certificate_problem=certificate_problem,
         oidc=_provider(settings, access_url, recipe.outbound, clock),
         introductions=introductions,
         node=ServerNode(plan, introductions, derp_maps, clock),
@@ -230,7 +237,7 @@ def _serving_apps(edge: Edge, deployment: Deployment) -> Callable[[Mapping[str, 
 
 
 def _provisioners(clock: Clock) -> Mapping[Kind, Provisioner]:
-    return {Kind.PROCESS: ProcessProvisioner(clock), Kind.DOCKER: DockerProvisioner(), Kind.SSH: SshProvisioner()}
+    return {Kind.PROCESS: ProcessProvisioner(clock), Kind.DOCKER: DockerProvisioner(clock), Kind.SSH: SshProvisioner()}
 
 
 def _provider(settings: Settings, access_url: str, outbound: Outbound, clock: Clock) -> Provider | None:
@@ -260,7 +267,9 @@ def _plan(settings: Settings, upstream: str) -> EdgeSettings:
     return EdgeSettings(
         listen=(listen_address(settings.http.address, "http-address"),) if settings.http.address else (),
         listen_tls=(listen_address(settings.tls.address, "tls-address"),) if settings.tls.enable else (),
-        certificate=(settings.tls.cert_files[0], settings.tls.key_files[0]) if settings.tls.enable else None,
+        certificates=tuple(zip(settings.tls.cert_files, settings.tls.key_files, strict=True))
+        if settings.tls.enable
+        else (),
         tls_13_only=settings.tls.min_version == "tls13",
         upstream=upstream,
         derp=derp.enable,
@@ -403,6 +412,7 @@ async def _serve(
     stopping = asyncio.create_task(stop.wait())
     keeping = [
         asyncio.create_task(pruning.prune(deployment)),
+        asyncio.create_task(certificates.watch(deployment.certificate_problem, deployment.clock)),
         asyncio.create_task(keeping_hours.keep(deployment)),
         asyncio.create_task(resume_keys.renew(deployment.resume, deployment.store, deployment.clock)),
         asyncio.create_task(maps.follow(deployment.maps, deployment.map_recipe, deployment.clock)),

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from coder.access.templates import DockerSettings, ProcessSettings, SshSettings
-from coder.clock import SystemClock
+from coder.clock import FakeClock, SystemClock
 from coder.ids import Secret
 from coder.server.provision import AgentJob, Job, ProvisionError
 from coder.server.provision_commands import run
@@ -35,6 +35,13 @@ def job(tmp_path: Path, settings: object, said: list[str]) -> Job:
     )
 
 
+class Hurried(FakeClock):
+    """A clock of which every sleep is over at once."""
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(0)
+
+
 @pytest.fixture
 def stand_in(tmp_path: Path) -> Callable[[str], str]:
     """Make a program that notes its arguments and its input, then does what is given."""
@@ -54,9 +61,10 @@ def stand_in(tmp_path: Path) -> Callable[[str], str]:
 async def test_a_container_is_made_with_what_the_template_says_and_the_token_in_no_argument(tmp_path, stand_in):
     said: list[str] = []
     settings = DockerSettings(image="ubuntu:24.04", volume="/home/coder", cpus=1.5, memory_mb=512, network="lab")
-    await DockerProvisioner(stand_in("")).start(job(tmp_path, settings, said), AGENTS)
+    docker = DockerProvisioner(Hurried(), stand_in('[ "$1" = inspect ] && echo 0 true; true'))
+    await docker.start(job(tmp_path, settings, said), AGENTS)
     arguments = (tmp_path / "arguments").read_text()
-    _listing, create, copy, start, _ = arguments.split("\n==\n")
+    _listing, create, copy, start, _look, _ = arguments.split("\n==\n")
     assert create.splitlines()[:3] == ["create", "--init", "--name"]
     for wanted in (
         "no-new-privileges",
@@ -74,19 +82,27 @@ async def test_a_container_is_made_with_what_the_template_says_and_the_token_in_
         assert archive.extractfile(".coder-agent/token").read() == TOKEN.reveal().encode() + b"\n"
 
 
+async def test_a_container_that_ends_at_once_is_a_failure_that_says_why(tmp_path, stand_in):
+    says = '[ "$1" = inspect ] && echo 3 false; [ "$1" = logs ] && echo "exec coder failed"; true'
+    docker = DockerProvisioner(Hurried(), stand_in(says))
+    with pytest.raises(ProvisionError, match="main ended at once: exec coder failed") as failed:
+        await docker.start(job(tmp_path, DockerSettings(image="x"), []), AGENTS)
+    assert "The image must have the program" in failed.value.remedy
+
+
 async def test_what_runs_is_found_by_its_label_and_stopped(tmp_path, stand_in):
     name = f"coder-{WORKSPACE}-main"
-    docker = DockerProvisioner(stand_in(f'[ "$1" = ps ] && echo {name}; true'))
+    docker = DockerProvisioner(Hurried(), stand_in(f'[ "$1" = ps ] && echo {name}; true'))
     wanted = job(tmp_path, DockerSettings(image="x"), [])
     assert await docker.running(wanted) == {"main"}
     await docker.delete(wanted)
-    assert f"stop\n--time\n15\n{name}\n" in (tmp_path / "arguments").read_text()
+    assert f"stop\n-t\n15\n{name}\n" in (tmp_path / "arguments").read_text()
     assert f"volume\nrm\n--force\ncoder-{WORKSPACE}\n" in (tmp_path / "arguments").read_text()
 
 
 async def test_a_program_that_fails_is_told_by_its_last_line_without_secrets(tmp_path, stand_in):
     said: list[str] = []
-    docker = DockerProvisioner(stand_in(f'echo "no \\033[2Jaccess {TOKEN.reveal()}"; [ "$1" != cp ]'))
+    docker = DockerProvisioner(Hurried(), stand_in(f'echo "no \\033[2Jaccess {TOKEN.reveal()}"; [ "$1" != cp ]'))
     with pytest.raises(ProvisionError, match=r"no .*access <redacted>") as failed:
         await docker.start(job(tmp_path, DockerSettings(image="x"), said), AGENTS)
     assert "docker info" in failed.value.remedy
@@ -115,9 +131,12 @@ async def test_a_process_runs_until_it_is_stopped(tmp_path):
         token = wanted.state / "agents" / "main" / "token"
         assert (token.read_text().strip(), token.stat().st_mode & 0o777) == (TOKEN.reveal(), 0o600)
         assert TOKEN.reveal() not in "".join(said)
+        (token.parent / "agent.log").write_text("first\nlast \x1b[2Jwords\n")
+        assert await provisioner.last_words(wanted, "main") == "last ?[2Jwords"
     finally:
         await provisioner.stop(wanted)
     assert not await provisioner.running(wanted)
+    assert await provisioner.last_words(wanted, "other") == ""
     assert not token.exists()
     await provisioner.delete(wanted)
     assert not wanted.state.exists()
