@@ -29,6 +29,7 @@ class FakeEdge:
 
     addresses = ("127.0.0.1:4321",)
     stun_ports = (3478, 3479)
+    certificate_problem = None
 
     def __init__(self, settings: EdgeSettings) -> None:
         self.settings = settings
@@ -153,7 +154,7 @@ async def test_https_beside_http_and_instead_of_it(tmp_path: Path):
     async with running(settings(tmp_path, **tls, tls_min_version="tls13")) as here:
         edge = here.edges[0].settings
         assert (edge.listen, edge.listen_tls) == (("127.0.0.1:3000",), ("127.0.0.1:0",))
-        assert (edge.certificate, edge.tls_13_only) == (("/c.pem", "/k.pem"), True)
+        assert (edge.certificates, edge.tls_13_only) == ((("/c.pem", "/k.pem"),), True)
         assert here.ready.result().access_url == "https://127.0.0.1:4321"
     environ = {f"CODER_{name.upper()}": value for name, value in tls.items()} | {"CODER_HTTP_ADDRESS": ""}
     flags = {"state_dir": str(tmp_path / "state"), "http_address": ""}

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import shutil
+import socket
 import ssl
 from email.message import Message
 from pathlib import Path
@@ -49,16 +50,30 @@ class Secure(Deployment):
         host, _, port = self.url.removeprefix("https://").rpartition(":")
         return ssl.get_server_certificate((host, int(port)))
 
+    def names_for(self, asked: str) -> set[str]:
+        """The DNS names of the certificate that a client gets who asks for this one."""
+        host, _, port = self.url.removeprefix("https://").rpartition(":")
+        context = ssl.create_default_context(cafile=self.authority.pem)
+        context.check_hostname = False
+        with (
+            socket.create_connection((host, int(port)), timeout=30) as plain,
+            context.wrap_socket(plain, server_hostname=asked) as held,
+        ):
+            names = (held.getpeercert() or {}).get("subjectAltName", ())
+            return {str(value) for kind, value in names if kind == "DNS"}
+
 
 @pytest.fixture(scope="module")
 def secure(tmp_path_factory):
     made = Secure(tmp_path_factory.mktemp("secure"))
     served = made.authority.certificate
+    apps = made.authority.leaf("apps", "DNS:*.apps.example.com")
     try:
         made.start_server(
             "",
             *("--tls-enable", "--tls-address", "127.0.0.1:0", "--tls-cert-file", str(served)),
-            *("--tls-key-file", str(served.with_suffix(".key")), "--strict-transport-security", "60"),
+            *("--tls-key-file", str(served.with_suffix(".key")), "--tls-cert-file", str(apps)),
+            *("--tls-key-file", str(apps.with_suffix(".key")), "--strict-transport-security", "60"),
         )
         sign_in(made)
         made.ok("create", "dev", "--output-token-file", str(made.place / "token"))
@@ -100,3 +115,13 @@ def test_a_renewed_certificate_is_presented_without_a_restart(secure):
     fresh.replace(served)
     wait_until("the new certificate", lambda: secure.presented() != before)
     secure.ok("list")
+
+
+def test_each_name_has_its_certificate_and_a_broken_one_is_logged_and_not_used(secure):
+    assert secure.names_for("code.apps.example.com") == {"*.apps.example.com"}
+    assert "localhost" in secure.names_for("localhost") == secure.names_for("unknown.example.com")
+    (secure.place / "ours-apps.pem").write_text("no certificate")
+    wait_until("the line", lambda: "certificate.unusable" in secure.log("server"))
+    [line] = [line for line in secure.log("server").splitlines() if "certificate.unusable" in line]
+    assert "apps.pem" in line
+    assert secure.names_for("code.apps.example.com") == {"*.apps.example.com"}

@@ -29,7 +29,7 @@ pub struct Edge {
 impl Edge {
     #[new]
     #[pyo3(signature = (
-        *, listen, listen_tls, listen_metrics, certificate, upstream, derp, stun, trusted_proxies, mesh_key,
+        *, listen, listen_tls, listen_metrics, certificates, upstream, derp, stun, trusted_proxies, mesh_key,
         mesh, mesh_roots, mesh_name, rate_limit, require_announced, tls_13_only=false
     ))]
     // One argument for each setting; the other side has them as fields.
@@ -39,7 +39,7 @@ impl Edge {
         listen: Vec<String>,
         listen_tls: Vec<String>,
         listen_metrics: Vec<String>,
-        certificate: Option<(PathBuf, PathBuf)>,
+        certificates: Vec<(PathBuf, PathBuf)>,
         upstream: Option<PathBuf>,
         derp: bool,
         stun: Vec<String>,
@@ -55,7 +55,8 @@ impl Edge {
         let mut config = Config::new(all(&listen, "address and port")?, upstream);
         config.listen_tls = all(&listen_tls, "address and port")?;
         config.listen_metrics = all(&listen_metrics, "address and port")?;
-        config.tls = certificate.map(|(certificates, key)| TlsFiles { certificates, key });
+        config.tls =
+            certificates.into_iter().map(|(certificates, key)| TlsFiles { certificates, key }).collect();
         config.tls_13_only = tls_13_only;
         config.derp = derp;
         config.stun = all(&stun, "address and port")?;
@@ -98,6 +99,12 @@ impl Edge {
     #[getter]
     fn relay_key(&self) -> String {
         self.relay_key.clone()
+    }
+
+    /// Why changed files of a certificate are not in use.
+    #[getter]
+    fn certificate_problem(&self) -> Option<String> {
+        self.get()?.certificate_problem()
     }
 
     /// What it has done so far; empty once it is closed.

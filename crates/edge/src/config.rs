@@ -27,8 +27,8 @@ pub struct Config {
     pub tls_13_only: bool,
     /// Addresses for health and metrics over HTTP, which nobody else should reach.
     pub listen_metrics: Vec<SocketAddr>,
-    /// The certificate.
-    pub tls: Option<TlsFiles>,
+    /// The certificates. Each name gets the one that has it, else the first.
+    pub tls: Vec<TlsFiles>,
     /// The application's Unix socket. Without one this is a relay and nothing else.
     pub upstream: Option<PathBuf>,
     /// Serve the relay. If not, its paths go to the application like all others.
@@ -70,7 +70,7 @@ impl Config {
             listen,
             listen_tls: Vec::new(),
             listen_metrics: Vec::new(),
-            tls: None,
+            tls: Vec::new(),
             tls_13_only: false,
             upstream,
             derp: true,

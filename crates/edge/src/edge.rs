@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use wire::keys::{NodePrivate, NodePublic};
 
 use crate::apps::{AppSettings, Apps, Dial};
+use crate::certificates::Certificates;
 use crate::config::Config;
 use crate::counters::{Counters, Tally};
 use crate::error::EdgeError;
@@ -20,7 +21,6 @@ use crate::mesh::{Mesh, MeshPeer};
 use crate::relay_thread::{RelayThread, Unannounced};
 use crate::seats::Seats;
 use crate::stun;
-use crate::tls::Certificate;
 
 /// A running edge. Dropping it stops it as [`Edge::stop`] does.
 pub struct Edge {
@@ -31,6 +31,7 @@ pub struct Edge {
     mesh: Mesh,
     tally: Arc<Tally>,
     front: Arc<Front>,
+    certificates: Option<Arc<Certificates>>,
     stop: watch::Sender<bool>,
     front_thread: Option<JoinHandle<()>>,
     relay_thread: Option<JoinHandle<()>>,
@@ -40,7 +41,7 @@ pub struct Edge {
 struct Sockets {
     listeners: Vec<(TcpListener, Purpose)>,
     stun: Vec<UdpSocket>,
-    certificate: Option<Arc<Certificate>>,
+    certificates: Option<Arc<Certificates>>,
 }
 
 impl Edge {
@@ -73,7 +74,7 @@ impl Edge {
             tally: Arc::clone(&tally),
             apps: Apps::default(),
         });
-        let carrying = Arc::clone(&front);
+        let (carrying, certificates) = (Arc::clone(&front), sockets.certificates.clone());
         let (stop, stopped) = watch::channel(false);
         let front_thread = std::thread::Builder::new()
             .name("edge".to_owned())
@@ -88,6 +89,7 @@ impl Edge {
             mesh,
             tally,
             front,
+            certificates,
             stop,
             front_thread: Some(front_thread),
             relay_thread: Some(relay_thread),
@@ -149,6 +151,11 @@ impl Edge {
         &self.stun_addresses
     }
 
+    /// Why changed files of a certificate are not in use, in one line; `None` once they are.
+    pub fn certificate_problem(&self) -> Option<String> {
+        self.certificates.as_ref()?.problem()
+    }
+
     /// What has happened so far.
     pub fn counters(&self) -> Counters {
         let (relay, relay_cpu) = self.relay.counters();
@@ -189,14 +196,14 @@ impl Drop for Edge {
 
 async fn bind(config: &Config, key: &NodePrivate) -> Result<Sockets, EdgeError> {
     let told = config.derp.then(|| key.public());
-    let certificate = config.tls.clone().map(|files| Certificate::load(files, told)).transpose()?;
-    let mut sockets = Sockets { listeners: Vec::new(), stun: Vec::new(), certificate };
+    let certificates = Certificates::load(&config.tls, told)?;
+    let mut sockets = Sockets { listeners: Vec::new(), stun: Vec::new(), certificates };
     let plain = config.listen.iter().map(|address| (*address, Purpose::Plain));
     let mut wanted: Vec<_> = plain.collect();
-    if let Some(certificate) = &sockets.certificate {
+    if let Some(certificates) = &sockets.certificates {
         let tls = Tls {
-            pages: certificate.config(config.tls_13_only, false)?,
-            apps: certificate.config(config.tls_13_only, true)?,
+            pages: certificates.config(config.tls_13_only, false)?,
+            apps: certificates.config(config.tls_13_only, true)?,
         };
         wanted.extend(config.listen_tls.iter().map(|address| (*address, Purpose::Tls(tls.clone()))));
     }
@@ -225,8 +232,8 @@ fn run(
         for (listener, purpose) in sockets.listeners {
             tokio::spawn(front::serve(Arc::clone(&front), listener, purpose, stopped.clone(), alive.clone()));
         }
-        if let Some(certificate) = sockets.certificate {
-            tokio::spawn(certificate.watch(Arc::clone(&front.tally)));
+        if let Some(certificates) = sockets.certificates {
+            tokio::spawn(certificates.watch(Arc::clone(&front.tally)));
         }
         for socket in sockets.stun {
             tokio::spawn(stun::serve(socket, Arc::clone(&front.tally)));

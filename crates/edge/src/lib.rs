@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod apps;
+mod certificates;
 mod config;
 mod counters;
 mod descriptors;

@@ -54,7 +54,7 @@ fn secure_with(
     client.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.listen.clear();
     config.listen_tls = vec!["127.0.0.1:0".parse().unwrap()];
-    config.tls = Some(files);
+    config.tls = vec![files];
     (site_with(config, Arc::default(), serve), client)
 }
 

@@ -82,7 +82,7 @@ fn links_use_tls_with_a_pin_or_an_authority() {
     std::fs::write(&files.key, key).unwrap();
     let mut config = alone();
     config.listen_tls = vec!["127.0.0.1:0".parse().unwrap()];
-    config.tls = Some(files);
+    config.tls = vec![files];
     let one = Edge::start(config).unwrap();
     let secure = format!("https://{}", one.addresses()[1]);
     let pinned = MeshTrust { name: Some(edge::pin(certificate.as_bytes()).unwrap()), roots: None };

@@ -27,7 +27,12 @@ fn certificate(name: &str) -> (TlsFiles, String) {
 }
 
 fn renew(files: &TlsFiles) -> String {
-    let (certificate, key) = edge::self_signed(vec!["relay.example".into(), "127.0.0.1".into()]).unwrap();
+    renew_for(files, &["relay.example", "127.0.0.1"])
+}
+
+fn renew_for(files: &TlsFiles, names: &[&str]) -> String {
+    let names = names.iter().map(|&name| name.to_owned()).collect();
+    let (certificate, key) = edge::self_signed(names).unwrap();
     std::fs::write(&files.certificates, &certificate).unwrap();
     std::fs::write(&files.key, key).unwrap();
     edge::pin(certificate.as_bytes()).unwrap()
@@ -37,7 +42,7 @@ fn secure(files: &TlsFiles) -> Config {
     let mut config = config();
     config.listen.clear();
     config.listen_tls = vec!["127.0.0.1:0".parse().unwrap()];
-    config.tls = Some(files.clone());
+    config.tls = vec![files.clone()];
     config.upstream = None;
     config
 }
@@ -98,10 +103,12 @@ fn a_replaced_certificate_is_taken_into_use_and_a_broken_one_is_not() {
     let key = NodePrivate::generate();
     let mut steady = Dialled::connect(&target(address, Some(&pin)), &key);
     std::fs::write(&files.key, "no key at all").unwrap();
-    wait_until(|| edge.counters().tls_reload_failures > 0);
+    wait_until(|| edge.certificate_problem().is_some_and(|told| told.contains("key.pem")));
+    assert!(edge.counters().tls_reload_failures > 0);
     drop(Dialled::connect(&target(address, Some(&pin)), &NodePrivate::generate()));
     let fresh = renew(&files);
     wait_until(|| edge.counters().tls_reloads > 0);
+    wait_until(|| edge.certificate_problem().is_none());
     let mut late = Dialled::connect(&target(address, Some(&fresh)), &NodePrivate::generate());
     late.send(&key.public(), b"hello");
     assert_eq!(steady.next_packet().1, b"hello");
@@ -149,6 +156,18 @@ impl ServerCertVerifier for Anyone {
 
 /// The first answer to a request over TLS of these versions; nothing if there is no common one.
 fn ask(edge: &Edge, versions: &[&'static rustls::SupportedProtocolVersion]) -> Option<String> {
+    let mut stream = connect(edge, "relay.example", versions);
+    stream.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: http\r\n\r\n").ok()?;
+    let mut answer = [0; 1000];
+    let count = stream.read(&mut answer).ok()?;
+    Some(String::from_utf8_lossy(&answer[..count]).into_owned())
+}
+
+fn connect(
+    edge: &Edge,
+    name: &'static str,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> rustls::StreamOwned<rustls::ClientConnection, TcpStream> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
@@ -156,14 +175,33 @@ fn ask(edge: &Edge, versions: &[&'static rustls::SupportedProtocolVersion]) -> O
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anyone))
         .with_no_client_auth();
-    let name = "relay.example".try_into().unwrap();
-    let session = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
-    let mut stream = rustls::StreamOwned::new(session, TcpStream::connect(edge.addresses()[0]).unwrap());
+    let session = rustls::ClientConnection::new(Arc::new(config), name.try_into().unwrap()).unwrap();
+    let stream = rustls::StreamOwned::new(session, TcpStream::connect(edge.addresses()[0]).unwrap());
     stream.sock.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: http\r\n\r\n").ok()?;
-    let mut answer = [0; 1000];
-    let count = stream.read(&mut answer).ok()?;
-    Some(String::from_utf8_lossy(&answer[..count]).into_owned())
+    stream
+}
+
+#[test]
+fn each_name_is_shown_its_certificate_and_no_name_the_first() {
+    let pairs = [&["relay.example"], &["*.apps.example"]].map(|names| {
+        let (files, _) = certificate(names[0].trim_start_matches('*'));
+        (renew_for(&files, names), files)
+    });
+    let mut config = secure(&pairs[0].1);
+    config.tls = pairs.iter().map(|(_, files)| files.clone()).collect();
+    let edge = Edge::start(config).unwrap();
+    for (name, expected) in
+        [("relay.example", 0), ("code.apps.example", 1), ("other.example", 0), ("127.0.0.1", 0)]
+    {
+        let mut stream = connect(&edge, name, &[&rustls::version::TLS13]);
+        stream.conn.complete_io(&mut stream.sock).unwrap();
+        let shown = &stream.conn.peer_certificates().unwrap()[0];
+        let pin = format!(
+            "sha256-raw:{}",
+            hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, shown))
+        );
+        assert_eq!(pin, pairs[expected].0, "{name}");
+    }
 }
 
 #[test]

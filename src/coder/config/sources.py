@@ -119,9 +119,10 @@ def _check(settings: Settings) -> None:
 
 def _check_tls(tls: TlsSettings) -> None:
     split_address(tls.address, "tls-address")
-    if len(tls.cert_files) != 1 or len(tls.key_files) != 1:
+    if not tls.cert_files or len(tls.cert_files) != len(tls.key_files):
         raise ConfigError(
-            "--tls-enable needs one --tls-cert-file and one --tls-key-file, both PEM; a chain goes into the same file."
+            "--tls-enable needs a --tls-cert-file and its --tls-key-file, both PEM; a chain goes into the same file. "
+            "For several certificates give both as often, in the same order."
         )
     if tls.strict_transport_security < 0:
         raise ConfigError("--strict-transport-security: expected a number of seconds, 0 or more.")

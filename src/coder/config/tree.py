@@ -89,13 +89,14 @@ class TlsSettings:
         (),
         flag="tls-cert-file",
         yaml="networking.tls.certFiles",
-        about="PEM file of the certificate, followed by those of its chain. Read again when it changes.",
+        about="PEM file of the certificate, followed by those of its chain. Read again when it changes. Of several "
+        "each name gets the one that has it, else the first.",
     )
     key_files: tuple[str, ...] = setting(
         (),
         flag="tls-key-file",
         yaml="networking.tls.keyFiles",
-        about="PEM file of its private key. Read again when it changes.",
+        about="PEM file of its private key, in the order of the certificates. Read again when it changes.",
     )
     min_version: str = setting(
         "tls12",

@@ -19,11 +19,12 @@ class EdgeSettings:
     listen: tuple[str, ...] = ()
     """`ip:port` to serve HTTP on; port 0 takes a free one."""
     listen_tls: tuple[str, ...] = ()
-    """`ip:port` to serve HTTPS on; needs `certificate`."""
+    """`ip:port` to serve HTTPS on; needs `certificates`."""
     listen_metrics: tuple[str, ...] = ()
     """`ip:port` to serve `/healthz` and `/metrics` on, for nobody but the operator."""
-    certificate: tuple[str, str] | None = None
-    """Paths of the certificate chain and its private key, PEM; read again when they change."""
+    certificates: tuple[tuple[str, str], ...] = ()
+    """Paths of each certificate's chain and private key, PEM; read again when they change. A client gets the first that
+    has the name it asks for, else the first of all."""
     tls_13_only: bool = False
     """Refuse TLS below 1.3."""
     upstream: str | None
@@ -79,7 +80,7 @@ class Edge:
                 listen=settings.listen,
                 listen_tls=settings.listen_tls,
                 listen_metrics=settings.listen_metrics,
-                certificate=settings.certificate,
+                certificates=settings.certificates,
                 upstream=settings.upstream,
                 derp=settings.derp,
                 stun=settings.stun,
@@ -116,6 +117,11 @@ class Edge:
     def relay_key(self) -> str:
         """The relay's public key, as its clients see it."""
         return self._native.relay_key
+
+    @property
+    def certificate_problem(self) -> str | None:
+        """Why changed files of a certificate are not in use, in one line; None once they are."""
+        return self._native.certificate_problem
 
     def counters(self) -> dict[str, int]:
         """Read what the edge has done so far; names are those of the metrics."""

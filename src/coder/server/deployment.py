@@ -1,5 +1,6 @@
 """What all routes share: the parts of one running server, handed over by the composition."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, cast
 from urllib.parse import urlsplit
@@ -61,6 +62,8 @@ class Deployment:
     terminals: OpenTerminals = field(default_factory=OpenTerminals)
     speedtests: set[UUID] = field(default_factory=set)
     """Users whose browser, and agents whose tunnel, is measured now."""
+    certificate_problem: Callable[[], str | None] = lambda: None
+    """Says why changed files of a certificate are not in use."""
     health: Kept[Findings] = field(default_factory=Kept)
     """What was found when the deployment was last looked over."""
 

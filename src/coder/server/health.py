@@ -33,6 +33,7 @@ REMEDIES = {
     "ECERT01": "Renew the certificate; the server reads its files again by itself.",
     "ECERT02": "Use a certificate for the host of the access URL from an authority that clients trust, or give clients "
     "--ca-file.",
+    "ECERT03": "Correct the file; the server reads it again by itself, and uses the last good certificate until then.",
     "EUNKNOWN": "The server's log says more.",
 }
 
@@ -60,6 +61,8 @@ class Findings:
     stun_wanted: bool = True
     certificate_ends: datetime | None = None
     certificate_error: str = ""
+    certificate_unused: str = ""
+    """Why changed files are not in use."""
     details: Json = field(default_factory=dict)
 
 
@@ -207,6 +210,8 @@ def _websocket(found: Findings) -> Json:
 def _certificate(found: Findings) -> Json:
     if found.certificate_error:
         return _section("error", warning("ECERT02", found.certificate_error))
+    if found.certificate_unused:
+        return _section("warning", warning("ECERT03", found.certificate_unused))
     if found.certificate_ends is None:
         return _section("ok", summary="Accepted.")
     left = found.certificate_ends - found.at

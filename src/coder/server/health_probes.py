@@ -44,6 +44,7 @@ async def _look(deployment: Deployment) -> Findings:
         version=BUILD_VERSION,
         access_url=deployment.access_url,
         access_url_derived=not deployment.settings.http.access_url,
+        certificate_unused=deployment.certificate_problem() or "",
         stun_wanted=not deployment.settings.derp.block_direct,
         **{key: value for part in parts for key, value in part.items()},
     )

@@ -65,6 +65,7 @@ CASES = [
     ({"derp": derp(warnings=[{"code": "ESTUN02", "message": "hard"}])}, "stun", "ESTUN02", "warning"),
     ({"certificate_ends": NOW + timedelta(days=3)}, "certificate", "ECERT01", "warning"),
     ({"certificate_ends": NOW - timedelta(days=1)}, "certificate", "ECERT01", "error"),
+    ({"certificate_unused": "cannot use key.pem"}, "certificate", "ECERT03", "warning"),
     ({"certificate_error": "unknown authority"}, "certificate", "ECERT02", "error"),
 ]
 

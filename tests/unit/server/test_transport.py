@@ -54,7 +54,8 @@ async def test_browsers_are_told_over_https_only_and_only_if_asked():
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ({"tls_enable": "true"}, "one --tls-cert-file and one --tls-key-file"),
+        ({"tls_enable": "true"}, "a --tls-cert-file and its --tls-key-file"),
+        (TLS | {"tls_cert_file": "/c.pem,/d.pem"}, "as often, in the same order"),
         (TLS | {"tls_address": "nowhere"}, "--tls-address: expected host:port"),
         (TLS | {"tls_min_version": "tls10"}, "tls12, tls13"),
         (TLS | {"strict_transport_security": "-1"}, "0 or more"),

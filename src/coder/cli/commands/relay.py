@@ -15,6 +15,9 @@ from coder.ids import Secret
 
 DEFAULT_PLAIN = "0.0.0.0:3340"
 DEFAULT_TLS = "0.0.0.0:443"
+CERTIFICATE_LOOK = 2.0
+"""Seconds between looks at whether the certificate's files are of use."""
+CERTIFICATE_RENEWED = "The certificate is in use as its files have it."
 
 
 def _option(name: str, text: str, **more: Any) -> click.Option:
@@ -124,7 +127,7 @@ def _settings(flags: dict[str, Any]) -> tuple[Any, str]:
         listen=_addresses(plain, "--address"),
         listen_tls=_addresses(secure, "--tls-address"),
         listen_metrics=_addresses(flags["metrics_address"], "--metrics-address"),
-        certificate=certificate,
+        certificates=(certificate,) if certificate else (),
         upstream=None,
         stun=_stun(flags["stun_port"]),
         trusted_proxies=flags["trusted_proxy"],
@@ -225,4 +228,8 @@ def _until_stopped(edge: Any, flags: dict[str, Any]) -> None:
         outbound = given.outbound if given is not None else None
         verifier = Verifier(edge, ask_url(flags["verify_url"], outbound), fail_open=flags["verify_url_fail_open"])
         threading.Thread(target=verifier.run, args=(stop,), name="verify").start()
-    stop.wait()
+    told = None
+    while not stop.wait(CERTIFICATE_LOOK):
+        if (problem := edge.certificate_problem) != told:
+            output.note(f"{problem}; the certificate from before stays in use." if problem else CERTIFICATE_RENEWED)
+            told = problem

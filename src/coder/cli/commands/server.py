@@ -31,10 +31,21 @@ def _click_option(option: Option) -> click.Option:
             hidden=option.hidden,
         )
     kinds = {int: "NUMBER", timedelta: "DURATION", tuple[str, ...]: "LIST", dict[str, str]: "KEY=VALUE,.."}
-    metavar = kinds.get(option.kind, "TEXT")
+    several = option.kind in {tuple[str, ...], dict[str, str]}  # in one list, or with the flag given again
     return click.Option(
-        [f"--{option.flag}"], type=str, default=None, help=_help(option), metavar=metavar, hidden=option.hidden
+        [f"--{option.flag}"],
+        type=str,
+        default=None,
+        multiple=several,
+        callback=_joined if several else None,
+        help=_help(option),
+        metavar=kinds.get(option.kind, "TEXT"),
+        hidden=option.hidden,
     )
+
+
+def _joined(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> str | None:
+    return ",".join(given) if given else None
 
 
 def _run(*, config_file: str | None, write_config: bool, **flags: Any) -> None:
