@@ -1,6 +1,7 @@
 """Users, tokens and logs over the REST API; each function is one call, and raises as `Api` does."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -24,6 +25,17 @@ def _list(api: Api, path: str, key: str, shape: Shape, query: Mapping[str, Any])
     return list(api.ask(f"{path}?{urlencode(query)}", {key: [shape]})[key])
 
 
+@contextmanager
+def _known(name: str) -> Iterator[None]:
+    """Raise NotFound with the user's name when there is none of that name."""
+    try:
+        yield
+    except ApiError as error:
+        if error.code == HTTPStatus.NOT_FOUND:
+            raise errors.user_unknown(name) from error
+        raise
+
+
 def users(api: Api, query: str) -> list[Json]:
     """Return the users a search finds."""
     return _list(api, "/api/v2/users", "users", shapes.USER, {"q": query})
@@ -31,7 +43,8 @@ def users(api: Api, query: str) -> list[Json]:
 
 def user(api: Api, name: str) -> Json:
     """Return a user."""
-    return api.ask(_user(name), shapes.USER)
+    with _known(name):
+        return api.ask(_user(name), shapes.USER)
 
 
 def create_user(api: Api, *, username: str, email: str, name: str, password: Secret | None) -> Json:
@@ -44,33 +57,39 @@ def create_user(api: Api, *, username: str, email: str, name: str, password: Sec
 
 def set_status(api: Api, name: str, verb: str) -> Json:
     """Carry out `suspend` or `activate`."""
-    return api.call("PUT", _user(name, "status", verb))
+    with _known(name):
+        return api.call("PUT", _user(name, "status", verb))
 
 
 def set_browser_only(api: Api, name: str, *, only: bool) -> Json:
     """Hold a user to the browser, or let them have tunnels."""
-    return api.call("PUT", _user(name, "browser-only"), {"browser_only": only})
+    with _known(name):
+        return api.call("PUT", _user(name, "browser-only"), {"browser_only": only})
 
 
 def delete_user(api: Api, name: str) -> None:
     """Delete a user."""
-    api.call("DELETE", _user(name))
+    with _known(name):
+        api.call("DELETE", _user(name))
 
 
 def set_roles(api: Api, name: str, roles: Sequence[str]) -> Json:
     """Give a user exactly these roles."""
-    return api.checked(api.call("PUT", _user(name, "roles"), {"roles": list(roles)}), shapes.USER)
+    with _known(name):
+        return api.checked(api.call("PUT", _user(name, "roles"), {"roles": list(roles)}), shapes.USER)
 
 
 def set_password(api: Api, name: str, *, old: Secret, new: Secret) -> None:
     """Set a password; the old one is needed for one's own."""
-    api.call("PUT", _user(name, "password"), {"old_password": old.reveal(), "password": new.reveal()})
+    with _known(name):
+        api.call("PUT", _user(name, "password"), {"old_password": old.reveal(), "password": new.reveal()})
 
 
 def create_token(api: Api, name_of_user: str, *, name: str, lifetime: float, scope: str) -> Secret:
     """Make a token that lives so many seconds, 0 for the server's default."""
     body = {"token_name": name, "lifetime": int(lifetime) * _NS, "scope": scope}
-    answer = api.call("POST", _user(name_of_user, "keys", "tokens"), body)
+    with _known(name_of_user):
+        answer = api.call("POST", _user(name_of_user, "keys", "tokens"), body)
     made = answer.get("key") if isinstance(answer, dict) else None
     if not isinstance(made, str) or not made:
         raise errors.bad_answer(api.url)

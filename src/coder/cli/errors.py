@@ -7,32 +7,45 @@ from typing import Any, Self
 from coder.cli import output
 from coder.errors import CoderError, Conflict, NotFound, NotSignedIn, TimedOut, Unreachable
 
+CONFLICT = 409
+
 LOST = "'coder doctor' says how far the workspace can be reached now."
 """What to do about a connection that was lost."""
 
 
 class ApiError(CoderError):
-    """The server refused a request. `code` is the HTTP status."""
+    """The server refused a request. `code` is the HTTP status, `fields` those of the request that it objects to."""
 
-    def __init__(self, message: str, *, code: int, remedy: str | None = None) -> None:
+    def __init__(self, message: str, *, code: int, remedy: str | None = None, fields: Sequence[str] = ()) -> None:
         super().__init__(message, remedy=remedy)
         self.code = code
+        self.fields = tuple(fields)
 
     @classmethod
     def from_answer(cls, url: str, code: int, body: dict[str, Any]) -> Self:
         """Make one line of an error body: message, validations, detail."""
         message = str(body.get("message") or f"{url} answered with status {code} and no explanation")
-        faults = body.get("validations")
-        fields = [
-            f"{one.get('field')}: {one.get('detail')}"
-            for one in (faults if isinstance(faults, list) else ())
-            if isinstance(one, dict)
-        ]
-        detail = "; ".join(fields) or str(body.get("detail") or "")
+        told = body.get("validations")
+        faults = [one for one in (told if isinstance(told, list) else ()) if isinstance(one, dict)]
+        detail = str(body.get("detail") or "")
+        if faults and code != CONFLICT:  # there the message says it all: the field is "taken"
+            detail = "; ".join(map(_fault, faults))
         remedy = "Sign in with 'coder login'." if code == 401 else None
-        return cls(
-            " ".join(f"{message.rstrip('.:')}: {detail}".split()) if detail else message, code=code, remedy=remedy
-        )
+        text = " ".join(f"{message.rstrip('.:')}: {detail}".split()) if detail else message
+        return cls(text, code=code, remedy=remedy, fields=[str(one.get("field")) for one in faults])
+
+
+_MISSING = ("field required", "missing", "required")
+
+
+def _fault(fault: dict[str, Any]) -> str:
+    """Say in a person's words what is wrong with a field: `token_name` is the token name."""
+    field, detail = str(fault.get("field") or ""), str(fault.get("detail") or "")
+    words = " ".join(field.removeprefix("settings.").replace("_", " ").split())
+    name = f"setting {words!r}" if field.startswith("settings.") else words
+    if detail.lower().rstrip(".") in _MISSING:
+        return f"the {name} is missing"
+    return f"{name}: {detail}" if name else detail
 
 
 def line(error: CoderError) -> str:
@@ -115,7 +128,15 @@ def login_needs_input(url: str) -> CoderError:
     """A login without credentials and without a terminal."""
     return CoderError(
         f"no credentials for {url}",
-        remedy="Pass --token (or CODER_SESSION_TOKEN), or --first-user-email with CODER_FIRST_USER_PASSWORD.",
+        remedy="Nobody is here to answer questions: set CODER_SESSION_TOKEN, or CODER_FIRST_USER_EMAIL and"
+        " CODER_FIRST_USER_PASSWORD.",
+    )
+
+
+def answer_expected() -> CoderError:
+    """A question was asked, and standard input had ended."""
+    return CoderError(
+        "an answer is needed, and standard input has ended", remedy="Give it there, or by an option or variable."
     )
 
 
@@ -130,6 +151,18 @@ def bad_name(text: str) -> CoderError:
 def workspace_unknown(name: str) -> NotFound:
     """No such workspace, or not ours to see."""
     return NotFound(f"there is no workspace {name!r}", remedy="'coder list' shows yours, 'coder create' makes one.")
+
+
+def no_such_workspace(name: str) -> NotFound:
+    """No workspace of anybody that we may see has that name."""
+    return NotFound(f"there is no workspace {name!r}", remedy="'coder list --all' shows those that you may see.")
+
+
+def user_unknown(name: str) -> NotFound:
+    """There is no such user, or we may not know of them."""
+    return NotFound(
+        f"there is no user {name!r}, or you may not see them", remedy="'coder users list' names those you may."
+    )
 
 
 def template_unknown(name: str) -> NotFound:

@@ -203,8 +203,8 @@ def run(argv: Sequence[str]) -> int:
             return run(moved)
         error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        return EXIT_INTERRUPTED
+    except (click.Abort, KeyboardInterrupt) as error:
+        return _stopped(error)
     except SystemExit:  # click's way out when nobody reads any more
         return EXIT_PIPE
     except Exception as error:  # noqa: BLE001 - told apart below
@@ -223,6 +223,16 @@ def _moved(error: click.NoSuchOption, argv: list[str]) -> list[str] | None:
             end = at + (1 if param.is_flag or "=" in word else 2)
             return argv[at:end] + argv[:at] + argv[end:]
     return None
+
+
+def _stopped(error: BaseException) -> int:
+    """Say why no answer came, if it was not for Ctrl-C."""
+    if not isinstance(error.__context__, EOFError):
+        return EXIT_INTERRUPTED
+    from coder.cli.errors import answer_expected, line
+
+    output.note(f"error: {line(answer_expected())}", before="\n")  # behind the question
+    return 1
 
 
 def _failed(error: Exception) -> int:

@@ -77,7 +77,7 @@ def _regions(derp: dict[str, Any]) -> list[tuple[str, ...]]:
         region, nodes = each["region"], each["node_reports"]
         latency = format_latency(latencies[key] / 1e9) if key in latencies else "-"
         mark = " *" if key == str(found["PreferredDERP"]) else ""
-        relays = [_relay(node) for node in nodes if not node["node"].get("STUNOnly")]
+        relays = ["none, STUN only" if node["node"].get("STUNOnly") else _relay(node) for node in nodes]
         stun = [_stun(node["stun"]) for node in nodes if node["stun"]["Enabled"]]
         texts = (key + mark, region.get("RegionCode", ""), region.get("RegionName", ""), latency)
         return *texts, _joined(relays), _joined(stun)

@@ -58,6 +58,16 @@ def note(text: str = "", *, before: str = "", after: str = "") -> None:
     click.echo(before + _harmless(text) + after, err=True)
 
 
+def ask_secret(question: str, *, confirm: bool = False) -> str:
+    """Ask for what must not be seen. Without a terminal a line of standard input is the answer, and that is fine."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it could be seen
+        answer: str = click.prompt(question, hide_input=True, confirmation_prompt=confirm, err=True)
+        return answer
+
+
 def hang(first: str, text: str, *, to_stderr: bool = False) -> str:
     """Put a text behind its first words, wrapped at the terminal's edge to hang below itself; unwrapped in a pipe."""
     text = printable(text)

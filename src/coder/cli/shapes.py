@@ -66,7 +66,9 @@ AGENT: Shape = {
     "architecture": _TEXT,
     "health": _HEALTH,
     "lifecycle_state": _TEXT,
-    "scripts": ([{"start_blocks_login": _FLAG}], None),
+    "latency": ({}, None),
+    "apps": ([{"slug": _TEXT, "display_name": _TEXT}], None),
+    "scripts": ([{"start_blocks_login": _FLAG, "display_name": _TEXT}], None),
     "log_sources": ([{"id": _TEXT, "display_name": _TEXT}], None),
 }
 WORKSPACE: dict[str, Shape] = {

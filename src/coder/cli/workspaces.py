@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from coder.cli import errors
+from coder.cli import errors, times
 from coder.cli.errors import ApiError
 
 if TYPE_CHECKING:
@@ -52,6 +52,13 @@ def find(api: "Api", target: Target) -> Any:
         raise
 
 
+def require(api: "Api", owner: str | None, name: str) -> None:
+    """Raise NotFound when no workspace that we may see has that name."""
+    query = f'name:"{name}"' + (f' owner:"{owner}"' if owner else "")
+    if not any(one["name"] == name for one in api.workspaces(query)):
+        raise errors.no_such_workspace(f"{owner}/{name}" if owner else name)
+
+
 def agents(workspace: Any) -> list[Any]:
     """Return the agents of the workspace's latest build, in the server's order."""
     resources = workspace["latest_build"].get("resources") or []
@@ -77,6 +84,14 @@ def choose_agent(workspace: Any, target: Target) -> Any:
     if len(candidates) > 1:
         raise errors.ambiguous_agent(target.name, names)
     return candidates[0]
+
+
+def connection_text(agent: Any) -> str:
+    """Say whether an agent is connected, and since when it is not."""
+    status = str(agent.get("status") or "")
+    if status in {"disconnected", "timeout"} and (since := times.ago(agent.get("disconnected_at"))):
+        return f"{status} {since}"
+    return status
 
 
 def status_text(workspace: Any) -> str:

@@ -1,6 +1,9 @@
 import json
 
 import pytest
+from fakes.server import agent, workspace
+
+from coder.cli import times
 
 ALICE = {
     "id": "11111111-1111-4111-8111-111111111111",
@@ -132,7 +135,7 @@ def test_the_audit_log_is_filtered_and_shown(coder, signed_in):
     signed_in.answers["GET /api/v2/audit"] = (200, {"audit_logs": [entry], "count": 1})
     run = coder("audit", "--action", "login", "--failed", "--limit", "5")
     assert run.out.splitlines()[1].split() == [
-        "2030-01-01T00:00:00Z",
+        *times.short("2030-01-01T00:00:00Z").split(),
         "-",
         "login",
         "api_key",
@@ -157,3 +160,47 @@ def test_connections_are_filtered_and_shown(coder, signed_in):
     query = called(signed_in, "GET", "/api/v2/connectionlog")[0].query
     assert query["q"] == ['workspace:"dev" type:"ssh" status:ongoing']
     assert json.loads(coder("connections", "-o", "json").out) == [entry, still]
+
+
+@pytest.mark.parametrize(
+    ("words", "call"),
+    [
+        (("users", "show", "bob"), f"GET {USERS}/bob"),
+        (("users", "suspend", "bob", "-y"), f"PUT {USERS}/bob/status/suspend"),
+        (("users", "delete", "bob", "-y"), f"DELETE {USERS}/bob"),
+        (("users", "browser-only", "bob"), f"PUT {USERS}/bob/browser-only"),
+        (("users", "edit-roles", "bob", "--roles", "", "-y"), f"PUT {USERS}/bob/roles"),
+        (("tokens", "create", "-u", "bob"), f"POST {USERS}/bob/keys/tokens"),
+    ],
+)
+def test_an_unknown_user_is_named(coder, signed_in, words, call):
+    signed_in.answers[call] = (404, MISSING)
+    assert coder(*words).err.startswith("error: there is no user 'bob'")
+
+
+def test_connections_of_a_workspace_that_is_not_there(coder, signed_in):
+    log, found = "/api/v2/connectionlog", "/api/v2/workspaces"
+    signed_in.answers[f"GET {log}"] = (200, {"connection_logs": [], "count": 0})
+    signed_in.answers[f"GET {found}"] = (200, {"workspaces": [], "count": 0})
+    run = coder("connections", "--workspace", "ann/nope")
+    assert (run.code, run.err.split(". ")[0]) == (1, "error: there is no workspace 'ann/nope'")
+    assert signed_in.asked(log)[0].query == {
+        "q": ['workspace_owner:"ann" workspace:"nope"'], "limit": ["50"], "offset": ["0"],
+    }  # fmt: skip
+    assert signed_in.asked(found)[0].query == {"q": ['name:"nope" owner:"ann"']}
+    signed_in.answers[f"GET {found}"] = (200, {"workspaces": [workspace(agent(), name="nope")], "count": 1})
+    run = coder("connections", "--workspace", "nope")
+    assert (run.code, run.err) == (0, "The log holds no connection of that kind.\n")
+
+
+def test_what_is_wrong_with_a_request_is_said_in_a_person_s_words(coder, signed_in):
+    taken = {
+        "message": "A token named 'x' exists already.",
+        "validations": [{"field": "token_name", "detail": "Taken."}],
+    }
+    signed_in.answers[f"POST {TOKENS}"] = (409, taken)
+    assert coder("tokens", "create", "-n", "x").err == "error: A token named 'x' exists already\n"
+    missing = {"message": "No.", "validations": [{"field": "settings.image", "detail": "Field required"}]}
+    signed_in.answers["POST /api/v2/organizations/default/templates"] = (400, missing)
+    run = coder("templates", "create", "x", "--kind", "docker")
+    assert run.err.startswith("error: No: the setting 'image' is missing. Settings are given with --set NAME=VALUE")

@@ -109,11 +109,27 @@ def test_no_server_named(coder):
     assert "coder login <url>" in run.err
 
 
-def test_an_old_session_does_not_count_as_a_given_token(coder, signed_in):
+def test_without_credentials_a_session_that_works_is_kept(coder, signed_in, config):
     run = coder("login")
+    assert run.code == 0, run.err
     assert "authenticate with config URL" in run.err
+    assert "signed in already" in run.err
+    assert (config / "session").read_text() == SESSION
+    assert not [call for call in signed_in.calls if call.method != "GET"], "it is no token to make keys with"
+
+
+def test_an_old_session_that_does_not_work_is_no_credential(coder, signed_in):
+    signed_in.answers["GET /api/v2/users/me"] = (401, {"message": "no"})
+    run = coder("login")
     assert run.code == 1
     assert "no credentials" in run.err
+
+
+def test_a_session_at_another_server_is_not_sent_to_this_one(coder, signed_in, config):
+    (config / "url").write_text("https://elsewhere.example.com")
+    run = coder("login", signed_in.url)
+    assert "no credentials" in run.err
+    assert not [call for call in signed_in.calls if "Coder-Session-Token" in call.headers]
 
 
 def test_logout_tells_the_server_and_forgets(coder, signed_in, config):

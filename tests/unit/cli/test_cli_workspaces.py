@@ -63,7 +63,7 @@ def test_create_of_a_name_that_is_taken(coder, signed_in):
     signed_in.answers["POST /api/v2/users/me/workspaces"] = (409, body)
     run = coder("create", "dev")
     assert run.code == 1
-    assert run.err == "error: A workspace named 'dev' exists already: name: Taken\n"
+    assert run.err == "error: A workspace named 'dev' exists already\n"
 
 
 def test_list_shows_a_table(coder, signed_in):
@@ -105,7 +105,7 @@ def test_show_lists_agents_and_their_ports(coder, signed_in):
     run = coder("show", "dev")
     assert run.code == 0, run.err
     assert "machine.dev" in run.out
-    assert "└─ main (linux, amd64)  connected  healthy  v0.1.0   coder ping dev" in run.out
+    assert "└─ main (linux, amd64)  connected  healthy  v0.1.0   coder ssh dev" in run.out
     assert "3000/tcp node" in run.out
 
 
@@ -131,7 +131,9 @@ def test_delete_asks_first(coder, signed_in):
     assert coder("delete", "dev").code == 2, "nobody to ask"
     run = coder("--force-tty", "delete", "dev", stdin="n\n")
     assert (run.code, run.err.splitlines()[-1]) == (1, "Nothing was deleted.")
-    assert coder("--force-tty", "delete", "dev", stdin="").code == 130
+    run = coder("--force-tty", "delete", "dev", stdin="")
+    assert run.code == 1
+    assert run.err.splitlines()[-1].startswith("error: an answer is needed")
     assert not signed_in.asked(path)
     run = coder("--force-tty", "delete", "dev", stdin="y\n")
     assert run.out == "The workspace 'dev' has been deleted.\n"
@@ -149,13 +151,20 @@ def test_the_server_is_not_there(coder, signed_in, config):
 
 
 def test_a_list_fits_a_narrow_terminal(monkeypatch):
-    monkeypatch.setattr("sys.stdout", Terminal())
     one = workspace(agent()) | {"template_display_name": "A template with quite a long name"}
-    for columns, left in ((200, listing.DEFAULT), (60, ("workspace", "status", "healthy", "agent", "last built"))):
-        monkeypatch.setenv("COLUMNS", str(columns))
-        assert tuple(listing._fitting(list(listing.DEFAULT), [one])) == left
+
+    def headers(columns):
+        table = listing.LISTING.table([one], columns).splitlines()
+        return [name.strip().lower() for name in table[0].split("  ") if name]
+
+    monkeypatch.setattr("sys.stdout", Terminal())
+    for width, left in ((200, listing.DEFAULT), (60, ("workspace", "status", "healthy", "agent", "last built"))):
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert headers(listing.DEFAULT) == list(left)
+    chosen = ["workspace", "template", "status"]
+    assert headers(chosen) == chosen, "what was asked for stays"
     monkeypatch.setattr("sys.stdout", io.StringIO())
-    assert tuple(listing._fitting(list(listing.DEFAULT), [one])) == listing.DEFAULT
+    assert headers(listing.DEFAULT) == list(listing.DEFAULT)
 
 
 class Terminal(io.StringIO):
@@ -298,6 +307,27 @@ def test_schedules_are_shown_and_set(coder, signed_in):
         signed_in.answers[path] = (204, b"")
         assert coder("schedule", *words).code == 0
         assert signed_in.asked(path.partition(" ")[2])[-1].body == body
+
+
+def test_a_start_by_the_clock_is_written_as_people_do(coder, signed_in):
+    found = workspace(agent()) | {"next_start_at": "2999-01-01T09:30:00Z"}
+    signed_in.answers[BY_NAME] = (200, found)
+    path = f"/api/v2/workspaces/{found['id']}/autostart"
+    signed_in.answers[f"PUT {path}"] = (204, b"")
+    run = coder("schedule", "start", "dev", "9:30AM", "Mon-Fri", "UTC")
+    assert run.code == 0, run.err
+    assert signed_in.asked(path)[-1].body == {"schedule": "CRON_TZ=UTC 30 9 * * mon-fri"}
+    assert "next on 2999-01-01" in run.out
+    assert coder("schedule", "start", "dev", "manual").code == 0
+    assert signed_in.asked(path)[-1].body == {"schedule": None}
+    assert "five cron fields" in coder("schedule", "start", "dev", "9").err
+
+
+def test_a_time_too_short_to_be_idle_and_a_stop_that_never_comes(coder, signed_in):
+    signed_in.answers[BY_NAME] = (200, workspace(agent()))
+    assert "a minute at least" in coder("schedule", "stop", "dev", "10ns").err
+    assert "coder schedule stop dev 8h" in coder("schedule", "extend", "dev", "3h").err
+    assert not [call for call in signed_in.calls if call.method == "PUT"]
 
 
 def test_extending_never_brings_the_stop_nearer(coder, signed_in):

@@ -17,10 +17,22 @@ ANY_INFO = "GET /api/v2/workspaceagents/connection"
 TOKENS = "GET /api/v2/users/me/keys/tokens"
 CREATE = "POST /api/v2/users/me/workspaces"
 
+BUSY = agent(
+    latency={"Near": {"preferred": True, "latency_ms": 1.0}},
+    apps=[{"slug": "web", "display_name": "Web", "health": "healthy", "hidden": False}],
+    scripts=[
+        {
+            "display_name": "Tools", "script": "make", "run_on_start": True, "run_on_stop": False, "cron": "",
+            "last_run": {"status": "ok", "exit_code": 0, "started_at": "2026-01-02T03:04:05Z",
+                         "ended_at": "2026-01-02T03:04:06Z"},
+        }
+    ],
+    disconnect_reason="",
+)  # fmt: skip
 GOOD = {
     WORKSPACES: {"workspaces": [workspace(agent())], "count": 1},
     ME: USER,
-    BY_NAME: workspace(agent()),
+    BY_NAME: workspace(BUSY),
     SSH: {"hostname_prefix": "coder.", "hostname_suffix": "coder", "ssh_config_options": {}},
     ANY_INFO: {"derp_map": MAP},
     f"{AGENT}/connection": {"derp_map": MAP},
@@ -117,7 +129,7 @@ def changed(value, path, wrong):
 @pytest.mark.parametrize(
     ("words", "route"),
     [
-        (("list", "-c", ",".join(listing.COLUMNS)), WORKSPACES),
+        (("list", "-c", ",".join(listing.LISTING.columns)), WORKSPACES),
         (("list", "-o", "json"), WORKSPACES),
         (("show", "dev"), BY_NAME),
         (("delete", "dev", "--yes"), BY_NAME),

@@ -5,12 +5,13 @@ from typing import Any
 
 import click
 
-from coder.cli import accounts, output
+from coder.cli import accounts, times
 from coder.cli.context import Globals
+from coder.cli.listing import Listing
 from coder.cli.options import column_option, output_option
 
 _CELLS: dict[str, Callable[[Any], str]] = {
-    "time": lambda one: str(one.get("time") or ""),
+    "time": lambda one: times.short(one.get("time")),
     "user": lambda one: str((one.get("user") or {}).get("username") or "-"),
     "action": lambda one: str(one.get("action") or ""),
     "resource": lambda one: str(one.get("resource_type") or ""),
@@ -20,8 +21,8 @@ _CELLS: dict[str, Callable[[Any], str]] = {
     "ip": lambda one: str(one.get("ip") or ""),
     "user agent": lambda one: str(one.get("user_agent") or ""),
 }
-COLUMNS = tuple(_CELLS)
 DEFAULT = ("time", "user", "action", "resource", "target", "detail", "status", "ip")
+LISTING = Listing(_CELLS, DEFAULT, least=("ip", "detail", "status"))
 _KEYS = (("username", "user"), ("action", "action"), ("resource_type", "resource"), ("date_from", "since"))
 
 
@@ -33,19 +34,14 @@ _KEYS = (("username", "user"), ("action", "action"), ("resource_type", "resource
 @click.option("--failed", is_flag=True, help="Only what was refused.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Most entries to show.")
 @output_option("table", "json")
-@column_option(", ".join(COLUMNS))
+@column_option(", ".join(LISTING.columns))
 @click.pass_obj
 def command(
     flags: Globals, /, *, limit: int, form: str, chosen: str | None, failed: bool, **filters: str | None
 ) -> None:
     """List who did what, when, from where and with which result; the newest first."""
-    columns = output.pick(COLUMNS, chosen, DEFAULT)
+    columns = LISTING.pick(chosen)
     terms = [f'{key}:"{filters[name]}"' for key, name in _KEYS if filters[name]]
     with flags.api() as api:
         found = accounts.audit(api, " ".join([*terms, "success:false"] if failed else terms), limit)
-    if form == "json":
-        output.out(output.json_text(found))
-    elif not found:
-        output.note("The audit log holds nothing of that kind.")
-    else:
-        output.out(output.table(columns, [[_CELLS[column](one) for column in columns] for one in found]))
+    LISTING.print(found, columns, form, "The audit log holds nothing of that kind.")

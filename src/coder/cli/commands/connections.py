@@ -5,8 +5,9 @@ from typing import Any
 
 import click
 
-from coder.cli import accounts, output, times
+from coder.cli import accounts, times, workspaces
 from coder.cli.context import Globals
+from coder.cli.listing import Listing
 from coder.cli.options import column_option, format_duration, output_option
 
 
@@ -22,7 +23,7 @@ def _exit(one: Any) -> str:
 
 
 _CELLS: dict[str, Callable[[Any], str]] = {
-    "connected at": lambda one: str(one.get("connect_time") or ""),
+    "connected at": lambda one: times.short(one.get("connect_time")),
     "workspace": lambda one: f"{one.get('workspace_owner_username')}/{one.get('workspace_name')}",
     "agent": lambda one: str(one.get("agent_name") or ""),
     "type": lambda one: str(one.get("type") or ""),
@@ -32,8 +33,8 @@ _CELLS: dict[str, Callable[[Any], str]] = {
     "exit code": _exit,
     "reason": lambda one: str((one.get("ssh_info") or {}).get("disconnect_reason") or ""),
 }
-COLUMNS = tuple(_CELLS)
 DEFAULT = ("connected at", "workspace", "type", "user", "ip", "duration", "exit code")
+LISTING = Listing(_CELLS, DEFAULT, least=("ip", "exit code", "user"))
 _KEYS = (
     ("workspace_owner", "owner"),
     ("workspace", "workspace"),
@@ -44,7 +45,7 @@ _KEYS = (
 
 
 @click.command("connections")
-@click.option("--workspace", help="Name of the workspace.")
+@click.option("--workspace", metavar="[OWNER/]NAME", help="Name of the workspace.")
 @click.option("--owner", help="Owner of the workspace.")
 @click.option("--user", help="Who connected.")
 @click.option(
@@ -54,19 +55,18 @@ _KEYS = (
 @click.option("--open", "ongoing", is_flag=True, help="Only those that have not ended.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Most connections to show.")
 @output_option("table", "json")
-@column_option(", ".join(COLUMNS))
+@column_option(", ".join(LISTING.columns))
 @click.pass_obj
 def command(
     flags: Globals, /, *, limit: int, form: str, chosen: str | None, ongoing: bool, **filters: str | None
 ) -> None:
     """List who was connected to workspaces you may see, when, from where and how long; the newest first."""
-    columns = output.pick(COLUMNS, chosen, DEFAULT)
+    columns = LISTING.pick(chosen)
+    owner, _, workspace = (filters["workspace"] or "").rpartition("/")
+    filters |= {"workspace": workspace, "owner": filters["owner"] or owner}
     terms = [f'{key}:"{filters[name]}"' for key, name in _KEYS if filters[name]]
     with flags.api() as api:
         found = accounts.connections(api, " ".join([*terms, "status:ongoing"] if ongoing else terms), limit)
-    if form == "json":
-        output.out(output.json_text(found))
-    elif not found:
-        output.note("The log holds no connection of that kind.")
-    else:
-        output.out(output.table(columns, [[_CELLS[column](one) for column in columns] for one in found]))
+        if not found and workspace:
+            workspaces.require(api, filters["owner"], workspace)
+    LISTING.print(found, columns, form, "The log holds no connection of that kind.")

@@ -66,6 +66,9 @@ def command(
             session = _with_token(api, token, keep=use_token_as_session)
         elif email and password:
             session = _with_password(api, email, password)
+        elif not flags.interactive and (kept := _kept(flags, api)) is not None:
+            session = kept
+            output.note("You are signed in already.")
         else:
             session = _ask(flags, api, email)
         with api.signed_in(session) as mine:
@@ -97,7 +100,7 @@ def _first_user(
 
     username = username or _asked("Username", names.username_problem, default=_system_user())
     email = email or _asked("Email", names.email_problem)
-    password = password or _asked("Password", passwords.password_problem, hide_input=True, confirmation_prompt=True)
+    password = password or _asked("Password", passwords.password_problem)
     api.create_first_user(email=email, username=username, name=name or "", password=password, trial=trial)
     return _with_password(api, email, password)
 
@@ -105,10 +108,11 @@ def _first_user(
 def _asked(what: str, problem: Callable[[str], str | None], **more: Any) -> str:
     """Ask until the answer is one that the server will take too."""
     while True:
-        answer: str = click.prompt(what, err=True, **more)
-        told = problem(answer.strip() if what != "Password" else answer)
+        hidden = what == "Password"
+        answer: str = output.ask_secret(what, confirm=True) if hidden else click.prompt(what, err=True, **more)
+        told = problem(answer.strip() if not hidden else answer)
         if told is None:
-            return answer if what == "Password" else answer.strip()
+            return answer if hidden else answer.strip()
         output.note(f"Error: {told}")
 
 
@@ -120,6 +124,18 @@ def _system_user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "admin"
+
+
+def _kept(flags: Globals, api: "Api") -> Secret | None:
+    """Return the session of an earlier login at this server, if it still works."""
+    if flags.token is None or flags.url is None or normal_url(flags.url) != api.url:
+        return None
+    try:
+        with api.signed_in(flags.token) as mine:
+            mine.me()
+    except NotSignedIn:
+        return None
+    return flags.token
 
 
 def _with_password(api: "Api", email: str, password: str) -> Secret:
@@ -159,6 +175,6 @@ def _ask_once(api: "Api", email: str | None) -> Secret:
     if not email:
         email = click.prompt("Email (empty to paste a session token)", default="", show_default=False, err=True).strip()
     if email:
-        return _with_password(api, email, click.prompt("Password", hide_input=True, err=True))
-    token = Secret(click.prompt("Paste your token here", hide_input=True, err=True).strip())
+        return _with_password(api, email, output.ask_secret("Password"))
+    token = Secret(output.ask_secret("Paste your token here").strip())
     return _with_token(api, token, keep=True)

@@ -1,5 +1,6 @@
 """`coder schedule`: when a workspace starts and stops by itself."""
 
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,6 +9,10 @@ import click
 from coder.cli import output, times, workspaces
 from coder.cli.context import Globals
 from coder.cli.options import Duration, format_duration, output_option
+from coder.errors import Conflict
+
+SHORTEST = 60
+"""Seconds a workspace must be left unused at least."""
 
 
 @click.group("schedule")
@@ -46,13 +51,19 @@ def _next(text: Any) -> str:
 
 @command.command("start")
 @click.argument("workspace")
-@click.argument("schedule", metavar="SCHEDULE|manual")
+@click.argument("words", nargs=-1, required=True, metavar="{TIME [DAYS] [ZONE] | CRON | manual}")
 @click.pass_obj
-def start(flags: Globals, *, workspace: str, schedule: str) -> None:
-    """Start a workspace by itself: 'CRON_TZ=Europe/Berlin 30 9 * * 1-5' is at half past nine on workdays."""
-    line = None if schedule == "manual" else schedule
-    _put(flags, workspace, "autostart", {"schedule": line})
-    output.out("It is started by hand only." if line is None else f"It starts by itself: {line}")
+def start(flags: Globals, *, workspace: str, words: tuple[str, ...]) -> None:
+    """Start a workspace by itself.
+
+    9:30AM Mon-Fri Europe/Berlin is at half past nine on workdays there; without days it is daily, without a zone in
+    this machine's. 'CRON_TZ=Europe/Berlin 30 9 * * 1-5' says the same. With manual it is started by hand only.
+    """
+    from coder.cli import daytimes
+
+    line = None if words == ("manual",) else daytimes.line(words, times.zone())
+    found = _put(flags, workspace, "autostart", {"schedule": line})
+    output.out("It is started by hand only." if line is None else f"It starts by itself: {line}{found}")
 
 
 @command.command("stop")
@@ -62,7 +73,9 @@ def start(flags: Globals, *, workspace: str, schedule: str) -> None:
 def stop(flags: Globals, *, workspace: str, idle: str) -> None:
     """Stop a workspace by itself when it was not used for so long, such as 8h."""
     seconds = 0.0 if idle == "manual" else Duration(positive=True).convert(idle, None, None)
-    _put(flags, workspace, "ttl", {"ttl_ms": round(seconds * 1000) or None})
+    if 0 < seconds < SHORTEST:
+        raise click.BadParameter("give it a minute at least", param_hint="DURATION")
+    _put(flags, workspace, "ttl", {"ttl_ms": math.ceil(seconds * 1000) or None})
     output.out(f"It stops after {format_duration(seconds)} without use." if seconds else "It is stopped by hand only.")
 
 
@@ -79,11 +92,19 @@ def extend(flags: Globals, *, workspace: str, duration: float) -> None:
         if stops and stops >= deadline:  # the server would move it back
             output.out(f"It runs longer than that already{_next(found['latest_build']['deadline'])}.")
             return
+        if stops is None:
+            raise Conflict(
+                f"the workspace {found['name']!r} does not stop by itself",
+                remedy=f"Give it a time: coder schedule stop {workspace} 8h.",
+            )
         api.call("PUT", f"/api/v2/workspaces/{found['id']}/extend", {"deadline": deadline.isoformat()})
     output.out(f"It runs for {format_duration(duration)} from now at least.")
 
 
-def _put(flags: Globals, workspace: str, what: str, body: dict[str, Any]) -> None:
+def _put(flags: Globals, workspace: str, what: str, body: dict[str, Any]) -> str:
+    """Change a schedule; return when it next starts, in words."""
+    target = workspaces.Target.parse(workspace)
     with flags.api() as api:
-        found = workspaces.find(api, workspaces.Target.parse(workspace))
+        found = workspaces.find(api, target)
         api.call("PUT", f"/api/v2/workspaces/{found['id']}/{what}", body)
+        return _next(workspaces.find(api, target).get("next_start_at"))

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from coder.cli import output, times, workspaces
+from coder.cli import agent_facts, output, times, workspaces
 from coder.cli.context import Globals
 from coder.cli.options import output_option
 from coder.errors import CoderError
@@ -22,37 +22,51 @@ def command(flags: Globals, *, workspace: str, form: str) -> None:
         if form == "json":
             output.out(output.json_text(found))
             return
-        rows = []
-        for resource in found["latest_build"].get("resources") or []:
-            rows.append([f"{resource['type']}.{resource['name']}", "", "", "", ""])
-            for agent in resource.get("agents") or []:
-                rows.append(_agent_row(found, agent))
-                rows += [["     " + port, "", "", "", ""] for port in _ports(api, agent)]
-    name = output.printable(f"{found['owner_name']}/{found['name']}")
-    output.out(f"{name}  {workspaces.status_text(found)}, created {times.ago(found.get('created_at')) or 'just now'}\n")
+        told = [(agent["name"], agent_facts.facts(agent, _ports(api, agent))) for agent in workspaces.agents(found)]
+    rows = []
+    for resource in found["latest_build"].get("resources") or []:
+        rows.append([f"{resource['type']}.{resource['name']}", "", "", "", ""])
+        rows += [_agent_row(found, agent) for agent in resource.get("agents") or []]
+    output.out(_head(found) + "\n")
     output.out(output.table(["resource", "status", "health", "version", "access"], rows))
+    for name, facts in told:
+        output.out(f"\n{output.printable(name)}")
+        for what, lines in facts:
+            for first, text in zip([what, *[""] * len(lines)], lines, strict=False):
+                output.out(output.hang(f"  {first:7}  ", text))
+
+
+def _head(workspace: Any) -> str:
+    """Say in one line what the workspace is, and when it will be otherwise."""
+    build = workspace["latest_build"]
+    parts = [workspaces.status_text(workspace), f"created {times.ago(workspace.get('created_at')) or 'just now'}"]
+    if template := workspace.get("template_display_name") or workspace.get("template_name"):
+        outdated = " (outdated: coder update)" if workspace.get("outdated") else ""
+        parts.append(f"of the template {template}{outdated}")
+    if stops := times.short(build.get("deadline")):
+        parts.append(f"stops {stops} unless used")
+    if (build.get("job") or {}).get("error"):
+        parts.append(f"failed: {build['job']['error']}")
+    return output.printable(f"{workspace['owner_name']}/{workspace['name']}  {', '.join(parts)}")
 
 
 def _agent_row(workspace: Any, agent: Any) -> list[str]:
     place = ", ".join(part for part in (agent.get("operating_system"), agent.get("architecture")) if part)
-    status = str(agent.get("status", ""))
-    if status in {"disconnected", "timeout"} and (since := times.ago(agent.get("disconnected_at"))):
-        status += f" {since}"
-    elif status == "connected" and agent.get("lifecycle_state") != "ready":
-        status += f", {agent.get('lifecycle_state')}"
-    health = "healthy" if (agent.get("health") or {}).get("healthy") else "not healthy"
     several = len(workspaces.agents(workspace)) > 1
-    access = f"coder ping {workspace['name']}{'.' + agent['name'] if several else ''}"
-    label = f"└─ {agent['name']}" + (f" ({place})" if place else "")
-    return [label, status, health, str(agent.get("version") or ""), access]
+    return [
+        f"└─ {agent['name']}" + (f" ({place})" if place else ""),
+        workspaces.connection_text(agent),
+        "healthy" if (agent.get("health") or {}).get("healthy") else "not healthy",
+        str(agent.get("version") or ""),
+        f"coder ssh {workspace['name']}{'.' + agent['name'] if several else ''}",
+    ]
 
 
-def _ports(api: Any, agent: Any) -> list[str]:
-    """Name what listens in the workspace; nothing when the agent cannot be asked."""
+def _ports(api: Any, agent: Any) -> list[Any]:
+    """Return what listens in the workspace; nothing when the agent cannot be asked."""
     if agent.get("status") != "connected":
         return []
     try:
-        ports = api.listening_ports(agent["id"])
+        return list(api.listening_ports(agent["id"]))
     except CoderError:
         return []
-    return [f"{port['port']}/{port['network']} {port.get('process_name') or ''}".rstrip() for port in ports]

@@ -2,14 +2,18 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import click
 
 from coder.cli import output, shapes
 from coder.cli.context import Globals
+from coder.cli.errors import ApiError
 from coder.cli.options import Duration, format_duration, output_option
+
+if TYPE_CHECKING:
+    from coder.cli.api import Api
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -104,7 +108,7 @@ def create(flags: Globals, /, *, name: str, kind: str | None, **given: Any) -> N
     if "kind" not in wanted:
         raise click.UsageError("Say who starts the agents: --kind machine, process, docker or ssh.")
     with flags.api() as api:
-        api.call("POST", _PATH, wanted)
+        _put(api, "POST", _PATH, wanted)
     output.out(f"The template {name!r} has been created. Make a workspace of it: coder create NAME --template {name}")
 
 
@@ -128,7 +132,7 @@ def edit(flags: Globals, /, *, name: str, rename: str | None, **given: Any) -> N
             raise click.UsageError(f"The kind of a template never changes; {name} is of the kind {found.get('kind')}.")
         if given["settings"]:
             wanted["settings"] = (found.get("settings") or {}) | wanted["settings"]
-        api.call("PATCH", f"/api/v2/templates/{quote(found['id'])}", wanted)
+        _put(api, "PATCH", f"/api/v2/templates/{quote(found['id'])}", wanted)
     output.out(f"The template {name!r} has been changed.")
 
 
@@ -149,6 +153,16 @@ def delete(flags: Globals, *, name: str, yes: bool) -> int:
         api.call("DELETE", f"/api/v2/templates/{quote(found['id'])}")
     output.out(f"The template {name!r} has been deleted.")
     return 0
+
+
+def _put(api: "Api", method: str, path: str, wanted: dict[str, Any]) -> None:
+    """Make or change a template. Raises ApiError, which says how settings are given."""
+    try:
+        api.call(method, path, wanted)
+    except ApiError as error:
+        if any(field.startswith("settings.") for field in error.fields):
+            error.remedy = "Settings are given with --set NAME=VALUE, or in a file with --file."
+        raise
 
 
 def _wanted(given: dict[str, Any]) -> dict[str, Any]:

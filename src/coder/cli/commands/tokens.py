@@ -7,6 +7,7 @@ import click
 
 from coder.cli import accounts, output, times
 from coder.cli.context import Globals
+from coder.cli.listing import Listing
 from coder.cli.options import Duration, column_option, output_option
 
 _CELLS: dict[str, Callable[[Any], str]] = {
@@ -14,12 +15,12 @@ _CELLS: dict[str, Callable[[Any], str]] = {
     "name": lambda one: str(one.get("token_name") or ""),
     "scope": lambda one: str(one.get("scope") or ""),
     "last used": lambda one: times.ago(one.get("last_used")),
-    "expires at": lambda one: str(one.get("expires_at") or ""),
+    "expires at": lambda one: times.short(one.get("expires_at")),
     "created at": lambda one: times.ago(one.get("created_at")),
     "owner": lambda one: str(one.get("username") or one.get("user_id") or ""),
 }
-COLUMNS = tuple(_CELLS)
 DEFAULT = ("id", "name", "last used", "expires at", "created at")
+LISTING = Listing(_CELLS, DEFAULT, least=("created at", "last used"))
 _ALIASES = {"ls": "list", "rm": "remove", "delete": "remove"}
 
 
@@ -64,19 +65,14 @@ def create(flags: Globals, *, lifetime: float | None, name: str, user: str, scop
 @command.command("list")
 @click.option("-a", "--all", "everyone", is_flag=True, help="Also those of other users.")
 @output_option("table", "json")
-@column_option(", ".join(COLUMNS))
+@column_option(", ".join(LISTING.columns))
 @click.pass_obj
 def list_tokens(flags: Globals, *, everyone: bool, form: str, chosen: str | None) -> None:
     """List tokens; their secrets are not known any more."""
-    columns = output.pick(COLUMNS, chosen, (*DEFAULT, "owner") if everyone else DEFAULT)
+    columns = LISTING.pick(chosen, (*DEFAULT, "owner") if everyone else ())
     with flags.api() as api:
         found = accounts.tokens(api, everyone=everyone)
-    if form == "json":
-        output.out(output.json_text(found))
-    elif not found:
-        output.note("There are no tokens. Create one:\n  coder tokens create")
-    else:
-        output.out(output.table(columns, [[_CELLS[column](one) for column in columns] for one in found]))
+    LISTING.print(found, columns, form, "There are no tokens. Create one:\n  coder tokens create")
 
 
 @command.command("remove")

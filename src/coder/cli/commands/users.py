@@ -7,6 +7,7 @@ import click
 
 from coder.cli import accounts, output, times
 from coder.cli.context import Globals
+from coder.cli.listing import Listing
 from coder.cli.options import column_option, output_option
 from coder.ids import Secret
 
@@ -22,8 +23,8 @@ _CELLS: dict[str, Callable[[Any], str]] = {
     "created at": lambda one: times.ago(one.get("created_at")),
     "last seen": lambda one: times.ago(one.get("last_seen_at")),
 }
-COLUMNS = tuple(_CELLS)
 DEFAULT = ("username", "email", "roles", "status", "created at")
+LISTING = Listing(_CELLS, DEFAULT, least=("created at", "status"))
 
 
 @click.group("users")
@@ -34,17 +35,14 @@ def command() -> None:
 @command.command("list")
 @click.option("--search", metavar="QUERY", default="", help="Part of a name, status:suspended, role:auditor.")
 @output_option("table", "json")
-@column_option(", ".join(COLUMNS))
+@column_option(", ".join(LISTING.columns))
 @click.pass_obj
 def list_users(flags: Globals, *, search: str, form: str, chosen: str | None) -> None:
     """List users; members see themselves only."""
-    columns = output.pick(COLUMNS, chosen, DEFAULT)
+    columns = LISTING.pick(chosen)
     with flags.api() as api:
         found = accounts.users(api, search)
-    if form == "json":
-        output.out(output.json_text(found))
-    else:
-        output.out(output.table(columns, [[_CELLS[column](one) for column in columns] for one in found]))
+    LISTING.print(found, columns, form, "No user is found by that.")
 
 
 @command.command("show")
@@ -179,7 +177,7 @@ def password(flags: Globals, *, user: str) -> None:
     with flags.api() as api:
         me = api.me()
         own = user.lower() in {"me", me["username"].lower(), me["id"]}
-        old = click.prompt("Old password", hide_input=True, err=True) if own else ""
-        new = click.prompt("New password", hide_input=True, confirmation_prompt=flags.interactive, err=True)
+        old = output.ask_secret("Old password") if own else ""
+        new = output.ask_secret("New password", confirm=flags.interactive)
         accounts.set_password(api, user, old=Secret(old), new=Secret(new))
     output.note("The password has been changed; all other sessions have ended.")
