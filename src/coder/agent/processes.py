@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ class Surroundings:
     shell: str
     directory: str
     environment: Mapping[str, str]
+    open_files: int | None = None
+    """How many files a command may have open unless it asks for more; None: as many as the agent."""
 
     def command(self, script: str, file: Path | None = None) -> list[str]:
         """Return the command line of a script: its own interpreter's when it names one and lies in a file."""
@@ -83,7 +86,7 @@ class Processes:
         ours, theirs = os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
-                *command,
+                *_limited(command, around.open_files),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=theirs,
                 stderr=theirs,
@@ -146,6 +149,13 @@ class Processes:
         for task in list(self._reading):
             task.cancel()
         await asyncio.gather(*self._reading, return_exceptions=True)
+
+
+def _limited(command: Sequence[str], open_files: int | None) -> Sequence[str]:
+    """Have a shell set the limit before it becomes the command: nothing of ours runs between fork and exec."""
+    if open_files is None or shutil.which(command[0]) is None:
+        return command
+    return ["/bin/sh", "-c", 'ulimit -Sn "$1"; shift; exec "$@"', "sh", str(open_files), *command]
 
 
 def _signal(group: int, number: int) -> None:

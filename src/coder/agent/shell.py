@@ -117,7 +117,12 @@ def policy(
 
 def surroundings(found: SshPolicy) -> Surroundings:
     """Say what scripts find: the same as sessions."""
-    return Surroundings(shell=found.shell, directory=found.directory, environment={**found.defaults, **found.overrides})
+    return Surroundings(
+        shell=found.shell,
+        directory=found.directory,
+        environment={**found.defaults, **found.overrides},
+        open_files=found.open_files,
+    )
 
 
 def _id(data: bytes) -> str:

@@ -1,6 +1,9 @@
 import asyncio
 import os
+import resource
+import select
 import signal
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
@@ -76,6 +79,19 @@ async def test_start_scripts_run_with_the_manifests_surroundings_and_are_timed(t
     assert timing.start.ToDatetime() <= timing.end.ToDatetime()
 
 
+async def test_a_command_has_the_limit_of_open_files_it_is_given_and_may_raise_it(tmp_path):
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    printed = []
+    found = replace(around(tmp_path), open_files=200)
+    ended = await Processes(FakeClock()).run(
+        found.command('ulimit -Sn; ulimit -Hn; echo "$0" "$@"; exit 3'), found, printed.append
+    )
+    assert b"".join(printed).decode().split() == ["200", str(hard), "/bin/sh"]
+    assert ended.code == 3
+    missing = await Processes(FakeClock()).run(["/nowhere/sh"], found, printed.append)
+    assert missing.problem == "No such file or directory"
+
+
 async def test_the_worst_outcome_counts_and_says_so_in_the_log(tmp_path):
     bench = Bench(tmp_path, script("exit 3", 1, run_on_start=True), script("true", 2, run_on_start=True))
     assert await bench.scripts.start() is Outcome.ERROR
@@ -96,15 +112,20 @@ async def test_a_script_that_takes_too_long_is_ended_with_its_children(tmp_path)
         assert await started is Outcome.TIMEOUT
     assert bench.timings[0].status == Timing.TIMED_OUT
     assert "longer than 30 s" in bench.texts[-1]
-    assert gone(child)
+    assert await gone(child)
 
 
-def gone(process):
-    """Whether a process has ended; one that nobody has buried yet has, too."""
+async def gone(process):
+    """Whether a process ends now, or has: a signal is on its way for a moment."""
     try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
+        descriptor = os.pidfd_open(process)
+    except ProcessLookupError:
         return True
+    try:
+        ready, _, _ = await asyncio.to_thread(select.select, [descriptor], [], [], 20)
+    finally:
+        os.close(descriptor)
+    return bool(ready)
 
 
 def private(path):
@@ -116,7 +137,7 @@ async def test_cancelling_ends_the_script(tmp_path):
     bench = Bench(tmp_path, script("echo $$; exec sleep 1000", run_on_start=True))
     async with running(bench.scripts.start()):
         await bench.printed.wait()
-    assert gone(int(bench.texts[0]))
+    assert await gone(int(bench.texts[0]))
 
 
 async def test_a_daemon_that_holds_the_output_is_read_on_and_delays_nothing_for_long(tmp_path):

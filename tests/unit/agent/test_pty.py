@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import socket
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
@@ -77,6 +78,12 @@ async def lab(tmp_path):
     await made.terminals.close()
     for client in made.clients:
         client.stream.close()
+
+
+async def test_a_terminal_has_the_limit_of_open_files_it_is_given(lab: Lab):
+    lab.terminals.setting = replace(lab.terminals.setting, open_files=200)
+    client = lab.client(command="ulimit -Sn")
+    assert b"200" in await client.rest()
 
 
 async def test_what_is_typed_is_echoed_and_read(lab):
