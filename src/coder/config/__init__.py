@@ -22,7 +22,7 @@ from coder.config.tree import (
     TlsSettings,
     read,
 )
-from coder.config.values import format_duration, parse_duration, plain, split_address
+from coder.config.values import format_duration, listen_address, parse_duration, plain, split_address
 
 __all__ = [
     "CONFIG_ENV",
@@ -41,6 +41,7 @@ __all__ = [
     "Settings",
     "TlsSettings",
     "format_duration",
+    "listen_address",
     "load",
     "parse_duration",
     "plain",

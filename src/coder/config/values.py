@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from datetime import timedelta
+from ipaddress import ip_address
 from typing import Any
 
 from coder.config.options import ConfigError, Option
@@ -80,6 +81,18 @@ def plain(value: Any) -> Any:
     if isinstance(value, timedelta):
         return format_duration(value)
     return list(value) if isinstance(value, tuple) else value
+
+
+def listen_address(address: str, flag: str) -> str:
+    """Return ip:port of a listening address, as `split_address` reads it. Raises ConfigError for other names."""
+    host, port = split_address(address, flag)
+    try:
+        found = ip_address({"localhost": "127.0.0.1"}.get(host, host))
+    except ValueError:
+        raise ConfigError(
+            f"--{flag}: {host!r} is no IP address of this machine.", remedy="Write it like 0.0.0.0:443 or [::]:443."
+        ) from None
+    return f"[{found}]:{port}" if found.version == 6 else f"{found}:{port}"
 
 
 def split_address(address: str, flag: str = "http-address") -> tuple[str, int]:

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -22,7 +21,7 @@ from coder.access import app_names
 from coder.access.limits import NO_LIMIT, Limit, LoginLimits, Pace
 from coder.access.templates import Kind
 from coder.clock import Clock, SystemClock
-from coder.config import ConfigError, DerpSettings, HttpSettings, Settings, split_address
+from coder.config import ConfigError, DerpSettings, HttpSettings, Settings, listen_address
 from coder.dataplane.edge import AppSettings, EdgeSettings, certificate_pin, mesh_key, read_setting
 from coder.dataplane.edge import Edge as NativeEdge
 from coder.dataplane.engine import Node
@@ -281,16 +280,6 @@ def _plan(settings: Settings, upstream: str) -> EdgeSettings:
         mesh_name=derp.mesh_cert_name or None,
         trusted_proxies=settings.http.proxy_trusted_origins,
     )
-
-
-def listen_address(address: str, flag: str) -> str:
-    """Return ip:port of a listening address. Raises ConfigError for a name that is none of this machine's."""
-    host, port = split_address(address, flag)
-    try:
-        found = ip_address({"localhost": "127.0.0.1"}.get(host, host))
-    except ValueError:
-        raise ConfigError(f"--{flag}: {host!r} is no IP address of this machine.") from None
-    return f"[{found}]:{port}" if found.version == 6 else f"{found}:{port}"
 
 
 def _stun_addresses(derp: DerpSettings) -> tuple[str, ...]:

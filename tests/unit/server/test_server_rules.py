@@ -12,14 +12,14 @@ from typing import Self
 import pytest
 
 from coder.clock import FakeClock
-from coder.config import DerpSettings
+from coder.config import DerpSettings, listen_address
 from coder.db.models import WorkspaceAgent
 from coder.errors import Closed
 from coder.outbound import Outbound, Proxies
 from coder.server import agent_status, api_version, changes, maps
 from coder.server.agent_status import Status
 from coder.server.problems import Problem
-from coder.server.run import derive_access_url, listen_address
+from coder.server.run import derive_access_url
 from coder.server.sockets import Sockets
 from coder.wire.proto.tailnet_pb2 import DERPMap
 

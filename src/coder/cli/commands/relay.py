@@ -9,7 +9,7 @@ import click
 
 from coder.cli import output
 from coder.cli.context import Globals
-from coder.config import split_address
+from coder.config import listen_address
 from coder.errors import CoderError
 from coder.ids import Secret
 
@@ -124,9 +124,9 @@ def _settings(flags: dict[str, Any]) -> tuple[Any, str]:
     mesh_key = _mesh_key(flags)
     rate = flags["rate_limit"]
     settings = EdgeSettings(
-        listen=_addresses(plain, "--address"),
-        listen_tls=_addresses(secure, "--tls-address"),
-        listen_metrics=_addresses(flags["metrics_address"], "--metrics-address"),
+        listen=_addresses(plain, "address"),
+        listen_tls=_addresses(secure, "tls-address"),
+        listen_metrics=_addresses(flags["metrics_address"], "metrics-address"),
         certificates=(certificate,) if certificate else (),
         upstream=None,
         stun=_stun(flags["stun_port"]),
@@ -180,18 +180,7 @@ def _mesh_key(flags: dict[str, Any]) -> Secret | None:
 
 
 def _addresses(address: str | None, flag: str) -> tuple[str, ...]:
-    from ipaddress import ip_address
-
-    if not address:
-        return ()
-    try:
-        host, port = split_address(address)
-        found = ip_address({"localhost": "127.0.0.1"}.get(host, host))
-    except (CoderError, ValueError):
-        raise CoderError(
-            f"{flag}: {address!r} is no address to listen on", remedy="Write it like 0.0.0.0:443 or [::]:443."
-        ) from None
-    return (f"[{found}]:{port}" if found.version == 6 else f"{found}:{port}",)
+    return (listen_address(address, flag),) if address else ()
 
 
 def _stun(port: int) -> tuple[str, ...]:
