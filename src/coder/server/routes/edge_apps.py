@@ -188,11 +188,17 @@ def _to_own_host(asked: _Asked, name: Named | Short, target: Target) -> Response
 
 
 async def _of_same_user(asked: _Asked, target: Target) -> bool:
-    """Say whether the page that asks is an app of the same user: one that exists, not one that is merely named so."""
-    settings = asked.deployment.settings.apps
-    try:
-        host = urlsplit(asked.origin or "").hostname or ""
-    except ValueError:
+    """Say whether the page that asks is an app of the same user: one that exists, not one that is merely named so.
+
+    Another port of its host, or another scheme, is somebody else's page.
+    """
+    settings, access = asked.deployment.settings.apps, asked.deployment.access_url
+    scheme, _, place = (asked.origin or "").partition("://")
+    host, _, port = place.partition(":")
+    ports = {
+        each.partition(":")[2] for each in (asked.host, app_names.wildcard_host(settings.wildcard_access_url, access))
+    }
+    if port not in ports or scheme not in {urlsplit(access).scheme, asked.request.url.scheme}:
         return False
     name = app_names.parse_label(app_names.label_of(host, settings.wildcard_access_url) or "")
     if name is None:
