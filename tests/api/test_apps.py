@@ -402,6 +402,8 @@ async def test_preflights_allow_apps_of_the_same_user(site: Site) -> None:
         answer = await site.ask(Origin=f"http://{label}.apps.test:3000", **asked)
         assert answer.status_code == 204
         assert "access-control-allow-origin" not in answer.headers, label
+    there, away = [await site.ask(f"8080--main--{dev}--admin.apps.test", **asked) for dev in ("dev", "none")]
+    assert (there.status_code, there.headers["vary"]) == (away.status_code, away.headers["vary"])
     name = "code--main--dev--admin.apps.test"
     strangers = (f"{name}:81", name, f"u@{name}:3000", f"{name}:3000.evil.test", f"{name}:3000@evil.test")
     for origin in (*(f"http://{each}" for each in strangers), f"https://{name}:3000", "null", name):

@@ -154,7 +154,8 @@ async def _open(asked: _Asked, name: Named | Short) -> Response:
     async with deployment.store.read() as session:
         target = await app_targets.find(session, name, deployment.settings.apps, by_path=asked.by_path)
     siblings = target is not None and await _of_same_user(asked, target)
-    if target and asked.method == "OPTIONS" and "Access-Control-Request-Method" in asked.request.headers:
+    # Nobody is signed in for this, so what is not there is answered like what is.
+    if asked.method == "OPTIONS" and "Access-Control-Request-Method" in asked.request.headers:
         return _preflight(asked, siblings=siblings)
     owner = target.owner.id if target else None
     who, by_cookie = await app_sessions.who_asks(asked.request, deployment, owner, by_path=asked.by_path)
