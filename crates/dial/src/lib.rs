@@ -25,7 +25,7 @@ use wire::keys::NodePublic;
 
 pub use deadline::Deadline;
 pub use error::{DialError, Failure, Stage};
-pub use sending::fill_long_paths;
+pub use sending::{fill_long_paths, keep_short_paths_short};
 pub use stream::Stream;
 pub use target::{Identity, ProxyRules, ProxySettings, Target, TrustRoots};
 

@@ -20,8 +20,11 @@ use wire::keys::{NodePrivate, SharedBox, random_nonce};
 use wire::ws;
 
 const PACKET: usize = 1200;
-/// Packets a sender writes at once, at most.
-const BATCH: usize = 200;
+/// Packets a sender writes at once, at most. About 64 KiB, as a receiver reads: larger buffers of twenty clients would be
+/// what is measured.
+const BATCH: usize = 50;
+/// Bytes a receiver reads at once, at most.
+const READ: usize = 64 << 10;
 /// Time until all pairs are at their pace.
 const WARM_UP: Duration = Duration::from_millis(500);
 
@@ -78,6 +81,7 @@ fn pair(address: &str, window: usize, websocket: bool, totals: &Arc<Totals>) {
     std::thread::spawn(move || {
         let mut frame = Vec::new();
         encode::send_packet(&mut frame, &receiver_key.public(), &[0; PACKET]);
+        let (batch, one) = (frame.repeat(BATCH), frame.len());
         while !sending.stop.load(Ordering::Relaxed) {
             let mut credit = returned.0.lock().unwrap();
             while *credit == 0 {
@@ -86,20 +90,23 @@ fn pair(address: &str, window: usize, websocket: bool, totals: &Arc<Totals>) {
             let count = BATCH.min(*credit);
             *credit -= if *credit > usize::MAX / 2 { 0 } else { count };
             drop(credit);
-            let batch = frame.repeat(count);
+            let batch = &batch[..count * one];
             let mut out = Vec::new();
-            match websocket {
-                true => ws::encode(&mut out, ws::Opcode::Binary, &batch, Some([1, 2, 3, 4])),
-                false => out = batch,
-            }
-            if sender.write_all(&out).is_err() {
+            let out = match websocket {
+                true => {
+                    ws::encode(&mut out, ws::Opcode::Binary, batch, Some([1, 2, 3, 4]));
+                    &out
+                }
+                false => batch,
+            };
+            if sender.write_all(out).is_err() {
                 return;
             }
             sending.sent.fetch_add(count as u64, Ordering::Relaxed);
         }
     });
     std::thread::spawn(move || {
-        let mut buffer = vec![0; 1 << 20];
+        let mut buffer = vec![0; READ];
         let (mut bytes, frame) = (0, HEADER_LEN + 32 + PACKET);
         while let Ok(len @ 1..) = receiver.read(&mut buffer) {
             // WebSocket headers are a few bytes per message and do not matter here.

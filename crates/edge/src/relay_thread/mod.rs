@@ -418,4 +418,5 @@ fn tune(stream: &Stream, keepalive: Duration) {
     let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
     let _ = socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(keepalive));
     dial::fill_long_paths(stream);
+    dial::keep_short_paths_short(stream);
 }
