@@ -452,7 +452,7 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionSettings:
-    """How long it is kept who did what."""
+    """How long it is kept who did what, and what was printed."""
 
     audit_logs: timedelta = setting(
         timedelta(days=90),
@@ -465,6 +465,12 @@ class RetentionSettings:
         flag="connection-logs-retention",
         yaml="retention.connectionLogs",
         about="How long connections to workspaces are kept in the log; 0 keeps the newest 10000 of each agent.",
+    )
+    build_logs: timedelta = setting(
+        timedelta(days=90),
+        flag="build-logs-retention",
+        yaml="retention.buildLogs",
+        about="How long the log of a build is kept that is not its workspace's latest; 0 keeps all.",
     )
 
 

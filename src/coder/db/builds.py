@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coder.access.templates import Kind
@@ -195,3 +195,14 @@ async def logs_after(session: AsyncSession, build_id: UUID, after: int) -> Seque
     """Return a build's lines after the one of that number, in order."""
     query = select(BuildLog).where(BuildLog.build_id == build_id, BuildLog.id > after).order_by(BuildLog.id)
     return (await session.scalars(query)).all()
+
+
+async def forget_logs(session: AsyncSession, now: datetime, kept_for: timedelta) -> None:
+    """Forget what builds printed that long ago, but for the latest of each living workspace; 0 keeps everything."""
+    if not kept_for:
+        return
+    before = now - kept_for
+    past = or_(Workspace.deleted_at.is_not(None), WorkspaceBuild.number < newest_number())
+    old = select(WorkspaceBuild.id).join(Workspace).where(WorkspaceBuild.created_at < before, past)
+    forgotten = delete(BuildLog).where(BuildLog.build_id.in_(old), BuildLog.created_at < before)
+    await session.execute(forgotten.execution_options(synchronize_session=False))

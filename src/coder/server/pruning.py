@@ -1,11 +1,11 @@
-"""Forgets what has been kept long enough: entries of the logs, ended sessions and tokens, what past agents printed."""
+"""Forgets what has been kept long enough: log entries, ended sessions and tokens, what past agents and builds printed."""
 
 from datetime import timedelta
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from coder.db import agent_logs, keys, logs
+from coder.db import agent_logs, builds, keys, logs
 from coder.server.deployment import Deployment
 
 log = structlog.get_logger(__name__)
@@ -33,3 +33,4 @@ async def forget(deployment: Deployment) -> None:
         await keys.forget_expired(session, now - _EXPIRED_KEPT)
         await logs.prune(session, now, audit_for=kept.audit_logs, connections_for=kept.connection_logs)
         await agent_logs.forget_replaced(session)
+        await builds.forget_logs(session, now, kept.build_logs)

@@ -1,7 +1,7 @@
 """Workspaces as they grow old: what is loaded of their builds, and what is kept of their agents."""
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from coder.access.templates import AgentSpec
 from coder.db import agent_logs, builds, site, templates, users, workspaces
 from coder.db.models import Workspace
+from coder.db.models_builds import BuildLog
 from coder.db.store import SqliteStore
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -61,3 +62,28 @@ async def test_what_agents_printed_goes_with_their_successors_and_their_workspac
     await workspaces.delete(session, row.id, NOW)
     await agent_logs.forget_replaced(session)
     assert not await agent_logs.between(session, agents[1])
+
+
+async def test_what_builds_printed_is_kept_for_a_while_and_that_of_the_latest_always(session: AsyncSession):
+    row, ids = await made(session, "start", "stop", "start")
+    long_ago, lately = NOW - timedelta(days=100), NOW - timedelta(days=1)
+    for each in ids:
+        await builds.change(session, each, created_at=long_ago)
+        for when in (long_ago, lately):
+            line = BuildLog(
+                build_id=each, created_at=when, source="provisioner", level="info", stage="", output="hello"
+            )
+            await builds.add_logs(session, [line])
+
+    async def left() -> list[int]:
+        return [len(await builds.logs_after(session, each, 0)) for each in ids]
+
+    await builds.forget_logs(session, NOW, timedelta(0))
+    assert await left() == [2, 2, 2]
+    await builds.forget_logs(session, NOW, timedelta(days=90))
+    assert await left() == [1, 1, 2]
+    await builds.forget_logs(session, NOW + timedelta(days=90), timedelta(days=90))
+    assert await left() == [0, 0, 2]
+    await workspaces.delete(session, row.id, NOW)
+    await builds.forget_logs(session, NOW + timedelta(days=90), timedelta(days=90))
+    assert await left() == [0, 0, 0]
