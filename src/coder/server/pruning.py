@@ -1,4 +1,4 @@
-"""Forgets what has been kept long enough: log entries, ended sessions and tokens, what past agents and builds printed."""
+"""Forgets what has been kept long enough: log entries, ended sessions and tokens, what agents and builds printed."""
 
 from datetime import timedelta
 
