@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 
-from api.conftest import PASSWORD, URL, Server
+from api.conftest import PASSWORD, TOKEN_HEADER, URL, Server
 from coder.access.limits import Limit, LoginLimits, Pace
 from coder.server.app import create_app
 from coder.server.bodies import MAX_BODY
 
+JSON = {"Content-Type": "application/json"}
 LOGIN = {"email": "admin@example.com", "password": PASSWORD}
 
 
@@ -129,3 +130,39 @@ async def test_the_cookie_of_an_https_server_goes_over_https_only(server: Server
     async with client(server, access_url=url) as http:
         answer = await http.post("/users/login", json=LOGIN)
     assert ("Secure" in answer.headers["Set-Cookie"]) is secure
+
+
+async def test_half_a_character_is_the_senders_fault(live: Server):
+    workspace = await live.workspace()
+    body = json.dumps({"username": "admin", "name": "\ud800"})
+    answer = await live.call("PUT", "/users/me/profile", content=body, headers=JSON)
+    assert (answer.status_code, answer.json()["message"]) == (400, "The request holds text that is not Unicode.")
+    lines = {"logs": [{"created_at": "2030-01-01T00:00:00Z", "output": "\ud800"}]}
+    headers = JSON | {TOKEN_HEADER: workspace.agent_token}
+    answer = await live.call("PATCH", "/workspaceagents/me/logs", content=json.dumps(lines), headers=headers)
+    assert answer.status_code == 400
+
+
+async def test_a_line_is_of_a_time_that_is_one(live: Server):
+    headers = {TOKEN_HEADER: (await live.workspace()).agent_token}
+    times = {"0001-01-01T00:00:00+14:00": 400, "9999-12-31T23:59:59-14:00": 400, "2030-01-01T00:00:00": 200}
+    for time, status in times.items():
+        body = {"logs": [{"created_at": time, "output": "x"}]}
+        answer = await live.call("PATCH", "/workspaceagents/me/logs", json=body, headers=headers)
+        assert answer.status_code == status, time
+
+
+async def test_a_failure_of_ours_is_logged_under_its_number_and_ends_no_connection(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    async def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("coder.db.users.search", broken)
+    transport = httpx2.ASGITransport(app=create_app(server.deployment))  # raises what the application lets out
+    async with httpx2.AsyncClient(transport=transport, base_url=URL) as http:
+        answer = await http.get("/api/v2/users", headers=server.headers)
+    assert answer.status_code == 500
+    assert answer.headers["X-Coder-Request-Id"] in answer.json()["detail"]
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "request.failed" in line]
+    assert answer.headers["X-Coder-Request-Id"] in line

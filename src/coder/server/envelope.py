@@ -43,7 +43,13 @@ class Envelope:
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
-            await self._app(scope, receive, enveloped)
+            try:
+                await self._app(scope, receive, enveloped)
+            except Exception:
+                # The answer has gone out. Raised further, it would end the connection, under somebody's next request.
+                if not status or scope["type"] != "http":
+                    raise
+                log.exception("request.failed", method=scope.get("method", "GET"), path=scope["path"])
             log.debug(
                 "request",
                 method=scope.get("method", "GET"),

@@ -106,6 +106,7 @@ def install(app: FastAPI) -> None:
         WebSocketRequestValidationError: _on_validation,
         HTTPException: _on_http,
         OperationalError: _on_database,
+        UnicodeEncodeError: _on_half_a_character,
         Exception: _on_exception,
     }
     for kind, handler in handlers.items():
@@ -158,6 +159,11 @@ async def _on_http(connection: HTTPConnection, error: Exception) -> Response | N
 
 async def _on_database(connection: HTTPConnection, _error: Exception) -> Response | None:
     return await _answer(connection, Problem(500, DATABASE_UNREACHABLE))
+
+
+async def _on_half_a_character(connection: HTTPConnection, _error: Exception) -> Response | None:
+    # JSON can hold one half of a surrogate pair (RFC 8259, section 8.2), which is no text that could be kept.
+    return await _answer(connection, Problem(400, "The request holds text that is not Unicode."))
 
 
 async def _on_exception(request: Request, _error: Exception) -> Response:

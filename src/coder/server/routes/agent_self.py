@@ -1,13 +1,13 @@
 """What an agent asks with its own token: its call socket, and whether to start again."""
 
 import asyncio
-from datetime import datetime
-from typing import Literal
+from datetime import UTC, datetime
+from typing import Annotated, Literal
 from uuid import UUID
 
 import structlog
 from fastapi import APIRouter, WebSocket
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 from starlette.responses import StreamingResponse
 
 from coder.db import agent_logs
@@ -43,10 +43,17 @@ class LogSource(BaseModel):
     icon: str = Field(default="", max_length=256)
 
 
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+    except OverflowError:
+        raise ValueError("This is no time.") from None
+
+
 class LogLine(BaseModel):
     """A line printed in the workspace."""
 
-    created_at: datetime
+    created_at: Annotated[datetime, AfterValidator(_in_utc)]
     output: str
     level: Literal["trace", "debug", "info", "warn", "error"] = "info"
 
