@@ -406,7 +406,6 @@ async fn files_are_moved() {
 
     let space = sftp.fs_info(".").await.unwrap().unwrap();
     assert!(space.blocks > 0 && space.name_max >= 255);
-    assert!(sftp.create("bad \u{fffd}").await.is_err(), "what was no UTF-8 has lost its name");
     sftp.close().await.unwrap();
 }
 

@@ -6,34 +6,32 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, ch
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use russh_sftp::protocol::{FileAttributes, OpenFlags};
 use rustix::fs::{AtFlags, CWD, OFlags, StatVfsMountFlags, Timespec, Timestamps, statvfs, utimensat};
 
-pub(super) fn attributes(metadata: &Metadata) -> FileAttributes {
+use super::packets::{Attributes, flag};
+
+pub(super) fn attributes(metadata: &Metadata) -> Attributes {
     let seconds = |at: i64| u32::try_from(at.max(0)).unwrap_or(u32::MAX);
-    FileAttributes {
+    Attributes {
         size: Some(metadata.len()),
-        uid: Some(metadata.uid()),
-        gid: Some(metadata.gid()),
+        owner: Some((metadata.uid(), metadata.gid())),
         permissions: Some(metadata.mode()),
-        atime: Some(seconds(metadata.atime())),
-        mtime: Some(seconds(metadata.mtime())),
-        ..FileAttributes::default()
+        times: Some((seconds(metadata.atime()), seconds(metadata.mtime()))),
     }
 }
 
 /// Sets what the client gave; what it did not give stays.
-pub(super) fn set(file: &File, wanted: &FileAttributes) -> io::Result<()> {
+pub(super) fn set(file: &File, wanted: &Attributes) -> io::Result<()> {
     if let Some(size) = wanted.size {
         file.set_len(size)?;
     }
-    if let (Some(uid), Some(gid)) = (wanted.uid, wanted.gid) {
+    if let Some((uid, gid)) = wanted.owner {
         fchown(file, Some(uid), Some(gid))?;
     }
     if let Some(mode) = wanted.permissions {
         file.set_permissions(Permissions::from_mode(mode & 0o7777))?;
     }
-    if let (Some(accessed), Some(modified)) = (wanted.atime, wanted.mtime) {
+    if let Some((accessed, modified)) = wanted.times {
         let at = |seconds: u32| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.into());
         file.set_times(fs::FileTimes::new().set_accessed(at(accessed)).set_modified(at(modified)))?;
     }
@@ -41,18 +39,18 @@ pub(super) fn set(file: &File, wanted: &FileAttributes) -> io::Result<()> {
 }
 
 /// The same for what can only be named: it may be a pipe that nobody reads, or a file that may not be opened.
-pub(super) fn set_named(path: &Path, wanted: &FileAttributes) -> io::Result<()> {
+pub(super) fn set_named(path: &Path, wanted: &Attributes) -> io::Result<()> {
     if let Some(size) = wanted.size {
         let patience = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
         OpenOptions::new().write(true).custom_flags(patience).open(path)?.set_len(size)?;
     }
-    if let (Some(uid), Some(gid)) = (wanted.uid, wanted.gid) {
+    if let Some((uid, gid)) = wanted.owner {
         chown(path, Some(uid), Some(gid))?;
     }
     if let Some(mode) = wanted.permissions {
         fs::set_permissions(path, Permissions::from_mode(mode & 0o7777))?;
     }
-    if let (Some(accessed), Some(modified)) = (wanted.atime, wanted.mtime) {
+    if let Some((accessed, modified)) = wanted.times {
         let at = |seconds: u32| Timespec { tv_sec: seconds.into(), tv_nsec: 0 };
         let times = Timestamps { last_access: at(accessed), last_modification: at(modified) };
         utimensat(CWD, path, &times, AtFlags::empty())?;
@@ -60,16 +58,18 @@ pub(super) fn set_named(path: &Path, wanted: &FileAttributes) -> io::Result<()> 
     Ok(())
 }
 
-pub(super) fn options(flags: OpenFlags, wanted: &FileAttributes) -> OpenOptions {
+/// How a file is opened by a client's flags.
+pub(super) fn options(flags: u32, wanted: &Attributes) -> OpenOptions {
+    let has = |flag: u32| flags & flag != 0;
     let mut options = OpenOptions::new();
-    let write = flags.contains(OpenFlags::WRITE);
+    let write = has(flag::WRITE);
     options
-        .read(flags.contains(OpenFlags::READ))
+        .read(has(flag::READ))
         .write(write)
-        .append(write && flags.contains(OpenFlags::APPEND))
-        .truncate(write && flags.contains(OpenFlags::TRUNCATE))
-        .create(write && flags.contains(OpenFlags::CREATE))
-        .create_new(write && flags.contains(OpenFlags::CREATE) && flags.contains(OpenFlags::EXCLUDE))
+        .append(write && has(flag::APPEND))
+        .truncate(write && has(flag::TRUNCATE))
+        .create(write && has(flag::CREATE))
+        .create_new(write && has(flag::CREATE) && has(flag::EXCLUSIVE))
         .mode(wanted.permissions.map_or(0o666, |mode| mode & 0o7777));
     options
 }
