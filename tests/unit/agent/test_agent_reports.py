@@ -230,7 +230,7 @@ class App:
 
     def __init__(self):
         self.status = b"200 OK"
-        self.requests = []
+        self.requests, self._answering = [], []
 
     async def __aenter__(self):
         self._server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
@@ -239,8 +239,10 @@ class App:
 
     async def __aexit__(self, *_):
         self._server.close()
+        await asyncio.gather(*self._answering)
 
     async def _answer(self, reader, writer):
+        self._answering.append(asyncio.current_task())
         self.requests.append((await reader.readuntil(b"\r\n\r\n")).decode())
         writer.write(b"HTTP/1.1 " + self.status + b"\r\nLocation: http://127.0.0.1:1/\r\n\r\n")
         writer.close()

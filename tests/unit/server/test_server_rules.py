@@ -231,6 +231,7 @@ class Web:
 
     def __init__(self, status: int, body: bytes) -> None:
         self.status, self.body = status, body
+        self._serving: list[asyncio.Task[None] | None] = []
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -240,12 +241,14 @@ class Web:
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
         await self._server.wait_closed()
+        await asyncio.gather(*filter(None, self._serving))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
+        self._serving.append(asyncio.current_task())
         head = f"HTTP/1.1 {self.status} X\r\nContent-Length: {len(self.body)}\r\nLocation: http://127.0.0.1:1/\r\n\r\n"
-        writer.write(head.encode() + self.body)
-        with contextlib.suppress(ConnectionError):  # who has read enough leaves
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):  # who has read enough leaves
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(head.encode() + self.body)
             await writer.drain()
         writer.close()
 
