@@ -40,7 +40,10 @@ class HeaderPair(click.ParamType[tuple[str, str]]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Globals:
-    """The global flags, resolved. Headers are kept out of the repr, for they may hold credentials."""
+    """The global flags, resolved. `token` was given or is in a file; `session` also finds it in the keyring.
+
+    Headers are kept out of the repr, for they may hold credentials.
+    """
 
     url: str | None
     url_source: str
@@ -48,6 +51,8 @@ class Globals:
     token: Secret | None = field(repr=False)
     token_source: str
     config: ConfigDir
+    use_keyring: bool
+    """Whether a login may keep its session in the keyring."""
     given_headers: Mapping[str, str] = field(repr=False)
     header_command: str | None = field(repr=False)
     version_warning: bool
@@ -60,6 +65,8 @@ class Globals:
     no_color: bool
     _printed: dict[str, Mapping[str, str]] = field(default_factory=dict, repr=False, init=False)
     """What the header command printed for which server."""
+    _kept: dict[str, Secret] = field(default_factory=dict, repr=False, init=False)
+    """What the keyring had in which entry."""
 
     @classmethod
     def from_flags(cls, *, sources: Mapping[str, str], **flags: Any) -> "Globals":
@@ -72,6 +79,7 @@ class Globals:
             token=_secret(token or config.read("session")),
             token_source=sources["token"] if token else "config",
             config=config,
+            use_keyring=flags["use_keyring"] is not False and not flags["global_config"],
             given_headers=dict(flags["headers"]),
             header_command=flags["header_command"] or None,
             version_warning=not flags["no_version_warning"],
@@ -139,10 +147,17 @@ class Globals:
         output.note(versions.warning(build, info if isinstance(info, dict) else {}))
 
     def session(self) -> Secret:
-        """Return the session token. Raises NotSignedIn."""
-        if self.token is None:
+        """Return the session token, asking the keyring if it is there. Raises NotSignedIn."""
+        if self.token is not None:
+            return self.token
+        entry = self.config.read("keyring")
+        if entry is None or self.url is None or not entry.startswith(f"{normal_url(self.url)} "):
             raise errors.not_signed_in(self.url)
-        return self.token
+        if entry not in self._kept:
+            from coder.cli import keychain
+
+            self._kept[entry] = keychain.find(entry)
+        return self._kept[entry]
 
 
 def _secret(text: str | None) -> Secret | None:

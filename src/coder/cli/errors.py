@@ -104,6 +104,14 @@ def session_invalid(url: str) -> NotSignedIn:
     return NotSignedIn("your session is not valid or has expired", remedy=f"Sign in again: coder login {url}.")
 
 
+def keyring_silent(why: str) -> NotSignedIn:
+    """The session is in the keyring, and that does not give it."""
+    return NotSignedIn(
+        f"your session is in the keyring, and cannot be had from there: {why}",
+        remedy="Unlock the keyring, or keep the session in a file: coder --no-keyring login.",
+    )
+
+
 def token_refused() -> NotSignedIn:
     """A token somebody gave us does not work."""
     return NotSignedIn(

@@ -133,6 +133,11 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     help="Where url and session are kept. [env: CODER_CONFIG_DIR]",
 )
 @click.option(
+    "--use-keyring/--no-keyring", "use_keyring", envvar="CODER_USE_KEYRING", default=True,
+    help="Whether 'coder login' keeps the session in the system's keyring, if there is one that works and no"
+    " --global-config; else in a file. [env: CODER_USE_KEYRING]",
+)  # fmt: skip
+@click.option(
     "--header", "headers", envvar="CODER_HEADER", multiple=True, type=HeaderPair(), metavar="KEY=VALUE",
     help="Header added to every HTTP request and to the relay's; repeatable. [env: CODER_HEADER, comma-separated]",
 )  # fmt: skip
@@ -214,7 +219,12 @@ def run(argv: Sequence[str]) -> int:
 
 def _moved(error: click.NoSuchOption, argv: list[str]) -> list[str] | None:
     """Put a flag of all commands that stands behind its command before it; None when the flag is none of those."""
-    ours = {name: param for param in group.params if isinstance(param, click.Option) for name in param.opts}
+    ours = {
+        name: param
+        for param in group.params
+        if isinstance(param, click.Option)
+        for name in [*param.opts, *param.secondary_opts]
+    }
     param = ours.get(error.option_name)
     if param is None or error.ctx is None or error.ctx.command is group or param.name == "version":
         return None

@@ -46,7 +46,7 @@ def place(flags: "Globals", workspace: str) -> Path | None:
     where = directory()
     if where is None or not hasattr(socket, "SO_PEERCRED"):
         return None
-    token = flags.token.reveal() if flags.token is not None else ""
+    token = flags.token.reveal() if flags.token is not None else flags.config.read("keyring")
     told = (
         workspace, flags.url, token, sorted(flags.given_headers.items()), flags.header_command, flags.disable_direct,
         flags.map_ports, flags.outbound, flags.prefer_region, sys.executable,

@@ -118,6 +118,7 @@ def test_a_reader_that_leaves_gets_no_complaint():
 def test_settings_do_not_print_their_secrets(tmp_path):
     flags = Globals(
         url="http://x", url_source="flag", token=Secret("hush"), token_source="flag", config=ConfigDir(tmp_path),
+        use_keyring=False,
         given_headers={"X-Key": "quiet"}, header_command="printf X-Key=still", version_warning=True,
         disable_direct=False, map_ports=False, outbound=Outbound(),
         prefer_region=None, verbose=False, force_tty=False, no_color=False,

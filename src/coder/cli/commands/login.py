@@ -73,8 +73,8 @@ def command(
             session = _ask(flags, api, email)
         with api.signed_in(session) as mine:
             user = mine.me()
-    flags.config.write("session", session.reveal())
-    flags.config.write("url", address)
+    if flags.config.keep_session(address, session, in_keyring=flags.use_keyring):
+        output.note("The session is kept in the keyring of this system.")
     output.out(f"> Welcome to Coder, {output.printable(user['username'])}! You're authenticated.")
 
 
@@ -128,14 +128,15 @@ def _system_user() -> str:
 
 def _kept(flags: Globals, api: "Api") -> Secret | None:
     """Return the session of an earlier login at this server, if it still works."""
-    if flags.token is None or flags.url is None or normal_url(flags.url) != api.url:
+    if flags.url is None or normal_url(flags.url) != api.url:
         return None
     try:
-        with api.signed_in(flags.token) as mine:
+        session = flags.session()
+        with api.signed_in(session) as mine:
             mine.me()
     except NotSignedIn:
         return None
-    return flags.token
+    return session
 
 
 def _with_password(api: "Api", email: str, password: str) -> Secret:
