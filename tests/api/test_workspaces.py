@@ -98,10 +98,14 @@ async def test_a_bad_search_is_told_what_is_wrong(server: Server, query: str):
 async def test_the_list_has_pages_and_a_full_count(server: Server):
     for name in "abc":
         await server.workspace(name)
-    page = await server.get("/workspaces", params={"limit": 1, "offset": 1})
-    assert [workspace["name"] for workspace in page["workspaces"]] == ["b"]
-    assert page["count"] == 3
-    assert (await server.call("GET", "/workspaces", params={"limit": -1})).status_code == 400
+    for query in ("", "has-agent:connecting"):
+        page = await server.get("/workspaces", params={"q": query, "limit": 1, "offset": 1})
+        assert [workspace["name"] for workspace in page["workspaces"]] == ["b"]
+        assert page["count"] == 3
+        past = await server.get("/workspaces", params={"q": query, "offset": 3})
+        assert (past["workspaces"], past["count"]) == ([], 3)
+    for wrong in ({"limit": -1}, {"limit": 1 << 64}, {"offset": 1 << 64}):
+        assert (await server.call("GET", "/workspaces", params=wrong)).status_code == 400
 
 
 async def test_members_see_only_their_own(server: Server):

@@ -21,6 +21,8 @@ OF_OWNER = "workspaces"
 class Search:
     """Conditions a listed workspace meets. None: any."""
 
+    reader: UUID | None = None
+    """The user who sees none but their own."""
     id: UUID | None = None
     owner: str | None = None
     owner_id: UUID | None = None
@@ -66,17 +68,25 @@ async def by_name(session: AsyncSession, owner_id: UUID, name: str, *, deleted: 
     return await session.scalar(_complete(query))
 
 
-async def search(session: AsyncSession, wanted: Search) -> Sequence[Workspace]:
-    """Return the living workspaces that meet all conditions, by owner and name."""
-    query = select(Workspace).join(Workspace.owner).where(Workspace.deleted_at.is_(None))
-    for condition in _conditions(wanted):
-        query = query.where(condition)
-    query = query.order_by(func.lower(User.username), func.lower(Workspace.name))
+async def search(
+    session: AsyncSession, wanted: Search, *, limit: int | None = None, offset: int = 0
+) -> Sequence[Workspace]:
+    """Return the living workspaces that meet all conditions, by owner and name; at most `limit` after `offset`."""
+    query = select(Workspace).join(Workspace.owner).where(*_conditions(wanted))
+    query = query.order_by(func.lower(User.username), func.lower(Workspace.name)).limit(limit).offset(offset)
     return (await session.scalars(_complete(query))).all()
 
 
+async def count(session: AsyncSession, wanted: Search) -> int:
+    """Return how many living workspaces meet all conditions."""
+    query = select(func.count()).select_from(Workspace).join(Workspace.owner).where(*_conditions(wanted))
+    return (await session.scalars(query)).one()
+
+
 def _conditions(wanted: Search) -> list[Any]:
-    found: list[Any] = []
+    found: list[Any] = [Workspace.deleted_at.is_(None)]
+    if wanted.reader:
+        found.append(Workspace.owner_id == wanted.reader)
     if wanted.id:
         found.append(Workspace.id == wanted.id)
     if wanted.owner_id:

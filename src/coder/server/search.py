@@ -29,6 +29,11 @@ class Query:
     dormant: bool = False
 
     @property
+    def computed(self) -> bool:
+        """Whether any of it is about computed state."""
+        return self.dormant or any(each is not None for each in (self.status, self.has_agent, self.outdated))
+
+    @property
     def search(self) -> Search:
         """The part for the database."""
         return Search(**self.conditions)  # type: ignore[arg-type]  # the setters below store the right types

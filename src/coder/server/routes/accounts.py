@@ -191,7 +191,7 @@ async def _set_status(deployment: Deployment, found: User, wanted: str) -> None:
 
 
 async def _require_no_workspaces(session: AsyncSession, found: User) -> None:
-    if await workspaces.search(session, workspaces.Search(owner_id=found.id)):
+    if await workspaces.count(session, workspaces.Search(owner_id=found.id)):
         raise Problem(409, f"{found.username} still has workspaces.", detail="Delete them first.")
 
 

@@ -1,6 +1,7 @@
 """Workspaces: list, show, create, watch, use, delete."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -26,6 +27,8 @@ from coder.server.texts import Line, Typed
 from coder.server.upgrade import websocket_route
 
 router = APIRouter(tags=["workspaces"], route_class=AskedFirst)
+
+Number = Annotated[int, Query(ge=0, lt=1 << 63)]
 
 _ACTION_OF = {"start": Action.UPDATE, "stop": Action.UPDATE, "delete": Action.DELETE}
 
@@ -107,22 +110,26 @@ async def list_workspaces(
     who: SignedIn,
     deployment: Deployed,
     q: str = "",
-    limit: Annotated[int, Query(ge=0)] = 0,
-    offset: Annotated[int, Query(ge=0)] = 0,
+    limit: Number = 0,
+    offset: Number = 0,
 ) -> views.Json:
     """List the workspaces that a search finds; members find their own."""
     query = search.parse(q, who.user)
+    wanted = replace(query.search, reader=None if who.may(Action.READ, Resource.WORKSPACE) else who.user.id)
     async with deployment.store.read() as session:
-        rows = await workspaces.search(session, query.search)
-    found = [row for row in rows if _matches(deployment, who, query, row)]
-    shown = found[offset : offset + limit] if limit else found[offset:]
+        if query.computed:
+            rows = await workspaces.search(session, wanted)
+            found = [row for row in rows if _matches(deployment, query, row)]
+            shown: Sequence[Workspace] = found[offset : offset + limit] if limit else found[offset:]
+            count = len(found)
+        else:
+            shown = await workspaces.search(session, wanted, limit=limit or None, offset=offset)
+            count = await workspaces.count(session, wanted)
     around = surroundings(deployment, shown)
-    return {"workspaces": [views.workspace(row, around) for row in shown], "count": len(found)}
+    return {"workspaces": [views.workspace(row, around) for row in shown], "count": count}
 
 
-def _matches(deployment: Deployment, who: Caller, query: search.Query, row: Workspace) -> bool:
-    if not who.may(Action.READ, Resource.WORKSPACE, row.owner_id):
-        return False
+def _matches(deployment: Deployment, query: search.Query, row: Workspace) -> bool:
     latest = row.latest_build
     if query.status not in {None, build_status.status(latest)} or query.dormant:
         return False
