@@ -1,18 +1,17 @@
-"""Where settings come from, and what is refused."""
+"""Where settings come from, and which wins."""
 
 import dataclasses
 import difflib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, get_type_hints
-from urllib.parse import urlsplit
 
+from coder.config.checks import check
 from coder.config.options import ConfigError, Option
-from coder.config.tree import OPTIONS, Settings, TlsSettings, read
-from coder.config.values import parse, plain, split_address
+from coder.config.tree import OPTIONS, Settings, read
+from coder.config.values import parse, plain
 
 CONFIG_ENV = "CODER_CONFIG_PATH"
 
@@ -37,7 +36,7 @@ def load(
         if given is not None:
             values[option.path] = _checked(option, given, f"--{option.flag}")
     settings: Settings = _build(Settings, (), values)
-    _check(settings)
+    check(settings)
     return settings
 
 
@@ -65,7 +64,8 @@ def _read_yaml(file: str) -> dict[tuple[str, ...], Any]:
     try:
         document = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as problem:
-        raise ConfigError(f"Cannot read the configuration file {file}: {problem}.") from None
+        reason = problem.strerror if isinstance(problem, OSError) else "it is no UTF-8 text"
+        raise ConfigError(f"Cannot read the configuration file {file}: {reason}.") from None
     except yaml.YAMLError as problem:
         raise ConfigError(f"{file} is not YAML: {' '.join(str(problem).split())}.") from None
     if document is not None and not isinstance(document, dict):
@@ -95,54 +95,6 @@ def _suggest(key: str, known: Mapping[str, Option]) -> str:
         leaf = difflib.get_close_matches(key.rpartition(".")[2], by_leaf, n=1, cutoff=0.7)
         close = [by_leaf[name] for name in leaf]
     return f" Did you mean {close[0]!r}?" if close else ""
-
-
-def _check(settings: Settings) -> None:
-    """Refuse values that are well-formed but cannot work."""
-    if settings.http.address or not settings.tls.enable:
-        split_address(settings.http.address)
-    if settings.tls.enable:
-        _check_tls(settings.tls)
-    url = settings.http.access_url
-    if url and (urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname):
-        raise ConfigError(f"--access-url: expected a URL such as https://coder.example.com, not {url!r}.")
-    if not -1 <= settings.derp.stun_port < 65535:
-        raise ConfigError("--derp-server-stun-port: expected a port from 1 to 65534, 0 for any, or -1 for none.")
-    if not 1 <= settings.derp.region_id <= 65535:
-        raise ConfigError("--derp-server-region-id: expected a number from 1 to 65535.")
-    _check_networks(settings.http.proxy_trusted_origins)
-    for option in OPTIONS:
-        value = read(settings, option)
-        if option.kind is timedelta and value <= timedelta(0):
-            raise ConfigError(f"--{option.flag}: expected a duration above zero.")
-
-
-def _check_tls(tls: TlsSettings) -> None:
-    split_address(tls.address, "tls-address")
-    if not tls.cert_files or len(tls.cert_files) != len(tls.key_files):
-        raise ConfigError(
-            "--tls-enable needs a --tls-cert-file and its --tls-key-file, both PEM; a chain goes into the same file. "
-            "For several certificates give both as often, in the same order."
-        )
-    if tls.strict_transport_security < 0:
-        raise ConfigError("--strict-transport-security: expected a number of seconds, 0 or more.")
-    for option in tls.strict_transport_security_options:
-        if option not in {"includeSubDomains", "preload"}:
-            raise ConfigError(
-                f"--strict-transport-security-options: {option!r} is neither includeSubDomains nor preload."
-            )
-
-
-def _check_networks(networks: tuple[str, ...]) -> None:
-    if not networks:
-        return
-    from ipaddress import ip_network  # noqa: PLC0415  rarely needed
-
-    for text in networks:
-        try:
-            ip_network(text)
-        except ValueError as problem:
-            raise ConfigError(f"--proxy-trusted-origins: {problem}.") from None
 
 
 def to_yaml(settings: Settings) -> str:

@@ -8,16 +8,18 @@ from typing import Any
 
 from coder.config.options import ConfigError, Option
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
-_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|d|h|m|s)")
+_SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _BOOLS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
 def parse_duration(text: str) -> timedelta:
-    """Read `24h0m0s`, `90s` or `1h30m`. Raises ValueError for anything else."""
+    """Read `24h0m0s`, `90s`, `90d` or `0`. Raises ValueError for anything else."""
+    if text == "0":
+        return timedelta()
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError("expected a duration such as 24h or 1m30s")
+        raise ValueError("expected a duration such as 90d, 24h or 1m30s")
     return timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in parts))
 
 

@@ -77,7 +77,19 @@ def test_types(name: str, text: str, value: object):
         ({"http_address": "::1:3000"}, "host:port"),
         ({"http_address": "a:70000"}, "host:port"),
         ({"access_url": "coder.example.com"}, "https://"),
-        ({"proxy_trusted_origins": "10.0.0.1/8"}, "--proxy-trusted-origins"),
+        ({"proxy_trusted_origins": "10.0.0.1/8"}, "--proxy-trusted-origins: expected a network, not '10.0.0.1/8'. Did"),
+        ({"proxy_trusted_origins": "proxy"}, "such as 10.0.0.0/8"),
+        ({"access_url": "https://example.com/coder"}, "without a path"),
+        ({"oidc_issuer_url": "id.example.com", "oidc_client_id": "coder"}, "--oidc-issuer-url"),
+        ({"oidc_client_id": "coder"}, "give --oidc-issuer-url"),
+        ({"oidc_email_domain": "@example.com"}, "such as example.com"),
+        ({"derp_server_relay_url": "relay.example.com"}, "--derp-server-relay-url"),
+        ({"derp_server_region_code": " "}, "expected letters"),
+        ({"agent_fallback_troubleshooting_url": "javascript:alert(1)"}, "--agent-fallback-troubleshooting-url"),
+        ({"ssh_hostname_prefix": "a b"}, "--ssh-hostname-prefix"),
+        ({"workspace_hostname_suffix": ".coder"}, "without a dot in front"),
+        ({"strict_transport_security": "-1"}, "0 or more"),
+        ({"strict_transport_security_options": "all"}, "includeSubDomains"),
     ],
 )
 def test_what_is_refused_names_its_place(flags: dict[str, str], words: str):
@@ -136,6 +148,12 @@ def test_empty_values_and_files_change_nothing(tmp_path: Path):
 def test_durations_read_back(milliseconds: int):
     value = timedelta(milliseconds=milliseconds)
     assert abs(config.parse_duration(config.format_duration(value)) - value) < timedelta(milliseconds=1)
+
+
+def test_a_retention_of_nothing_leaves_it_to_the_numbers_kept():
+    kept = load(flags={"audit_logs_retention": "0", "connection_logs_retention": "90d"}, environ={}).retention
+    assert kept.audit_logs == timedelta()
+    assert kept.connection_logs == timedelta(days=90)
 
 
 @pytest.mark.parametrize("text", ["", "h", "5", "5x", "1h 2m", "-1h", "1h-"])
