@@ -23,6 +23,8 @@ def tree(tmp_path):
     (top / "script").chmod(0o750)
     os.utime(top / "script", (10**9, 10**9))
     (top / "empty").mkdir()
+    for name in (b"caf\xe9", b"caf\xe8"):  # no UTF-8
+        (top / os.fsdecode(name)).write_bytes(name)
     return top
 
 
