@@ -92,6 +92,7 @@ proto: setup ## generate src/coder/wire/proto from the .proto files
 
 docs: setup ## generate the reference pages of docs/
 	$(BIN)/python scripts/docs_config.py
+	$(BIN)/python scripts/docs_cli.py
 
 lock: $(VENV)/.installed ## renew requirements.txt from pyproject.toml
 	$(BIN)/pip install --quiet pip-tools

@@ -252,9 +252,7 @@ class Api:
         return response.status, response.headers, data
 
     def _connect(self) -> http.client.HTTPConnection:
-        connection = self._outbound.connection(self.url, self._timeout)
-        connection._create_connection = racing.create_connection  # type: ignore[attr-defined]  # noqa: SLF001 - its hook
-        return connection
+        return self._outbound.connection(self.url, self._timeout, racing.create_connection)
 
     def _heard(self, build: str | None) -> None:
         if build and self._on_build is not None:

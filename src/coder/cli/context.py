@@ -112,14 +112,21 @@ class Globals:
         """Whether stderr may be coloured."""
         return self.watched and not self.no_color
 
-    def api(self) -> "Api":
+    def api(self, timeout: float = 30.0) -> "Api":
         """Return a client signed in to the server. Raises NotSignedIn when there is no server or no session."""
         from coder.cli.api import Api
 
         if self.url is None:
             raise errors.not_signed_in(None)
         url, token = normal_url(self.url), self.session()
-        return Api(url, token=token, headers=self.headers(url), outbound=self.outbound, on_build=self.hear_build)
+        return Api(
+            url,
+            token=token,
+            headers=self.headers(url),
+            timeout=timeout,
+            outbound=self.outbound,
+            on_build=self.hear_build,
+        )
 
     def headers(self, url: str) -> dict[str, str]:
         """Return what is added to each request to that server; the header command runs once a server.

@@ -104,6 +104,17 @@ class AssignedFlags(click.Command):
         return super().parse_args(ctx, made + rest)
 
 
+def workspace_argument(**more: Any) -> Callable[[F], F]:
+    """Add the workspace that a command is about, which a shell can complete."""
+    return click.argument("workspace", shell_complete=_workspaces, **more)
+
+
+def _workspaces(context: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from coder.cli import complete
+
+    return complete.workspaces(context, param, incomplete)
+
+
 def output_option(*forms: str) -> Callable[[F], F]:
     """Add `-o, --output`; the first form is the default."""
     return click.option(

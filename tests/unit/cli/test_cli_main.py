@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -14,6 +15,7 @@ from coder.errors import CoderError
 from coder.ids import Secret
 from coder.outbound import Outbound
 
+ROOT = Path(__file__).parents[3]
 HEAVY = {"fastapi", "sqlalchemy", "pydantic", "structlog", "httpx2", "websockets", "google.protobuf", "asyncio", "rich"}
 
 
@@ -193,3 +195,16 @@ def test_ctrl_c_amid_the_imports_prints_nothing():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert (run.returncode, run.stderr) == (-signal.SIGINT, b"")
+
+
+def test_every_command_and_flag_is_in_the_reference(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import docs_cli
+
+    page = docs_cli.page()
+    assert docs_cli.PAGE.read_text(encoding="utf-8") == page, "run scripts/docs_cli.py"
+    for names, command in docs_cli.commands():
+        assert f"# `coder {' '.join(names)}`\n" in page
+        assert command.help, names
+        for option in docs_cli.options(command):
+            assert option.help, (names, option.opts)

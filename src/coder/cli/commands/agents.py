@@ -7,7 +7,7 @@ import click
 
 from coder.cli import output, workspaces
 from coder.cli.context import Globals
-from coder.cli.options import output_option
+from coder.cli.options import output_option, workspace_argument
 from coder.cli.store import write_private
 
 
@@ -17,7 +17,7 @@ def command() -> None:
 
 
 @command.command("token")
-@click.argument("workspace", metavar="WORKSPACE[.AGENT]")
+@workspace_argument(metavar="WORKSPACE[.AGENT]")
 @click.option("--renew", is_flag=True, required=True, help="Make a new token; the old one ends at once.")
 @click.option(
     "--output-token-file", "token_file", type=click.Path(dir_okay=False, path_type=Path),

@@ -6,12 +6,16 @@ from coder.cli import output
 
 
 @click.command("completion")
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish", "powershell"]))
 def command(shell: str) -> None:
-    """Print the completion script of a shell.
+    """Print the completion script of a shell: commands, options, and the names of your workspaces.
 
-    For bash: add `eval "$(coder completion bash)"` to ~/.bashrc.
-    """
+    \b
+    bash        eval "$(coder completion bash)"           in ~/.bashrc
+    zsh         eval "$(coder completion zsh)"            in ~/.zshrc, behind compinit
+    fish        coder completion fish | source            in ~/.config/fish/config.fish
+    powershell  coder completion powershell | Out-String | Invoke-Expression    in $PROFILE
+    """  # noqa: D301 - click reads the sign itself
     from click.shell_completion import get_completion_class
 
     from coder.cli.main import group

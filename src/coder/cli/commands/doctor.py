@@ -8,7 +8,7 @@ import click
 
 from coder.cli import output
 from coder.cli.context import Globals
-from coder.cli.options import Duration, format_latency, output_option
+from coder.cli.options import Duration, format_latency, output_option, workspace_argument
 
 if TYPE_CHECKING:
     from coder.cli.checkup import Checkup
@@ -23,7 +23,7 @@ INDENT = 15
 
 
 @click.command("doctor")
-@click.argument("workspace", required=False)
+@workspace_argument(required=False)
 @click.option(
     "-t",
     "--timeout",

@@ -9,7 +9,7 @@ import click
 from coder.cli import loglines, output, workspaces
 from coder.cli.context import Globals
 from coder.cli.loglines import Line
-from coder.cli.options import output_option
+from coder.cli.options import output_option, workspace_argument
 from coder.errors import Unreachable
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ PACE = 1.0
 
 
 @click.command("logs")
-@click.argument("workspace")
+@workspace_argument()
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is printed from now on, until interrupted.")
 @click.option("-n", "--lines", "count", type=click.IntRange(0), help="Only the last so many lines.")
 @output_option("text", "json")

@@ -10,7 +10,7 @@ import click
 
 from coder.cli import output
 from coder.cli.context import Globals
-from coder.cli.options import Duration, format_latency, output_option
+from coder.cli.options import Duration, format_latency, output_option, workspace_argument
 from coder.errors import TimedOut
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ COLUMNS = ("workspace", "total", "successful", "min", "avg", "max", "variance")
 
 
 @click.command("ping")
-@click.argument("workspace")
+@workspace_argument()
 @click.option(
     "-n", "--num", type=click.IntRange(min=0), default=10, show_default=True, help="How many pings; 0: for ever."
 )

@@ -14,7 +14,7 @@ import click
 from coder.cli import forwards, output
 from coder.cli.context import Globals
 from coder.cli.errors import line
-from coder.cli.options import AssignedFlags, Duration
+from coder.cli.options import AssignedFlags, Duration, workspace_argument
 from coder.cli.threads import in_thread
 from coder.errors import CoderError, NotFound, TimedOut
 
@@ -35,7 +35,7 @@ COLUMNS = ("local", "workspace", "open", "total", "failed", "sent", "received")
 
 
 @click.command("port-forward", cls=AssignedFlags)
-@click.argument("workspace")
+@workspace_argument()
 @click.option(
     "-p", "--tcp", "tcp", envvar="CODER_PORT_FORWARD_TCP", multiple=True, metavar="PORTS",
     help="TCP ports, [bind:]local[-last][:remote[-last]], separated by commas; repeatable.",

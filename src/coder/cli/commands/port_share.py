@@ -10,7 +10,7 @@ from coder.access import app_names
 from coder.access.app_names import Named
 from coder.cli import output, workspaces
 from coder.cli.context import Globals
-from coder.cli.options import output_option
+from coder.cli.options import output_option, workspace_argument
 
 if TYPE_CHECKING:
     from coder.cli.api import Api
@@ -25,7 +25,7 @@ def command() -> None:
 
 
 @command.command("list")
-@click.argument("workspace")
+@workspace_argument()
 @output_option("table", "json")
 @click.pass_obj
 def list_shares(flags: Globals, *, workspace: str, form: str) -> None:
@@ -44,10 +44,12 @@ def list_shares(flags: Globals, *, workspace: str, form: str) -> None:
 
 
 @command.command("set")
-@click.argument("workspace")
+@workspace_argument()
 @click.argument("port", type=click.IntRange(app_names.LOWEST_PORT, 0xFFFF))
 @click.option("--level", type=click.Choice(LEVELS), required=True, help="With whom.")
-@click.option("--protocol", type=click.Choice(["http", "https"]), default="http", show_default=True)
+@click.option(
+    "--protocol", type=click.Choice(["http", "https"]), default="http", show_default=True, help="What the port speaks."
+)
 @click.pass_obj
 def put(flags: Globals, *, workspace: str, port: int, level: str, protocol: str) -> None:
     """Share a port, or share it with others than before."""
@@ -64,7 +66,7 @@ def put(flags: Globals, *, workspace: str, port: int, level: str, protocol: str)
 
 
 @command.command("delete")
-@click.argument("workspace")
+@workspace_argument()
 @click.argument("port", type=int)
 @click.pass_obj
 def delete(flags: Globals, *, workspace: str, port: int) -> None:

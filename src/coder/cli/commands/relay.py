@@ -135,10 +135,19 @@ def _settings(flags: dict[str, Any]) -> tuple[Any, str]:
         mesh=flags["mesh_with"],
         mesh_roots=read_setting(flags["mesh_ca_file"]) if flags["mesh_ca_file"] else None,
         mesh_name=flags["mesh_cert_name"],
+        outbound=_outbound(),
         rate_limit=(rate, max(flags["rate_burst"] or rate, 1 << 16)) if rate else None,
         require_announced=bool(flags["verify_url"]),
     )
     return settings, pin
+
+
+def _outbound() -> Any:
+    """Return the rules for outgoing connections that were given before the command."""
+    from coder.outbound import Outbound
+
+    given = click.get_current_context().find_object(Globals)
+    return Outbound() if given is None else given.outbound
 
 
 def _certificate(flags: dict[str, Any]) -> tuple[str, str] | None:
@@ -213,9 +222,7 @@ def _until_stopped(edge: Any, flags: dict[str, Any]) -> None:
 
         if not flags["verify_url"].startswith(("http://", "https://")):
             raise CoderError(f"--verify-url: {flags['verify_url']!r} is no URL", remedy="Start it with https://.")
-        given = click.get_current_context().find_object(Globals)
-        outbound = given.outbound if given is not None else None
-        verifier = Verifier(edge, ask_url(flags["verify_url"], outbound), fail_open=flags["verify_url_fail_open"])
+        verifier = Verifier(edge, ask_url(flags["verify_url"], _outbound()), fail_open=flags["verify_url_fail_open"])
         threading.Thread(target=verifier.run, args=(stop,), name="verify").start()
     told = None
     while not stop.wait(CERTIFICATE_LOOK):

@@ -8,7 +8,7 @@ import click
 
 from coder.cli import output, times, workspaces
 from coder.cli.context import Globals
-from coder.cli.options import Duration, format_duration, output_option
+from coder.cli.options import Duration, format_duration, output_option, workspace_argument
 from coder.errors import Conflict
 
 SHORTEST = 60
@@ -21,7 +21,7 @@ def command() -> None:
 
 
 @command.command("show")
-@click.argument("workspace")
+@workspace_argument()
 @output_option("text", "json")
 @click.pass_obj
 def show(flags: Globals, *, workspace: str, form: str) -> None:
@@ -50,7 +50,7 @@ def _next(text: Any) -> str:
 
 
 @command.command("start")
-@click.argument("workspace")
+@workspace_argument()
 @click.argument("words", nargs=-1, required=True, metavar="{TIME [DAYS] [ZONE] | CRON | manual}")
 @click.pass_obj
 def start(flags: Globals, *, workspace: str, words: tuple[str, ...]) -> None:
@@ -67,7 +67,7 @@ def start(flags: Globals, *, workspace: str, words: tuple[str, ...]) -> None:
 
 
 @command.command("stop")
-@click.argument("workspace")
+@workspace_argument()
 @click.argument("idle", metavar="DURATION|manual")
 @click.pass_obj
 def stop(flags: Globals, *, workspace: str, idle: str) -> None:
@@ -80,7 +80,7 @@ def stop(flags: Globals, *, workspace: str, idle: str) -> None:
 
 
 @command.command("extend")
-@click.argument("workspace")
+@workspace_argument()
 @click.argument("duration", type=Duration(positive=True))
 @click.pass_obj
 def extend(flags: Globals, *, workspace: str, duration: float) -> None:

@@ -6,12 +6,12 @@ import click
 
 from coder.cli import agent_facts, output, times, workspaces
 from coder.cli.context import Globals
-from coder.cli.options import output_option
+from coder.cli.options import output_option, workspace_argument
 from coder.errors import CoderError
 
 
 @click.command("show")
-@click.argument("workspace")
+@workspace_argument()
 @output_option("table", "json")
 @click.pass_obj
 def command(flags: Globals, *, workspace: str, form: str) -> None:

@@ -9,7 +9,14 @@ import click
 
 from coder.cli import output
 from coder.cli.context import Globals
-from coder.cli.options import Duration, column_option, format_duration, format_latency, output_option
+from coder.cli.options import (
+    Duration,
+    column_option,
+    format_duration,
+    format_latency,
+    output_option,
+    workspace_argument,
+)
 from coder.errors import CoderError, TimedOut
 
 if TYPE_CHECKING:
@@ -29,7 +36,7 @@ DIRECT_POLL = 1.0
 
 
 @click.command("speedtest")
-@click.argument("workspace")
+@workspace_argument()
 @click.option("-t", "--time", "duration", type=Duration(), default="5s", show_default=True, help="How long to measure.")
 @click.option("--direction", type=click.Choice(["up", "down"]), default="down", show_default=True, help="Which way.")
 @click.option("-d", "--direct", is_flag=True, help="Wait for a direct connection first.")

@@ -15,7 +15,7 @@ import click
 from coder.cli import output, shared
 from coder.cli.context import Globals
 from coder.cli.errors import LOST, line
-from coder.cli.options import AssignedFlags, Duration
+from coder.cli.options import AssignedFlags, Duration, workspace_argument
 from coder.errors import Closed, CoderError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ TERMINAL = "xterm-256color"
 
 
 @click.command("ssh", cls=AssignedFlags, context_settings={"allow_interspersed_args": False})
-@click.argument("workspace")
+@workspace_argument()
 @click.argument("command", nargs=-1)
 @click.option(
     "--stdio", is_flag=True, envvar="CODER_SSH_STDIO", help="Speak SSH on standard input and output, as a ProxyCommand."

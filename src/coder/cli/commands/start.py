@@ -4,10 +4,11 @@ import click
 
 from coder.cli import builds, output, workspaces
 from coder.cli.context import Globals
+from coder.cli.options import workspace_argument
 
 
 @click.command("start")
-@click.argument("workspace")
+@workspace_argument()
 @click.option("--parameter", "given", multiple=True, metavar="NAME=VALUE", help="Choose another value; repeatable.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until it has been started.")
 @click.option("-y", "--yes", is_flag=True, hidden=True)

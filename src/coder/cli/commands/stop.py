@@ -4,10 +4,11 @@ import click
 
 from coder.cli import builds, output, workspaces
 from coder.cli.context import Globals
+from coder.cli.options import workspace_argument
 
 
 @click.command("stop")
-@click.argument("workspace")
+@workspace_argument()
 @click.option("-y", "--yes", is_flag=True, hidden=True)
 @click.pass_obj
 def command(flags: Globals, *, workspace: str, yes: bool) -> None:

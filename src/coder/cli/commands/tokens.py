@@ -51,7 +51,10 @@ def command() -> None:
     envvar="CODER_TOKEN_USER",
     help="Whom it signs in. [env: CODER_TOKEN_USER; default: you]",
 )
-@click.option("--scope", type=click.Choice(["all", "application_connect"]), default="all", show_default=True)
+@click.option(
+    "--scope", type=click.Choice(["all", "application_connect"]), default="all", show_default=True,
+    help="What it opens: everything its user may do, or their apps alone.",
+)  # fmt: skip
 @click.pass_obj
 def create(flags: Globals, *, lifetime: float | None, name: str, user: str, scope: str) -> None:
     """Create a token and print it, this once. It acts as its user until it expires or is removed."""

@@ -4,10 +4,11 @@ import click
 
 from coder.cli import builds, output, workspaces
 from coder.cli.context import Globals
+from coder.cli.options import workspace_argument
 
 
 @click.command("update")
-@click.argument("workspace")
+@workspace_argument()
 @click.option("--parameter", "given", multiple=True, metavar="NAME=VALUE", help="Choose another value; repeatable.")
 @click.pass_obj
 def command(flags: Globals, *, workspace: str, given: tuple[str, ...]) -> None:
