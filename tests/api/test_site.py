@@ -71,6 +71,16 @@ async def test_a_database_that_does_not_answer_is_told_in_the_compared_words(
     assert (answer.status_code, answer.json()) == (500, {"message": "database not reachable"})
 
 
+async def test_a_full_disk_is_told_with_what_helps(server: Server, monkeypatch: pytest.MonkeyPatch):
+    async def full() -> None:
+        raise OperationalError("INSERT", {}, Exception("database or disk is full"))
+
+    monkeypatch.setattr("coder.db.store.SqliteStore.ping", lambda _self: full())
+    told = (await server.http.get("/healthz")).json()
+    assert told["message"] == "database not reachable"
+    assert "state directory" in told["detail"]
+
+
 async def test_a_bug_is_500_with_the_number_of_its_log_line(server: Server, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("coder.server.views.user", lambda _row: 1 / 0)
     answer = await server.call("GET", "/users/me")

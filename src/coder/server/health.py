@@ -10,16 +10,20 @@ from typing import Any
 Json = dict[str, Any]
 
 SLOW_DATABASE_MS = 15.0
+LITTLE_DISK = 256 * 2**20
+NO_DISK = 16 * 2**20
+"""Bytes that a change of the database may need at once."""
 CERTIFICATE_ENDS_SOON = timedelta(days=14)
 _RANKS = ("ok", "warning", "error")
 
 REMEDIES = {
     "EACS01": "Start the server with --access-url set to the address that users and workspaces reach it at.",
     "EACS03": "See that the name resolves on this machine, that the port is open, and that a proxy in front forwards "
-    "to this server.",
+    "to this server. The authority of a certificate of your own is named with --ca-file.",
     "EACS04": "Something else answers at the access URL, or a proxy in front refuses /healthz. Point it here.",
     "EDB01": "See that the state directory can be written and its disk is not full, then restart the server.",
     "EDB02": "Put the state directory on a faster or less busy disk.",
+    "EDB03": "Make room on the disk of the state directory; the server goes on by itself then.",
     "EDERP01": "A proxy in front drops `Upgrade: derp`, so WebSocket is used. To save its overhead, let it pass the "
     "headers Upgrade and Connection unchanged on /derp.",
     "EDERP02": "Restart the relay that does not answer, or take it out of the DERP map.",
@@ -52,6 +56,8 @@ class Findings:
     access_url_answer: str = ""
     database_ms: float | None = None
     database_error: str = ""
+    disk_free: int | None = None
+    """Bytes that are left for the state directory."""
     websocket_error: str = ""
     websocket_opened: bool = False
     derp: Json | None = None
@@ -139,6 +145,10 @@ def _database(found: Findings) -> Json:
     }
     if found.database_error:
         section = _section("error", warning("EDB01", f"The database does not answer: {found.database_error}"))
+    elif found.disk_free is not None and found.disk_free < LITTLE_DISK:
+        severity = "error" if found.disk_free < NO_DISK else "warning"
+        left = f"The disk of the state directory has {found.disk_free / 2**20:.0f} MiB left."
+        section = _section(severity, warning("EDB03", left))
     elif took > SLOW_DATABASE_MS:
         section = _section("warning", warning("EDB02", f"The database takes {took:.0f} ms for the simplest question."))
     else:

@@ -1,6 +1,8 @@
 """Looks a deployment over: what its health report is made from."""
 
 import asyncio
+import contextlib
+import shutil
 import ssl
 import time
 from datetime import UTC, datetime
@@ -16,6 +18,7 @@ from coder.errors import CoderError
 from coder.outbound import Outbound
 from coder.peering.derp_report import derp_report
 from coder.peering.relaycheck import Rules
+from coder.rpc.websocket import by_proxy
 from coder.server.deployment import Deployment
 from coder.server.health import Findings, Json
 
@@ -57,7 +60,11 @@ async def _database(deployment: Deployment) -> Json:
             await deployment.store.ping()
     except Exception as fault:  # noqa: BLE001 - whatever it is, it is the finding
         return {"database_error": _words(fault)}
-    return {"database_ms": (time.perf_counter() - begin) * 1e3}
+    took = (time.perf_counter() - begin) * 1e3
+    with contextlib.suppress(OSError):
+        free = (await asyncio.to_thread(shutil.disk_usage, deployment.settings.state_path)).free
+        return {"database_ms": took, "disk_free": free}
+    return {"database_ms": took}
 
 
 def _access_url(outbound: Outbound, url: str) -> Json:
@@ -78,10 +85,11 @@ async def _websocket(outbound: Outbound, url: str) -> Json:
     opened = False
     try:
         context = await asyncio.to_thread(outbound.context) if url.startswith("https:") else None
+        proxy = outbound.proxy(url)
         where = f"ws{url.removeprefix('http')}/api/v2/debug/ws"
         async with (
             asyncio.timeout(PATIENCE),
-            connect(where, ssl=context, open_timeout=None, compression=None) as socket,
+            connect(where, ssl=context, open_timeout=None, compression=None, **by_proxy(outbound, proxy)) as socket,
         ):
             opened = True
             for number in range(_MESSAGES):

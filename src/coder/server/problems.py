@@ -6,6 +6,7 @@ Clients show an error only when it is JSON; they compare few texts, and those st
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import structlog
 from fastapi import FastAPI, Request, WebSocket
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from sqlalchemy.exc import OperationalError
@@ -16,8 +17,15 @@ from starlette.websockets import WebSocketState
 
 from coder.errors import CoderError
 
+log = structlog.get_logger(__name__)
+
 DATABASE_UNREACHABLE = "database not reachable"
 """Compared by clients that dial the coordinate socket."""
+_DATABASE_REMEDIES = {
+    "database or disk is full": "The disk of the server's state directory is full; its administrator must make room.",
+    "database is locked": "Another program holds the server's database; try again when it is done.",
+}
+"""By what the database says."""
 UNSUPPORTED_VERSION = "Unknown or unsupported API version"
 """Compared by clients and agents."""
 RESUME_FIELD = "resume_token"
@@ -157,8 +165,10 @@ async def _on_http(connection: HTTPConnection, error: Exception) -> Response | N
     return await _answer(connection, Problem(error.status_code, message, headers=error.headers))
 
 
-async def _on_database(connection: HTTPConnection, _error: Exception) -> Response | None:
-    return await _answer(connection, Problem(500, DATABASE_UNREACHABLE))
+async def _on_database(connection: HTTPConnection, error: Exception) -> Response | None:
+    cause = str(getattr(error, "orig", None) or error)
+    log.error("database.failed", fault=cause)
+    return await _answer(connection, Problem(500, DATABASE_UNREACHABLE, detail=_DATABASE_REMEDIES.get(cause, "")))
 
 
 async def _on_half_a_character(connection: HTTPConnection, _error: Exception) -> Response | None:

@@ -56,6 +56,8 @@ CASES = [
     ({"access_url_derived": True}, "access_url", "EACS01", "warning"),
     ({"database_error": "gone"}, "database", "EDB01", "error"),
     ({"database_ms": 40.0}, "database", "EDB02", "warning"),
+    ({"disk_free": 200 * 2**20}, "database", "EDB03", "warning"),
+    ({"disk_free": 2**20}, "database", "EDB03", "error"),
     ({"websocket_error": "403", "websocket_opened": False}, "websocket", "EWS01", "error"),
     ({"websocket_error": "late"}, "websocket", "EWS02", "error"),
     ({"derp": derp(node(uses_websocket=True))}, "derp", "EDERP01", "warning"),
