@@ -58,10 +58,16 @@ class SqliteStore:
                 await connection.run_sync(_migrate)
         except CommandError:
             await _give_up(engine, lock)
-            raise StateDirectoryError(f"The database in {directory} was made by a newer version.") from None
+            raise StateDirectoryError(
+                f"The database in {directory} was made by a newer version.",
+                remedy="Run that version, or put back the copy from before it was installed.",
+            ) from None
         except SQLAlchemyError as problem:
             await _give_up(engine, lock)
-            raise StateDirectoryError(f"Cannot use the database in {directory}: {_reason(problem)}.") from None
+            raise StateDirectoryError(
+                f"Cannot use the database in {directory}: {_reason(problem)}.",
+                remedy="See that its disk has room and works; else put back a copy of coder.db.",
+            ) from None
         return cls(engine, lock)
 
     @asynccontextmanager
@@ -96,7 +102,10 @@ def _acquire(directory: Path) -> int:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(directory / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as problem:
-        raise StateDirectoryError(f"Cannot use the state directory {directory}: {problem.strerror}.") from None
+        raise StateDirectoryError(
+            f"Cannot use the state directory {directory}: {problem.strerror}.",
+            remedy="Name one that the server may write to with --state-dir (CODER_STATE_DIR).",
+        ) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

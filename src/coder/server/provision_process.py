@@ -24,17 +24,23 @@ _LOOK_EVERY = 0.05
 _START = """cd -- "$1" || exit; [ "$2" = - ] || ulimit -Sn "$2"; shift 2
 [ ! -e agent.log ] || mv -f agent.log agent.log.old
 "$@" </dev/null >agent.log 2>&1 & echo $!"""
-_ABOUT_OURSELVES = ("SHELL", "SSL_CERT_FILE", "CODER_CA_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
+_ABOUT_OURSELVES = ("SHELL", "SSL_CERT_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 
 
 class ProcessProvisioner:
     """Starts agents as processes."""
 
     def __init__(
-        self, clock: Clock, command: tuple[str, ...] = (sys.executable, "-m", "coder.cli.main", "agent")
+        self,
+        clock: Clock,
+        command: tuple[str, ...] = (sys.executable, "-m", "coder.cli.main", "agent"),
+        *,
+        ca_file: str = "",
     ) -> None:
         self._clock = clock
         self._command = command
+        # The agents trust whom the server trusts, however it was told; they start in a directory of their own.
+        self._trust = {"CODER_CA_FILE": str(Path(ca_file).absolute())} if ca_file else {}
 
     async def start(self, job: Job, agents: tuple[AgentJob, ...]) -> None:
         """Start a process for each agent."""
@@ -54,7 +60,8 @@ class ProcessProvisioner:
             raise ProvisionError(
                 f"{fault.filename}: {fault.strerror}", remedy="Let the server write to its state directory."
             ) from None
-        environment = inherited(*_ABOUT_OURSELVES) | {
+        environment = inherited(*_ABOUT_OURSELVES) | self._trust
+        environment |= {
             "HOME": str(home),
             "CODER_AGENT_URL": job.access_url,
             "CODER_AGENT_TOKEN_FILE": str(place / "token"),

@@ -1,6 +1,7 @@
 """What provisioners tell the programs they run; small scripts stand in for these, but the shell and ssh's are real."""
 
 import io
+import json
 import os
 import tarfile
 from collections.abc import Callable
@@ -141,6 +142,18 @@ async def test_a_process_runs_until_it_is_stopped(tmp_path):
     await provisioner.delete(wanted)
     assert not wanted.state.exists()
     await provisioner.delete(wanted)
+
+
+async def test_a_process_trusts_the_authorities_of_the_server(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wanted = job(tmp_path, ProcessSettings(), [])
+    provisioner = ProcessProvisioner(SystemClock(), ("/bin/sh", "-c", "exec sleep 1000"), ca_file="ca.pem")
+    await provisioner.start(wanted, AGENTS)
+    try:
+        number = str(json.loads((wanted.state / "agents" / "main" / "process.json").read_text())["pid"])
+        assert f"CODER_CA_FILE={tmp_path}/ca.pem" in place_of(number).read_text().split("\0")
+    finally:
+        await provisioner.stop(wanted)
 
 
 def place_of(number: str) -> Path:
