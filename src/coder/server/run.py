@@ -193,6 +193,8 @@ async def assemble(
         kept=settings.state_path / "derp-map",
     )
     derp_maps, introductions = await maps.load(recipe), Introductions(MemoryCoordinator(), relay_clients)
+    if outside.ca_file or outside.cert_file:
+        recipe.outbound.context()  # a file that cannot be used is told now, not at the first connection
     plan = NodePlan(
         url=own_url or access_url,
         pin=_pin(settings, own_url),
@@ -213,7 +215,7 @@ async def assemble(
         introductions=introductions,
         node=ServerNode(plan, introductions, derp_maps, clock),
         resume=await resume_keys.load(store, clock),
-        runner=BuildRunner(provisioners or _provisioners(clock)),
+        runner=BuildRunner(provisioners or _provisioners(clock, outside.ca_file)),
         apps=await apps.load(store, clock),
         login_limits=_login_limits(settings.http),
         api_limits=Pace(Limit(0 if settings.http.disable_rate_limits else settings.http.api_rate_limit, 60.0)),
@@ -235,8 +237,12 @@ def _serving_apps(edge: Edge, deployment: Deployment) -> Callable[[Mapping[str, 
     return tell
 
 
-def _provisioners(clock: Clock) -> Mapping[Kind, Provisioner]:
-    return {Kind.PROCESS: ProcessProvisioner(clock), Kind.DOCKER: DockerProvisioner(clock), Kind.SSH: SshProvisioner()}
+def _provisioners(clock: Clock, ca_file: str) -> Mapping[Kind, Provisioner]:
+    return {
+        Kind.PROCESS: ProcessProvisioner(clock, ca_file=ca_file),
+        Kind.DOCKER: DockerProvisioner(clock),
+        Kind.SSH: SshProvisioner(),
+    }
 
 
 def _provider(settings: Settings, access_url: str, outbound: Outbound, clock: Clock) -> Provider | None:
@@ -335,7 +341,9 @@ def _unix_socket(path: Path) -> Iterator[socket.socket]:
 @contextmanager
 def _signals(stop: asyncio.Event) -> Iterator[None]:
     loop = asyncio.get_running_loop()
-    wanted = (signal.SIGTERM, signal.SIGINT)
+    wanted = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup is obeyed
+        wanted.append(signal.SIGHUP)
     for each in wanted:
         loop.add_signal_handler(each, stop.set)
     try:
