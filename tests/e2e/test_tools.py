@@ -1,11 +1,17 @@
 """Programs that are built on OpenSSH, through what `config-ssh` has written; scp and git are in `test_ssh.py`."""
 
+import json
 import os
 import random
 import shutil
+import socket
+import struct
 import subprocess
+import sys
 
 import pytest
+
+from e2e.services import PATIENCE, free_ports, read_all, reverse_all, service
 
 pytestmark = pytest.mark.e2e
 
@@ -85,3 +91,58 @@ def test_tar_goes_through_pipes_both_ways(workspace, config, tree, tmp_path):
     (tmp_path / "back").mkdir()
     run(workspace, "sh", "-c", f"{ssh} tar c -C {tmp_path}/there . | tar x -C {tmp_path}/back")
     assert told(tmp_path / "back") == told(tree)
+
+
+def test_an_editor_brings_a_script_and_reaches_what_it_starts(workspace, config):
+    """As VS Code does: no terminal, a script on standard input, a SOCKS port that leads into the workspace."""
+    [port] = free_ports()
+    words = ["ssh", "-F", config, "-T", "-D", str(port), "-o", "ConnectTimeout=15", "dev.coder", "bash"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    editor = subprocess.Popen(words, env=workspace.environment(), text=True, **pipes)
+    with service(reverse_all) as target, editor:
+        try:
+            editor.stdin.write(f'set -e\nsh -c \'echo "arch==$(uname -m)=="; echo "port=={target}=="\'\n')
+            editor.stdin.flush()
+            assert editor.stdout.readline().startswith("arch==")
+            assert editor.stdout.readline() == f"port=={target}==\n"
+            with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as browser:
+                browser.sendall(b"\5\1\0" + b"\5\1\0\3\x09localhost" + struct.pack("!H", target))
+                assert browser.recv(2) == b"\5\0"
+                assert browser.recv(10)[:2] == b"\5\0"
+                browser.sendall(b"hello")
+                browser.shutdown(socket.SHUT_WR)
+                assert read_all(browser) == b"olleh"
+            editor.stdin.write("exit 7\n")
+            editor.communicate(timeout=PATIENCE)
+            assert editor.returncode == 7
+        finally:
+            editor.kill()
+
+
+PLAY = """
+- hosts: dev.coder
+  gather_facts: false
+  tasks:
+    - ping:
+    - copy: {src: "{{ tree }}/script", dest: "{{ there }}", mode: "0640"}
+    - shell: stat -c %a "{{ there }}"
+      register: mode
+    - assert: {that: mode.stdout == "640"}
+    - fetch: {src: "{{ there }}", dest: "{{ back }}", flat: true}
+"""
+
+
+def test_ansible_copies_runs_and_fetches(workspace, config, tree, tmp_path):
+    (tmp_path / "play.yaml").write_text(PLAY)
+    places = {"tree": tree, "there": tmp_path / "there", "back": tmp_path / "back"}
+    places |= {"ansible_python_interpreter": sys.executable, "ansible_remote_tmp": tmp_path / "remote"}
+    settings = {
+        "ANSIBLE_SSH_ARGS": f"-F {config}",
+        "ANSIBLE_PIPELINING": "True",
+        "ANSIBLE_LOCAL_TEMP": str(tmp_path / "local"),
+        "ANSIBLE_NOCOLOR": "1",
+        "LC_ALL": "C.UTF-8",
+    }
+    given = json.dumps({name: str(value) for name, value in places.items()})
+    run(workspace, "ansible-playbook", "-i", "dev.coder,", "-e", given, tmp_path / "play.yaml", **settings)
+    assert (tmp_path / "back").read_bytes() == (tree / "script").read_bytes()
