@@ -6,15 +6,17 @@ Proxies come from the environment, authorities from the system's trust store and
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from coder.errors import CoderError, Unreachable
 from coder.ids import Secret
 
 if TYPE_CHECKING:
     import http.client
+    import socket
+    import ssl
     from ssl import SSLContext
 
 
@@ -26,6 +28,8 @@ class Proxy:
     port: int
     user: str | None = None
     password: Secret | None = None
+    secure: bool = False
+    """TLS is spoken with the proxy itself, by the rules for servers."""
 
     def authorization(self) -> str | None:
         """Return the value of Proxy-Authorization, a secret, for a proxy that wants one."""
@@ -45,10 +49,11 @@ class Proxy:
         """Return the proxy as a URL with its login, a secret."""
         from urllib.parse import quote  # noqa: PLC0415 - start-up time
 
+        scheme = "https" if self.secure else "http"
         if self.user is None:
-            return f"http://{self.address}"
+            return f"{scheme}://{self.address}"
         password = quote(self.password.reveal(), safe="") if self.password else ""
-        return f"http://{quote(self.user, safe='')}:{password}@{self.address}"
+        return f"{scheme}://{quote(self.user, safe='')}:{password}@{self.address}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,13 +127,16 @@ class Outbound:
                 raise _unusable(option, " and ".join(dict.fromkeys(self.identity)), error) from None
         return context
 
-    def connection(self, url: str, timeout: float) -> "http.client.HTTPConnection":
+    def connection(
+        self, url: str, timeout: float, dial: "Callable[..., socket.socket] | None" = None
+    ) -> "http.client.HTTPConnection":
         """Prepare a connection to the server of an `http(s)` URL, through its proxy's tunnel if there is one.
 
-        `timeout` is in seconds, for each step. Raises CoderError for files that cannot be used; what fails later is
-        told by `failure`.
+        `timeout` is in seconds, for each step. `dial` connects by TCP in the place of `socket.create_connection`.
+        Raises CoderError for files that cannot be used; what fails later is told by `failure`.
         """
         import http.client  # noqa: PLC0415 - start-up time
+        from functools import partial  # noqa: PLC0415
         from urllib.parse import urlsplit  # noqa: PLC0415
 
         parts, proxy = urlsplit(url), self.proxy(url)
@@ -138,7 +146,13 @@ class Outbound:
         if parts.scheme == "http":
             connection = http.client.HTTPConnection(at, at_port, timeout=timeout)
         else:
-            connection = _secured(host, self.context(), at, at_port, timeout)
+            from coder.tls_within import connection_for  # noqa: PLC0415 - a plain HTTP server needs none of it
+
+            connection = connection_for(host, self.context(), at, at_port, timeout)
+        if proxy is not None and proxy.secure:
+            dial = partial(_to_proxy, proxy, self.context(), dial)
+        if dial is not None:
+            connection._create_connection = dial  # type: ignore[attr-defined]  # noqa: SLF001 - its hook
         if proxy is not None:
             login = proxy.authorization()
             headers = {} if login is None else {"Proxy-Authorization": login}
@@ -230,19 +244,23 @@ def is_metadata(address: str) -> bool:
     return found.is_link_local or str(found) in {"fd00:ec2::254", "100.100.100.200"}
 
 
-def _secured(
-    host: str, context: "SSLContext", at: str, at_port: int | None, timeout: float
-) -> "http.client.HTTPSConnection":
-    import http.client  # noqa: PLC0415 - start-up time
+def _to_proxy(
+    proxy: Proxy,
+    context: "SSLContext",
+    dial: "Callable[..., socket.socket] | None",
+    address: tuple[str, int],
+    *given: Any,
+) -> "ssl.SSLSocket":
+    """Connect to a proxy that speaks TLS itself. Raises OSError, and Unreachable for what is wrong with its TLS."""
+    import socket  # noqa: PLC0415 - start-up time
+    import ssl  # noqa: PLC0415
 
-    class Secured(http.client.HTTPSConnection):
-        """Asks for the certificate of `host`, where the library takes what stands in the tunnel's request for it."""
-
-        def connect(self) -> None:
-            http.client.HTTPConnection.connect(self)
-            self.sock = context.wrap_socket(self.sock, server_hostname=host)
-
-    return Secured(at, at_port, timeout=timeout, context=context)
+    connected = (dial or socket.create_connection)(address, *given)
+    try:
+        return context.wrap_socket(connected, server_hostname=proxy.host)
+    except ssl.SSLError as error:
+        connected.close()
+        raise tls_failure(f"the proxy {proxy.address}", error) or error from None
 
 
 def failure(url: str, proxy: Proxy | None, error: Exception) -> Unreachable:
@@ -343,14 +361,15 @@ def _proxy(scheme: str, address: str) -> Proxy:
         host, port = parts.hostname, parts.port
     except ValueError:
         parts, host, port = urlsplit(""), None, None
-    if not host or parts.scheme != "http":  # never repeats the text: it may hold a password
+    if not host or parts.scheme not in {"http", "https"}:  # never repeats the text: it may hold a password
         raise CoderError(
             f"the address in {scheme.upper()}_PROXY is no HTTP proxy's",
             remedy="Write it like http://proxy.example.com:3128, with user:password@ before the name if it wants one.",
         )
     password = Secret(unquote(parts.password)) if parts.password is not None else None
     user = unquote(parts.username) if parts.username is not None else None
-    return Proxy(host, port or 80, user, password)
+    secure = parts.scheme == "https"
+    return Proxy(host, port or (443 if secure else 80), user, password, secure)
 
 
 def _covers(entry: str, host: str, port: int) -> bool:

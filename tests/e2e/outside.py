@@ -14,9 +14,11 @@ from pathlib import Path
 from websockets.sync.server import Server, unix_serve
 
 from coder.dataplane.edge import Edge, EdgeSettings
+from coder.ids import Secret
 
 NAME = "relay.test"
 """A name that no resolver knows: only a proxy leads there."""
+MESH_KEY = Secret("what the relays of this region share")
 MAP = (
     '{"Regions": {"1": {"RegionID": 1, "RegionCode": "x", "Nodes": [{"Name": "1a", "RegionID": 1, "HostName": "x"}]}}}'
 )
@@ -69,7 +71,7 @@ def backend(place: Path) -> Iterator[tuple[str, int]]:
     with unix_serve(list, str(place / "app.sock"), process_request=_answer) as app:
         serving = threading.Thread(target=app.serve_forever)
         serving.start()
-        edge = Edge(EdgeSettings(listen=("127.0.0.1:0",), upstream=str(place / "app.sock")))
+        edge = Edge(EdgeSettings(listen=("127.0.0.1:0",), upstream=str(place / "app.sock"), mesh_key=MESH_KEY))
         try:
             yield "127.0.0.1", int(edge.addresses[0].rpartition(":")[2])
         finally:
@@ -95,7 +97,8 @@ class Between(socketserver.ThreadingTCPServer):
     """TLS in front of the backend, or an HTTP proxy on the way to it that knows CONNECT.
 
     `tls` ends the client's TLS here. With `proxy` a CONNECT comes first, whose target is noted and otherwise ignored:
-    what follows goes to `to`. `login` is what the proxy wants to hear, `user:password`.
+    what follows goes to `to`. `login` is what the proxy wants to hear, `user:password`; `outer` is TLS with the proxy
+    itself.
     """
 
     daemon_threads = True
@@ -107,11 +110,13 @@ class Between(socketserver.ThreadingTCPServer):
         tls: ssl.SSLContext | None = None,
         proxy: bool = False,
         login: str | None = None,
+        outer: ssl.SSLContext | None = None,
         host: str = "127.0.0.1",
     ) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, 0), _Between)
         self.to, self.tls, self.proxy, self.login = to, tls, proxy, login
+        self.outer = outer
         self.targets: list[str] = []
         self.heads: list[bytes] = []
         """What each connection began with, as far as it came in one piece."""
@@ -134,7 +139,15 @@ class _Between(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         client: socket.socket = self.request
+        if self.server.outer is not None:
+            client = self.server.outer.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
+            try:
+                client.do_handshake()
+            except OSError:
+                self._refuse(client)
+                return
         if self.server.proxy and not self._connect(client):
+            self._refuse(client)
             return
         if self.server.tls is not None:
             client = self.server.tls.wrap_socket(client, server_side=True, do_handshake_on_connect=False)

@@ -13,13 +13,14 @@ from urllib.parse import urlsplit
 import pytest
 
 from coder.cli.api import Api
-from coder.dataplane.edge import certificate_pin
+from coder.dataplane.edge import Edge, EdgeSettings, certificate_pin
 from coder.dataplane.engine import Engine, NodeSettings, RelayProblem, SelfChanged
 from coder.errors import CoderError, Unreachable
 from coder.outbound import Outbound, Proxies
 from coder.rpc.websocket import connect
 from coder.server import maps
-from e2e.outside import NAME, Authority, Between, backend
+from e2e.deployment import wait_until
+from e2e.outside import MESH_KEY, NAME, Authority, Between, backend
 
 pytestmark = [
     pytest.mark.e2e,
@@ -99,10 +100,12 @@ def rules(authority: Authority | None, proxies: Proxies | None = None, identity:
     return Outbound(proxies=proxies or Proxies(), ca_file=str(authority.pem) if authority else None, identity=pair)
 
 
-def through(monkeypatch: pytest.MonkeyPatch, proxy: Between, login: str = "", spared: str = "") -> Proxies:
+def through(
+    monkeypatch: pytest.MonkeyPatch, proxy: Between, login: str = "", spared: str = "", scheme: str = "http"
+) -> Proxies:
     """What the environment of somebody behind that proxy says."""
     for name in ("HTTPS_PROXY", "https_proxy"):
-        monkeypatch.setenv(name, f"http://{login}127.0.0.1:{proxy.port}")
+        monkeypatch.setenv(name, f"{scheme}://{login}127.0.0.1:{proxy.port}")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, spared)
     return Proxies.of_system()
@@ -142,6 +145,23 @@ def test_only_a_proxy_leads_out(outside, monkeypatch, reach, wanted, given):
     with tls(outside) as front, Between(front.server_address[:2], proxy=True, login=wanted) as proxy:
         reach(f"https://{NAME}:8443", rules(outside.ours, through(monkeypatch, proxy, given)), {})
         assert set(proxy.targets) == {f"{NAME}:8443"}
+
+
+@all_kinds
+def test_a_proxy_that_speaks_tls_itself(outside, monkeypatch, reach):
+    secure = {"proxy": True, "outer": outside.ours.server}
+    with tls(outside) as front, Between(front.server_address[:2], login="user:p@ss", **secure) as proxy:
+        proxies = through(monkeypatch, proxy, "user:p%40ss@", scheme="https")
+        reach(f"https://{NAME}:8443", rules(outside.ours, proxies), {})
+        assert set(proxy.targets) == {f"{NAME}:8443"}
+        text = refusal(reach, f"https://{NAME}:8443", rules(outside.others, proxies))
+        assert "--ca-file" in text
+        assert "proxy" in text
+        assert "p@ss" not in text
+        proxies = through(monkeypatch, proxy, "user:hunter2@", scheme="https")
+        text = refusal(reach, f"https://{NAME}:8443", rules(outside.ours, proxies))
+        assert "407" in text
+        assert "hunter2" not in text
 
 
 @all_kinds
@@ -212,6 +232,26 @@ def test_headers_go_along(outside, reach):
         reach(f"https://localhost:{front.port}", rules(outside.ours), {"X-Access": "let me in"})
         assert all(b"x-access: let me in" in head.lower() for head in front.heads)
         assert front.heads
+
+
+@pytest.mark.parametrize("kind", ["authority", "identity", "proxy", "proxy that speaks TLS"])
+def test_links_between_relays(outside, monkeypatch, kind):
+    ours = outside.ours
+    outer = ours.server if kind == "proxy that speaks TLS" else None
+    with (
+        tls(outside, tls=ours.asking() if kind == "identity" else ours.server) as front,
+        Between(front.server_address[:2], proxy=True, login="user:p", outer=outer) as proxy,
+    ):
+        proxies = through(monkeypatch, proxy, "user:p@", scheme="https" if outer else "http")
+        by_proxy = kind.startswith("proxy")
+        outbound = rules(ours, proxies if by_proxy else None, ours.own if kind == "identity" else None)
+        url = f"https://{NAME}:8443" if by_proxy else f"https://localhost:{front.port}"
+        plan = EdgeSettings(listen=("127.0.0.1:0",), upstream=None, mesh_key=MESH_KEY, mesh=(url,), outbound=outbound)
+        edge = Edge(plan)
+        try:
+            wait_until("the link", lambda: edge.counters()["relay_links"] == 1)
+        finally:
+            edge.close()
 
 
 def test_a_pinned_relay_needs_no_authority(outside):

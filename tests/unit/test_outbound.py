@@ -56,7 +56,7 @@ def test_the_login_of_a_proxy(environment):
 
 
 @pytest.mark.parametrize(
-    "address", ["socks5://proxy:1080", "https://hunter2@proxy", "http://", "http://hunter2@x:port"]
+    "address", ["socks5://proxy:1080", "ftp://hunter2@proxy", "http://", "http://hunter2@x:port"]
 )
 def test_what_is_no_http_proxy_is_refused_without_its_password(environment, address):
     with pytest.raises(CoderError, match="HTTPS_PROXY") as refused:

@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ::edge::{AppSettings, Config, Dial, DialError, DialReply, EdgeError, MeshTrust, TlsFiles};
-use ::node::{Answer, Failure, NodeId, Request};
+use ::node::{Answer, Failure, Identity, NodeId, Request};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use relay::server::RateLimit;
 use wire::keys::NodePublic;
 
-use crate::engine::{Engine, parse};
+use crate::engine::{Engine, Proxy, parse, proxy_rules};
 
 /// The HTTP front.
 #[pyclass(frozen)]
@@ -30,7 +30,8 @@ impl Edge {
     #[new]
     #[pyo3(signature = (
         *, listen, listen_tls, listen_metrics, certificates, upstream, derp, stun, trusted_proxies, mesh_key,
-        mesh, mesh_roots, mesh_name, rate_limit, require_announced, tls_13_only=false
+        mesh, mesh_roots, mesh_name, rate_limit, require_announced, tls_13_only=false, proxies=Vec::new(),
+        direct=Vec::new(), ca_file=None, identity=None
     ))]
     // One argument for each setting; the other side has them as fields.
     #[allow(clippy::too_many_arguments)]
@@ -51,6 +52,10 @@ impl Edge {
         rate_limit: Option<(u64, u64)>,
         require_announced: bool,
         tls_13_only: bool,
+        proxies: Vec<Proxy>,
+        direct: Vec<String>,
+        ca_file: Option<PathBuf>,
+        identity: Option<(PathBuf, PathBuf)>,
     ) -> PyResult<Self> {
         let mut config = Config::new(all(&listen, "address and port")?, upstream);
         config.listen_tls = all(&listen_tls, "address and port")?;
@@ -66,7 +71,13 @@ impl Edge {
             config.mesh_key = Some(key);
         }
         config.mesh = all(&mesh, "relay's URL")?;
-        config.mesh_trust = MeshTrust { roots: mesh_roots, name: mesh_name };
+        config.mesh_trust = MeshTrust {
+            roots: mesh_roots,
+            name: mesh_name,
+            ca_file,
+            identity: identity.map(|(certificates, key)| Identity { certificates, key }),
+            proxies: proxy_rules(proxies, direct),
+        };
         config.rate_limit = rate_limit.map(|(per_second, burst)| RateLimit { per_second, burst });
         config.require_announced = require_announced;
         let edge = py.detach(|| ::edge::Edge::start(config)).map_err(failed)?;

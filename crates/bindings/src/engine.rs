@@ -250,13 +250,14 @@ impl Engine {
     }
 }
 
-/// A proxy as Python has it: for which scheme, its host and port, its user and password.
-type Proxy = (String, String, u16, Option<(String, String)>);
+/// A proxy as Python has it: for which scheme, its host and port, whether it speaks TLS, its user and password.
+pub type Proxy = (String, String, u16, bool, Option<(String, String)>);
 
-fn proxy_rules(proxies: Vec<Proxy>, bypass: Vec<String>) -> ProxyRules {
+/// Which proxies lead where.
+pub fn proxy_rules(proxies: Vec<Proxy>, bypass: Vec<String>) -> ProxyRules {
     let mut rules = ProxyRules { bypass, ..ProxyRules::default() };
-    for (scheme, host, port, credentials) in proxies {
-        let proxy = Some(ProxySettings { host, port, credentials });
+    for (scheme, host, port, tls, credentials) in proxies {
+        let proxy = Some(ProxySettings { host, port, tls, credentials });
         match scheme.as_str() {
             "https" => rules.https = proxy,
             "http" => rules.http = proxy,

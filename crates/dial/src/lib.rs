@@ -153,7 +153,9 @@ impl Attempt<'_> {
         }
         let mut request = self.get("/derp", &own)?;
         let (mut transport, peer) = self.connect(true)?;
-        let server_key = if self.target.fast_start { transport.relay_key() } else { None };
+        // Without TLS of its own, certificates would be a proxy's.
+        let told = self.target.fast_start && !self.node.force_http;
+        let server_key = if told { transport.relay_key() } else { None };
         if server_key.is_some() {
             own.push(("Derp-Fast-Start", "1"));
             request = self.get("/derp", &own)?;
@@ -223,15 +225,16 @@ impl Attempt<'_> {
             None => Destination::node(self.node, self.port),
         };
         let limit = self.deadline.within(NODE_TIMEOUT);
-        let (mut socket, peer) = connect::connect(&to, self.target.prefer_v6, limit)?;
+        let (socket, peer) = connect::connect(&to, self.target.prefer_v6, limit)?;
+        let mut transport = Transport::Plain(socket);
         if let Some(proxy) = proxy {
-            socket = proxy::tunnel(socket, proxy, &self.node.host, self.port, self.deadline)?;
+            transport = proxy::secured(transport, proxy, self.target, self.deadline)?;
+            transport = proxy::tunnel(transport, proxy, &self.node.host, self.port, self.deadline)?;
         }
-        if self.node.force_http {
-            return Ok((Transport::Plain(socket), peer));
+        if !self.node.force_http {
+            transport = tls::open(transport, self.node, self.target, alpn, self.deadline)?;
         }
-        let tls = tls::open(socket, self.node, self.target, alpn, self.deadline)?;
-        Ok((Transport::Tls(Box::new(tls)), peer))
+        Ok((transport, peer))
     }
 
     /// Sends an upgrade request. Any answer but 101 is a failure.

@@ -2,22 +2,42 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use socket2::Socket;
+use wire::derpmap::RelayNode;
 
 use crate::deadline::Deadline;
 use crate::error::{Failure, Stage};
 use crate::http::{Answer, bracketed, head};
-use crate::target::ProxySettings;
+use crate::target::{ProxySettings, Target};
+use crate::tls;
 use crate::transport::Transport;
 
-/// Asks the proxy at the other end of `socket` for a tunnel, and returns the socket as that tunnel.
+/// Speaks TLS with a proxy that wants it, by the rules for relays: whom to trust, and who we are.
+pub(crate) fn secured(
+    below: Transport,
+    proxy: &ProxySettings,
+    target: &Target,
+    deadline: Deadline,
+) -> Result<Transport, Failure> {
+    if !proxy.tls {
+        return Ok(below);
+    }
+    let itself = RelayNode { host: proxy.host.clone(), ..RelayNode::default() };
+    tls::open(below, &itself, target, false, deadline).map_err(|failure| match failure {
+        Failure::Tls(reason) => Failure::Tls(format!("with the proxy: {reason}")),
+        Failure::TimedOut(_) => Failure::TimedOut(Stage::Proxy),
+        Failure::Lost { source, .. } => Failure::Lost { stage: Stage::Proxy, source },
+        other => other,
+    })
+}
+
+/// Asks the proxy at the other end of `transport` for a tunnel, and returns the transport as that tunnel.
 pub(crate) fn tunnel(
-    socket: Socket,
+    mut transport: Transport,
     proxy: &ProxySettings,
     host: &str,
     port: u16,
     deadline: Deadline,
-) -> Result<Socket, Failure> {
+) -> Result<Transport, Failure> {
     let to = format!("{}:{port}", bracketed(host));
     let mut lines = vec![("Host", to.as_str())];
     let authorization = proxy
@@ -28,13 +48,12 @@ pub(crate) fn tunnel(
         lines.push(("Proxy-Authorization", authorization));
     }
     let request = head(&format!("CONNECT {to} HTTP/1.1"), &lines)?;
-    let mut transport = Transport::Plain(socket);
     transport.write_all_by(&request, deadline).map_err(Failure::io(Stage::Proxy))?;
     let answer = Answer::read(&mut transport, Stage::Proxy, deadline)?.answer;
-    match (answer.status, transport) {
+    match answer.status {
         // In a relay's protocols the client speaks first: early bytes are not the relay's.
-        (200, Transport::Plain(socket)) if answer.rest.is_empty() => Ok(socket),
-        (200, _) => Err(Failure::BadAnswer("bytes came through the proxy too early")),
-        (status, _) => Err(Failure::Proxy(status)),
+        200 if answer.rest.is_empty() => Ok(transport),
+        200 => Err(Failure::BadAnswer("bytes came through the proxy too early")),
+        status => Err(Failure::Proxy(status)),
     }
 }

@@ -119,6 +119,8 @@ pub struct ProxySettings {
     pub host: String,
     /// Its TCP port.
     pub port: u16,
+    /// TLS is spoken with the proxy itself, whatever goes through its tunnels.
+    pub tls: bool,
     /// User name and password for basic authentication.
     pub credentials: Option<(String, String)>,
 }
@@ -126,10 +128,11 @@ pub struct ProxySettings {
 impl fmt::Debug for ProxySettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let credentials = self.credentials.as_ref().map(|_| "<redacted>");
-        let Self { host, port, .. } = self;
+        let Self { host, port, tls, .. } = self;
         f.debug_struct("ProxySettings")
             .field("host", host)
             .field("port", port)
+            .field("tls", tls)
             .field("credentials", &credentials)
             .finish()
     }
@@ -225,7 +228,8 @@ mod tests {
 
     #[test]
     fn proxies_are_chosen_by_scheme_and_spared_hosts() {
-        let proxy = |host: &str| ProxySettings { host: host.into(), port: 3128, credentials: None };
+        let proxy =
+            |host: &str| ProxySettings { host: host.into(), port: 3128, tls: false, credentials: None };
         let list = "localhost, .corp.example ,10.0.0.1,relay.example:8443,[2001:db8::1],2001:db8::2,*.wild.example,:,.,\
                     192.168.5.9/16,2001:db8:1::/48,/8,1.2.3.4/33,::/x";
         let rules = ProxyRules {
@@ -264,7 +268,7 @@ mod tests {
         let mut target = Target::new(Region::default());
         target.headers = vec![("Authorization".into(), "hunter2".into())];
         let credentials = Some(("user".into(), "hunter2".into()));
-        let proxy = ProxySettings { host: "proxy".into(), port: 3128, credentials };
+        let proxy = ProxySettings { host: "proxy".into(), port: 3128, tls: true, credentials };
         target.proxies = ProxyRules::always(proxy);
         let printed = format!("{target:?}");
         assert!(printed.contains("Authorization") && printed.contains("3128"), "{printed}");

@@ -13,25 +13,24 @@ use rustls::{
     AlertDescription, CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct,
     PeerMisbehaved, RootCertStore, SignatureScheme,
 };
-use socket2::Socket;
 use wire::derpmap::RelayNode;
 
 use crate::deadline::Deadline;
 use crate::error::{Failure, Stage};
 use crate::target::{Identity, Target, TrustRoots};
-use crate::transport::Tls;
+use crate::transport::{Tls, Transport};
 
 /// In front of a certificate name: the SHA-256 of the server's own certificate (DER), in hex, is to match.
 const PIN_PREFIX: &str = "sha256-raw:";
 
-/// Opens a TLS session over `socket`. TLS 1.2 and up, ALPN `http/1.1` if `alpn` is set.
+/// Opens a TLS session over `below`. TLS 1.2 and up, ALPN `http/1.1` if `alpn` is set.
 pub(crate) fn open(
-    socket: Socket,
+    below: Transport,
     node: &RelayNode,
     target: &Target,
     alpn: bool,
     deadline: Deadline,
-) -> Result<Tls, Failure> {
+) -> Result<Transport, Failure> {
     let provider = Arc::new(aws::default_provider());
     let verifier = Verifier { trust: Trust::of(node, &target.roots, &provider)?, provider: provider.clone() };
     let config = ClientConfig::builder_with_provider(provider)
@@ -51,9 +50,9 @@ pub(crate) fn open(
     }
     let session = ClientConnection::new(Arc::new(config), server_name(&node.host)?)
         .map_err(|error| Failure::Tls(error.to_string()))?;
-    let mut tls = Tls::new(socket, session);
+    let mut tls = Tls::new(below, session);
     tls.handshake(deadline).map_err(failure)?;
-    Ok(tls)
+    Ok(Transport::Tls(Box::new(tls)))
 }
 
 /// Reads a client certificate and its key.

@@ -1,4 +1,4 @@
-//! A connected, non-blocking byte stream: plain or TLS.
+//! A connected, non-blocking byte stream: plain, TLS, or TLS within a proxy's TLS.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -70,7 +70,7 @@ impl Transport {
     pub(crate) fn wants_write(&self) -> bool {
         match self {
             Self::Plain(_) => false,
-            Self::Tls(tls) => tls.session.wants_write(),
+            Self::Tls(tls) => tls.wants_write(),
         }
     }
 
@@ -80,7 +80,8 @@ impl Transport {
             Self::Plain(_) => Ok(()),
             Self::Tls(tls) => {
                 tls.session.send_close_notify();
-                tls.flush()
+                tls.flush()?;
+                tls.below.close()
             }
         }
     }
@@ -119,26 +120,26 @@ impl AsFd for Transport {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Plain(socket) => socket.as_fd(),
-            Self::Tls(tls) => tls.socket.as_fd(),
+            Self::Tls(tls) => tls.below.as_fd(),
         }
     }
 }
 
-/// A TLS session joined to its socket. What it holds back is bounded in both directions.
+/// A TLS session joined to what is below it. What it holds back is bounded in both directions.
 #[derive(Debug)]
 pub(crate) struct Tls {
-    socket: Socket,
+    below: Transport,
     session: ClientConnection,
-    /// Ciphertext read from the socket; the session takes only 4 KiB at a time.
+    /// Ciphertext read from below; the session takes only 4 KiB at a time.
     received: Box<[u8]>,
     start: usize,
     end: usize,
 }
 
 impl Tls {
-    pub(crate) fn new(socket: Socket, mut session: ClientConnection) -> Self {
+    pub(crate) fn new(below: Transport, mut session: ClientConnection) -> Self {
         session.set_buffer_limit(Some(SEND_LIMIT));
-        Self { socket, session, received: vec![0; RECEIVE_SIZE].into_boxed_slice(), start: 0, end: 0 }
+        Self { below, session, received: vec![0; RECEIVE_SIZE].into_boxed_slice(), start: 0, end: 0 }
     }
 
     /// Completes the handshake.
@@ -152,12 +153,16 @@ impl Tls {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    wait(&self.socket, readable(self.session.wants_write()), deadline)?;
+                    wait(&self.below, readable(self.wants_write()), deadline)?;
                 }
                 Err(error) => return Err(error),
             }
         }
         self.flush()
+    }
+
+    fn wants_write(&self) -> bool {
+        self.session.wants_write() || self.below.wants_write()
     }
 
     /// Only TLS 1.3 hides certificates from those in between.
@@ -196,22 +201,19 @@ impl Tls {
 
     fn flush(&mut self) -> io::Result<()> {
         while self.session.wants_write() {
-            match self.session.write_tls(&mut SocketWriter(&self.socket)) {
+            match self.session.write_tls(&mut Below(&mut self.below)) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        self.below.flush()
     }
 
     /// Feeds the session what arrived. Returns how many bytes it took; 0 at the end of the stream.
     fn receive(&mut self, take: Take) -> io::Result<usize> {
         if self.start == self.end {
-            if take == Take::Held {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-            self.end = retry(|| (&self.socket).read(&mut self.received))?;
+            self.end = self.below.read(&mut self.received, take)?;
             self.start = 0;
         }
         let mut unread = &self.received[self.start..self.end];
@@ -239,16 +241,16 @@ fn told_by(certificate: &[u8]) -> Option<NodePublic> {
     NodePublic::from_hex(std::str::from_utf8(hex).ok()?).ok()
 }
 
-/// Socket writes that never raise a signal.
-struct SocketWriter<'a>(&'a Socket);
+/// Where ciphertext goes.
+struct Below<'a>(&'a mut Transport);
 
-impl Write for SocketWriter<'_> {
+impl Write for Below<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.write_vectored(&[IoSlice::new(bytes)])
     }
 
     fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
-        send(self.0, buffers)
+        self.0.write_vectored(buffers)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -256,6 +258,7 @@ impl Write for SocketWriter<'_> {
     }
 }
 
+/// Writes without ever raising a signal.
 fn send(socket: &Socket, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
     let buffers = &buffers[..buffers.len().min(MOST_BUFFERS)];
     retry(|| socket.send_vectored_with_flags(buffers, libc::MSG_NOSIGNAL))

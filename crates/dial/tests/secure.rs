@@ -8,8 +8,8 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
 use common::*;
-use dial::{Failure, Stage, Target, TrustRoots, latency, relay};
-use rustls::ServerConfig;
+use dial::{Failure, ProxyRules, ProxySettings, Stage, Target, TrustRoots, latency, relay};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use wire::derpmap::RelayNode;
 
 /// A TLS node on loopback whose certificate is checked against the name it has.
@@ -246,5 +246,47 @@ fn a_server_without_tls_and_one_without_a_word() {
     assert_eq!(error.failure.stage(), Some(Stage::Tls), "{error}");
     let error = relay(&trusting(&authority, secure(port)), soon()).unwrap_err();
     assert!(matches!(error.failure, Failure::TimedOut(Stage::Tls)), "{error}");
+    server.join().unwrap();
+}
+
+#[test]
+fn tls_within_the_tls_of_a_proxy() {
+    let (authority, proxys) = (Authority::new(), Authority::named("localhost"));
+    let (relays, outer) = (authority.config(&["http/1.1"]), proxys.config(&[]));
+    let (port, server) = serve(vec![
+        Box::new(move |stream: TcpStream| {
+            let mut stream = tls(&outer, stream);
+            let head = read_head(&mut stream);
+            assert!(head.starts_with("CONNECT localhost:443 HTTP/1.1\r\n"), "{head}");
+            assert_eq!(header(&head, "Proxy-Authorization"), "Basic dXNlcjpwYXNz");
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+            let mut inner = StreamOwned::new(ServerConnection::new(relays).unwrap(), stream);
+            read_head(&mut inner);
+            inner.write_all(UPGRADED.as_bytes()).unwrap();
+            let mut buffer = [0; 3000];
+            while let Ok(count @ 1..) = inner.read(&mut buffer) {
+                inner.write_all(&buffer[..count]).unwrap();
+            }
+        }),
+        attempt(proxys.config(&[])),
+    ]);
+    let mut target = trusting(&authority, secure(443));
+    target.roots = TrustRoots::Pem([authority.pem.as_bytes(), proxys.pem.as_bytes()].concat());
+    let credentials = Some(("user".to_owned(), "pass".to_owned()));
+    target.proxies =
+        ProxyRules::always(ProxySettings { host: "localhost".into(), port, tls: true, credentials });
+    let mut connected = relay(&target, later()).unwrap();
+    let sent: Vec<u8> = (0..400_000u32).map(|byte| (byte % 251) as u8).collect();
+    let mut received = connected.leftover;
+    for piece in sent.chunks(33_333) {
+        write(&mut connected.stream, piece);
+        received.extend(read(&mut connected.stream, piece.len()));
+    }
+    assert!(received == sent);
+    connected.stream.close();
+    drop(connected.stream);
+    target.roots = authority.roots();
+    let failure = relay(&target, later()).unwrap_err().failure;
+    assert!(matches!(&failure, Failure::Tls(reason) if reason.starts_with("with the proxy: ")), "{failure}");
     server.join().unwrap();
 }

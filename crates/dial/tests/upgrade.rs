@@ -193,7 +193,8 @@ fn through_a_proxy() {
     ]);
     let mut target = target(vec![node("a", 3340)]);
     let credentials = Some(("user".into(), "pass".into()));
-    target.proxies = ProxyRules::always(ProxySettings { host: "127.0.0.1".into(), port, credentials });
+    target.proxies =
+        ProxyRules::always(ProxySettings { host: "127.0.0.1".into(), port, tls: false, credentials });
     assert_eq!(relay(&target, later()).unwrap().peer.port(), port);
     assert!(matches!(failure(relay(&target, later())), Failure::Proxy(407)));
     assert!(matches!(failure(relay(&target, later())), Failure::BadAnswer(_)));

@@ -1,13 +1,14 @@
 //! Dials the other relays of the region, and again whenever a link ends.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use dial::{Deadline, Target, TrustRoots};
+use dial::{Deadline, Identity, ProxyRules, Target, TrustRoots};
 use hyper::Uri;
 use relay::server::CloseReason;
 use wire::derpmap::{Region, RelayNode};
@@ -56,11 +57,17 @@ impl FromStr for MeshPeer {
     }
 }
 
-/// How the other relays are proved to be the right ones.
+/// How the other relays are reached, and proved to be the right ones.
 #[derive(Clone, Debug, Default)]
 pub struct MeshTrust {
-    /// PEM text of the only authorities that are trusted; the system's if `None`.
+    /// PEM text of the only authorities that are trusted; else the system's and those of [`MeshTrust::ca_file`].
     pub roots: Option<Vec<u8>>,
+    /// PEM file of further authorities.
+    pub ca_file: Option<PathBuf>,
+    /// Our certificate, for relays that ask for one.
+    pub identity: Option<Identity>,
+    /// Which relays are reached through a proxy.
+    pub proxies: ProxyRules,
     /// What their certificates are checked against instead of the host: a name, or `sha256-raw:<hex>`.
     pub name: Option<String>,
 }
@@ -77,9 +84,13 @@ impl MeshPeer {
         };
         let mut target =
             Target::new(Region { code: "mesh".to_owned(), nodes: vec![node], ..Region::default() });
-        if let Some(pem) = &trust.roots {
-            target.roots = TrustRoots::Pem(pem.clone());
-        }
+        target.roots = match (&trust.roots, &trust.ca_file) {
+            (Some(pem), _) => TrustRoots::Pem(pem.clone()),
+            (None, Some(path)) => TrustRoots::SystemAnd(path.clone()),
+            (None, None) => TrustRoots::System,
+        };
+        target.identity = trust.identity.clone();
+        target.proxies = trust.proxies.clone();
         target
     }
 }

@@ -85,8 +85,8 @@ fn links_use_tls_with_a_pin_or_an_authority() {
     config.tls = vec![files];
     let one = Edge::start(config).unwrap();
     let secure = format!("https://{}", one.addresses()[1]);
-    let pinned = MeshTrust { name: Some(edge::pin(certificate.as_bytes()).unwrap()), roots: None };
-    let known = MeshTrust { name: None, roots: Some(certificate.into_bytes()) };
+    let pinned = MeshTrust { name: Some(edge::pin(certificate.as_bytes()).unwrap()), ..MeshTrust::default() };
+    let known = MeshTrust { roots: Some(certificate.into_bytes()), ..MeshTrust::default() };
     for (trust, links) in [(pinned, 1), (known, 1), (MeshTrust::default(), 0)] {
         let mut config = alone();
         config.mesh = vec![secure.parse().unwrap()];
@@ -158,5 +158,8 @@ fn health_and_metrics_have_an_address_of_their_own() {
         metrics.contains("# TYPE coder_edge_relay_clients gauge\ncoder_edge_relay_clients 0\n"),
         "{metrics}"
     );
-    assert!(metrics.contains("\n# TYPE coder_edge_requests counter\ncoder_edge_requests 6\n"), "{metrics}");
+    assert!(
+        metrics.contains("\n# TYPE coder_edge_requests_total counter\ncoder_edge_requests_total 6\n"),
+        "{metrics}"
+    );
 }

@@ -170,7 +170,7 @@ class Engine:
         block_direct: bool,
         force_websockets: bool,
         headers: Sequence[tuple[str, str]],
-        proxies: Sequence[tuple[str, str, int, tuple[str, str] | None]],
+        proxies: Sequence[tuple[str, str, int, bool, tuple[str, str] | None]],
         direct: Sequence[str],
         ca_file: str | None = None,
         identity: tuple[str, str] | None = None,
@@ -255,6 +255,10 @@ class Edge:
         rate_limit: tuple[int, int] | None,
         require_announced: bool,
         tls_13_only: bool = False,
+        proxies: Sequence[tuple[str, str, int, bool, tuple[str, str] | None]] = (),
+        direct: Sequence[str] = (),
+        ca_file: str | None = None,
+        identity: tuple[str, str] | None = None,
     ) -> Edge: ...
     @property
     def addresses(self) -> list[str]: ...

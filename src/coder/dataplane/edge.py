@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coder.dataplane.way_out import way_out
 from coder.errors import CoderError, Unreachable
 from coder.ids import Secret
+from coder.outbound import Outbound
 
 if TYPE_CHECKING:
     from coder.dataplane.engine import Node
@@ -40,9 +42,11 @@ class EdgeSettings:
     mesh: tuple[str, ...] = ()
     """URLs of the other relays of the region."""
     mesh_roots: bytes | None = field(default=None, repr=False)
-    """PEM of the authorities to trust for those; None: the system's."""
+    """PEM of the only authorities to trust for those; None: those of `outbound`."""
     mesh_name: str | None = None
     """What their certificates must carry instead of their host: a name, or `sha256-raw:<hex>`."""
+    outbound: Outbound = field(default_factory=Outbound)
+    """The rules for reaching them."""
     rate_limit: tuple[int, int] | None = None
     """Bytes per second of one relay client, and bytes at once after a rest."""
     require_announced: bool = False
@@ -92,6 +96,7 @@ class Edge:
                 rate_limit=settings.rate_limit,
                 require_announced=settings.require_announced,
                 tls_13_only=settings.tls_13_only,
+                **way_out(settings.outbound),
             )
         except OSError as error:
             raise Unreachable(str(error), remedy="") from error  # the text names the remedy

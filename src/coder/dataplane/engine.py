@@ -33,6 +33,7 @@ from coder.dataplane.values import (
     SelfChanged,
     SpeedtestResult,
 )
+from coder.dataplane.way_out import way_out
 from coder.errors import (
     Closed,
     CoderError,
@@ -44,7 +45,6 @@ from coder.errors import (
     TimedOut,
     Unreachable,
 )
-from coder.outbound import Proxy
 
 if TYPE_CHECKING:
     from coder.dataplane import _native
@@ -120,7 +120,6 @@ class Engine:
 
         """
         self._check()
-        outbound = settings.outbound
         number, key, disco = self._native.add_node(
             addresses=settings.addresses,
             ports=dict(settings.ports),
@@ -129,10 +128,7 @@ class Engine:
             block_direct=settings.block_direct,
             force_websockets=settings.force_websockets,
             headers=list(settings.headers.items()),
-            proxies=[_proxy(scheme, proxy) for scheme, proxy in outbound.proxies.by_scheme.items()],
-            direct=outbound.proxies.direct,
-            ca_file=outbound.ca_file,
-            identity=outbound.identity,
+            **way_out(settings.outbound),
         )
         node = self._nodes[number] = Node(self, number, key, disco, on_event)
         return node
@@ -501,11 +497,6 @@ def _report(text: str) -> NetworkReport:
     for table in ("region_latency", "region_v4_latency", "region_v6_latency"):
         facts[table] = {int(region): seconds for region, seconds in facts[table].items()}
     return NetworkReport(**facts)
-
-
-def _proxy(scheme: str, proxy: Proxy) -> tuple[str, str, int, tuple[str, str] | None]:
-    login = None if proxy.user is None else (proxy.user, proxy.password.reveal() if proxy.password else "")
-    return scheme, proxy.host, proxy.port, login
 
 
 def _path(endpoint: str | None, region: int | None) -> Path:

@@ -107,11 +107,11 @@ async def connect(
                 ping_interval=None,  # the session above keeps itself alive
                 origin=None if origin is None else Origin(origin),
                 ssl=context,
-                proxy=None if proxy is None else proxy.url(),
                 create_connection=cast("type[ClientConnection]", made),
                 user_agent_header="coder",
                 logger=_quiet,
                 **place,
+                **by_proxy(outbound, proxy),
             )
     except InvalidURI:
         raise Malformed("this is no URL", where="url") from None
@@ -127,8 +127,16 @@ async def connect(
         told = tls_failure(server, error) or tls_failure(server, made.lost)
         raise told or Unreachable(f"the server does not speak WebSocket: {error}") from None
     except OSError as error:
-        raise failure(server, proxy, error) from None
+        or_proxy = f" (or of the proxy {proxy.address})" if proxy and proxy.secure else ""
+        raise failure(server + or_proxy, proxy, error) from None
     return WebSocketChannel(connection)
+
+
+def by_proxy(outbound: Outbound, proxy: Proxy | None) -> dict[str, Any]:
+    """Return what the `websockets` library is to be told of a proxy; without one, that there is none."""
+    if proxy is None:
+        return {"proxy": None}
+    return {"proxy": proxy.url()} | ({"proxy_ssl": outbound.context()} if proxy.secure else {})
 
 
 class _Opening(open_websocket):

@@ -28,7 +28,7 @@ static CONFIG: LazyLock<Arc<ServerConfig>> = LazyLock::new(|| {
 });
 
 /// A client past its handshake, and the server's session and socket.
-fn pair() -> (Tls, ServerConnection, UnixStream) {
+fn pair() -> (Box<Tls>, ServerConnection, UnixStream) {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
     let server = thread::spawn(move || {
@@ -39,9 +39,10 @@ fn pair() -> (Tls, ServerConnection, UnixStream) {
         (session, theirs)
     });
     let node = RelayNode { host: "relay.test".into(), insecure: true, ..RelayNode::default() };
-    let socket = Socket::from(OwnedFd::from(ours));
+    let below = Transport::Plain(Socket::from(OwnedFd::from(ours)));
     let deadline = Deadline::after(Duration::from_secs(30));
-    let tls = tls::open(socket, &node, &Target::new(Region::default()), true, deadline).unwrap();
+    let opened = tls::open(below, &node, &Target::new(Region::default()), true, deadline).unwrap();
+    let Transport::Tls(tls) = opened else { panic!("no TLS") };
     let (session, theirs) = server.join().unwrap();
     (tls, session, theirs)
 }

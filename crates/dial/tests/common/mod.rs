@@ -154,13 +154,18 @@ pub struct Authority {
 
 impl Authority {
     pub fn new() -> Self {
+        Self::named("relay.test")
+    }
+
+    /// With a server of another name.
+    pub fn named(server: &str) -> Self {
         let authority_key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let pem = params.self_signed(&authority_key).unwrap().pem();
         let issuer = Issuer::new(params, authority_key);
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["relay.test".to_owned()]).unwrap();
+        let params = CertificateParams::new(vec![server.to_owned()]).unwrap();
         let signed = params.signed_by(&key, &issuer).unwrap();
         Self { pem, certificate: signed.der().clone(), certificate_pem: signed.pem(), key }
     }
