@@ -1,12 +1,12 @@
-"""Where the program begins and ends: quickly, and without a traceback whenever it is told to stop."""
+"""Where the program begins and ends: quickly, and without a traceback whenever it is told to stop.
 
-import atexit
-import contextlib
+Little is imported before Ctrl-C is dealt with.
+"""
+
 import gc
 import os
 import signal
 import sys
-import threading
 
 OBJECTS = 50_000
 """New objects after which garbage is looked for. Imports make many and leave none, and the usual 700 would have all of
@@ -38,6 +38,10 @@ def end(status: int) -> None:
 
     The interpreter would also take each module apart: 20 ms to free what the system frees at once.
     """
+    import atexit
+    import contextlib
+    import threading
+
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # who prints hears of it then; this is what is left
             if stream is not None:

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import click
@@ -208,3 +209,31 @@ def test_every_command_and_flag_is_in_the_reference(monkeypatch):
         assert command.help, names
         for option in docs_cli.options(command):
             assert option.help, (names, option.opts)
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, program.EXIT_INTERRUPTED), (signal.SIGTERM, -signal.SIGTERM)]
+)
+@pytest.mark.parametrize("words", [("whoami",), ("ssh", "dev"), ("show", "dev"), ("netcheck",)], ids=" ".join)
+def test_a_command_that_waits_ends_with_a_signal_and_no_traceback(signed_in, config, words, number, status):
+    asked, go = threading.Event(), threading.Event()
+
+    def silent(_call):
+        asked.set()
+        go.wait()
+        raise SystemExit  # ends the fake's thread: nobody reads an answer any more
+
+    for path in ("users/me", "users/me/workspace/dev", "workspaceagents/connection"):
+        signed_in.answers[f"GET /api/v2/{path}"] = silent
+    command = [sys.executable, "-m", "coder.cli.start", "--global-config", str(config), *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
+        try:
+            assert asked.wait(30)
+            process.send_signal(number)
+            _, told = process.communicate(timeout=30)
+        finally:
+            process.kill()
+            go.set()
+    assert process.returncode == status
+    assert b"Traceback" not in told
+    assert b"error" not in told
