@@ -2,7 +2,9 @@
 
 import getpass
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -58,6 +60,12 @@ def listens(port: int) -> bool:
         return trying.connect_ex(("127.0.0.1", port)) == 0
 
 
+def pid(place: Path) -> str:
+    """Return the number of the agent's process, nothing while it is being started."""
+    noted = place / "main" / "pid"
+    return noted.read_text() if noted.exists() else ""
+
+
 def test_an_agent_is_started_on_a_host_over_ssh(tmp_path, host):
     server = Deployment(tmp_path)
     try:
@@ -70,6 +78,11 @@ def test_an_agent_is_started_on_a_host_over_ssh(tmp_path, host):
         assert server.ok("ssh", "dev", "echo", "hello") == "hello\n"
         place = Path.home() / ".local/state/coder-agents" / server.json("show", "dev")["id"]
         assert (place / "main" / "token").stat().st_mode & 0o077 == 0
+        killed = (place / "main" / "pid").read_text()
+        os.kill(int(killed), signal.SIGKILL)
+        wait_until("another agent", lambda: pid(place) not in {"", killed} and server.agent_status() == "connected")
+        assert "The agent main ended and is started again." in server.ok("logs", "dev")
+        assert server.ok("ssh", "dev", "echo", "again") == "again\n"
         server.ok("stop", "dev")
         assert not (place / "main" / "token").exists()
         (tmp_path / "known_hosts").write_text("")
