@@ -21,7 +21,8 @@ from coder.rpc.client import RpcClient
 from coder.rpc.websocket import WebSocketChannel
 from coder.server.app import create_app
 from coder.server.deployment import Deployment
-from coder.server.run import assemble, web_server
+from coder.server.run import assemble
+from coder.server.web_server import web_server
 
 URL = "http://coder.test:3000"
 PASSWORD = "correct horse 7 battery"
@@ -149,7 +150,7 @@ async def live(deployment: Deployment, tmp_path: Path, caplog: pytest.LogCapture
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
-        web = web_server(deployment)
+        web = web_server(create_app(deployment))
         serving = asyncio.create_task(web.serve(sockets=[listener]))
         async with httpx2.AsyncClient(transport=httpx2.AsyncHTTPTransport(uds=path), base_url=URL) as http:
             running = Server(deployment, deployment.clock, http, path)

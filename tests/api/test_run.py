@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ import httpx2
 import pytest
 from click.testing import CliRunner
 
-from coder import config
+from coder import BUILD_VERSION, config
 from coder.cli.commands.server import command
 from coder.config import Settings
 from coder.dataplane.edge import AppSettings, EdgeSettings
@@ -35,6 +36,9 @@ class FakeEdge:
         self.settings = settings
         self.closed = False
         self.apps: AppSettings | None = None
+
+    def counters(self) -> dict[str, int]:
+        return {"accepted": 7, "relay_clients": 2}
 
     def set_apps(self, apps: AppSettings) -> None:
         self.apps = apps
@@ -79,9 +83,11 @@ async def running(wanted: Settings) -> AsyncIterator[Running]:
     await asyncio.wait([task, here.ready], return_when=asyncio.FIRST_COMPLETED)
     if task.done():
         task.result()
-    yield here
-    here.stop.set()
-    await task
+    try:
+        yield here
+    finally:
+        here.stop.set()
+        await task
 
 
 async def test_a_server_starts_announces_itself_and_stops(tmp_path: Path):
@@ -236,3 +242,38 @@ async def test_a_taken_stun_port_names_its_option(settings: Settings):
     with pytest.raises(Unreachable) as refused:
         await run(settings, announce=lambda _ready: None, edge_factory=taken)
     assert "--derp-server-stun-port" in refused.value.remedy
+
+
+async def test_numbers_for_prometheus_are_shown_on_an_address_of_their_own(tmp_path: Path):
+    async with running(settings(tmp_path, prometheus_enable="true", prometheus_address="127.0.0.1:0")) as server:
+        ready = await server.ready
+        assert (await server.get("/api/v2/users/nobody")).status_code == 401
+        assert (await server.get("/metrics")).status_code == 404
+        async with httpx2.AsyncClient() as client:
+            answer = await client.get(ready.metrics)
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    lines = answer.text.splitlines()
+    for line in (
+        f'coder_info{{version="{BUILD_VERSION}"}} 1.0',
+        "coder_agents_connected 0.0",
+        "# TYPE coder_edge_accepted_total counter",
+        "coder_edge_accepted_total 7.0",
+        "# TYPE coder_edge_relay_clients gauge",
+        "coder_edge_relay_clients 2.0",
+        'coder_api_request_seconds_count{method="GET",route="/api/v2/users/{user}",status="401"} 1.0',
+    ):
+        assert line in lines
+    assert any(line.startswith("process_resident_memory_bytes ") for line in lines)
+
+
+async def test_nothing_is_shown_unless_it_is_asked_for(tmp_path: Path):
+    async with running(settings(tmp_path)) as server:
+        assert (await server.ready).metrics is None
+
+
+async def test_a_taken_address_for_numbers_is_told(tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        asked = settings(tmp_path, prometheus_enable="true", prometheus_address=address)
+        with pytest.raises(Unreachable, match=f"cannot listen on {address}: Address already in use"):
+            await run(asked, announce=lambda _: None, edge_factory=FakeEdge)

@@ -40,7 +40,7 @@ def node(name: str, announced: dict[str, str]) -> dict[str, object]:
 
 def metric(announced: dict[str, str], name: str) -> int:
     with urllib.request.urlopen(announced["Metrics"], timeout=10) as answer:
-        return int(re.search(rf"^coder_edge_{name} (\d+)$", answer.read().decode(), re.MULTILINE)[1])
+        return int(re.search(rf"^coder_edge_{name}(?:_total)? (\d+)$", answer.read().decode(), re.MULTILINE)[1])
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,7 @@ def region(build_large, tmp_path):
 
 def metric(url: str, name: str) -> int:
     with urllib.request.urlopen(url, timeout=10) as answer:
-        return int(re.search(rf"^coder_edge_{name} (\d+)$", answer.read().decode(), re.MULTILINE)[1])
+        return int(re.search(rf"^coder_edge_{name}(?:_total)? (\d+)$", answer.read().decode(), re.MULTILINE)[1])
 
 
 def test_relays_of_both_makers_link_to_each_other(region):

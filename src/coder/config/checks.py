@@ -15,6 +15,8 @@ def check(settings: Settings) -> None:
     """Raise ConfigError for the first setting that cannot work."""
     if settings.http.address or not settings.tls.enable:
         split_address(settings.http.address)
+    if settings.prometheus.enable:
+        split_address(settings.prometheus.address, "prometheus-address")
     _check_tls(settings.tls)
     _check_urls(settings)
     _check_numbers(settings)

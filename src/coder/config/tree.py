@@ -451,6 +451,24 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrometheusSettings:
+    """Where numbers are shown."""
+
+    enable: bool = setting(
+        False,
+        flag="prometheus-enable",
+        yaml="introspection.prometheus.enable",
+        about="Serve /metrics for Prometheus, on an address of its own.",
+    )
+    address: str = setting(
+        "127.0.0.1:2112",
+        flag="prometheus-address",
+        yaml="introspection.prometheus.address",
+        about="Address to serve them on, host:port. Nobody is asked who they are, so keep it away from others.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionSettings:
     """How long it is kept who did what, and what was printed."""
 
@@ -493,6 +511,7 @@ class Settings:
     apps: AppsSettings = AppsSettings()
     client: ClientSettings = field(default_factory=ClientSettings)
     log: LogSettings = LogSettings()
+    prometheus: PrometheusSettings = PrometheusSettings()
     retention: RetentionSettings = RetentionSettings()
     state_dir: str = setting(
         "",

@@ -10,7 +10,7 @@ from coder.server import problems
 from coder.server.audit import Audited
 from coder.server.bodies import MAX_BODY, AnnouncedLength
 from coder.server.deployment import Deployment
-from coder.server.envelope import Envelope
+from coder.server.envelope import Envelope, Observe
 from coder.server.problems import Json
 from coder.server.routes import (
     accounts,
@@ -69,8 +69,8 @@ ROUTERS: tuple[tuple[APIRouter, str], ...] = (
 """All routes there are, and below which path."""
 
 
-def create_app(deployment: Deployment) -> ASGIApp:
-    """Build the application. It holds no state of its own."""
+def create_app(deployment: Deployment, observe: Observe | None = None) -> ASGIApp:
+    """Build the application. It holds no state of its own; `observe` is told of each answer."""
     app = FastAPI(
         title="Coder",
         version=__version__,
@@ -89,7 +89,9 @@ def create_app(deployment: Deployment) -> ASGIApp:
     app.router.routes.extend(web.routes(deployment.access_url, deployment.clock.now))
     app.add_middleware(Audited, deployment=deployment)
     app.add_middleware(Transport, settings=deployment.settings, access_url=deployment.access_url)
-    return Envelope(AnnouncedLength(app))  # outside of everything, so that answers to our own bugs carry it too
+    return Envelope(
+        AnnouncedLength(app), observe
+    )  # outside of everything, so that answers to our own bugs carry it too
 
 
 _PROBLEM: dict[str, Any] = {

@@ -10,13 +10,18 @@ _RESOURCE = {"machine": "machine", "process": "process", "docker": "docker_conta
 
 def status(build: WorkspaceBuild) -> str:
     """Return the state that clients show of a workspace with this latest build."""
-    if build.status == PENDING:
+    return name(build.transition, build.status)
+
+
+def name(transition: str, outcome: str) -> str:
+    """Return the state that clients show of a workspace whose latest build is of this kind and has got that far."""
+    if outcome == PENDING:
         return PENDING
-    if build.status == RUNNING:
-        return _UNDER_WAY.get(build.transition, RUNNING)
-    if build.status == SUCCEEDED:
-        return _DONE.get(build.transition, RUNNING)
-    return build.status
+    if outcome == RUNNING:
+        return _UNDER_WAY.get(transition, RUNNING)
+    if outcome == SUCCEEDED:
+        return _DONE.get(transition, RUNNING)
+    return outcome
 
 
 def resource_type(workspace: Workspace) -> str:

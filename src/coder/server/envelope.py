@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Callable
 from uuid import uuid4
 
 import structlog
@@ -16,11 +17,16 @@ _SLASHES = re.compile("/{2,}")
 _STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 
 
+Observe = Callable[[Scope, int, float], None]
+"""Takes a request, and its answer's status and seconds."""
+
+
 class Envelope:
     """ASGI middleware: build version, no sniffing, a request id; repeated slashes collapse to one."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, observe: Observe | None = None) -> None:
         self._app = app
+        self._observe = observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -50,10 +56,7 @@ class Envelope:
                 if not status or scope["type"] != "http":
                     raise
                 log.exception("request.failed", method=scope.get("method", "GET"), path=scope["path"])
-            log.debug(
-                "request",
-                method=scope.get("method", "GET"),
-                path=scope["path"],
-                status=status,
-                ms=round((time.perf_counter() - began) * 1e3, 1),
-            )
+            method, seconds = scope.get("method", "GET"), time.perf_counter() - began
+            if self._observe and scope["type"] == "http":
+                self._observe(scope, status, seconds)
+            log.debug("request", method=method, path=scope["path"], status=status, ms=round(seconds * 1e3, 1))

@@ -22,6 +22,11 @@ class Introductions:
         self._running: dict[UUID, tuple[Connection, asyncio.Event]] = {}
         self._users: dict[UUID, tuple[UUID, str]] = {}
 
+    @property
+    def peers(self) -> int:
+        """Number of peers that are connected now."""
+        return len(self._running)
+
     def node(self, peer: UUID) -> Node | None:
         """Return the node a connected peer last announced; its latencies are shown to users."""
         return self._nodes.get(peer)

@@ -8,20 +8,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import structlog
-import uvicorn
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import CloseCode, Frame
 
 from coder import BUILD_VERSION
 from coder.access import app_names
 from coder.access.limits import NO_LIMIT, Limit, LoginLimits, Pace
 from coder.access.templates import Kind
 from coder.clock import Clock, SystemClock
-from coder.config import ConfigError, DerpSettings, HttpSettings, Settings, listen_address
+from coder.config import ConfigError, DerpSettings, HttpSettings, Settings, listen_address, split_address
 from coder.dataplane.edge import AppSettings, EdgeSettings, certificate_pin, mesh_key, read_setting
 from coder.dataplane.edge import Edge as NativeEdge
 from coder.dataplane.engine import Node
@@ -33,7 +30,10 @@ from coder.server import apps, certificates, keeping_hours, maps, pruning, resum
 from coder.server.app import create_app
 from coder.server.build_runner import BuildRunner
 from coder.server.deployment import Deployment
+from coder.server.envelope import Observe
 from coder.server.introductions import Introductions
+from coder.server.metrics import Metrics
+from coder.server.metrics import create_app as metrics_app
 from coder.server.node import NodePlan, ServerNode
 from coder.server.oidc import Client, Provider
 from coder.server.provision import Provisioner
@@ -41,18 +41,13 @@ from coder.server.provision_docker import DockerProvisioner
 from coder.server.provision_process import ProcessProvisioner
 from coder.server.provision_ssh import SshProvisioner
 from coder.server.relay_clients import RelayClients
+from coder.server.web_server import shown, web_server
 from coder.tailnet.coordinator import MemoryCoordinator
 
 log = structlog.get_logger(__name__)
 
 GRACE = 2.0
 """Seconds that connections get for their goodbyes when the server stops."""
-
-_MAX_MESSAGE = 4 * 2**20 + 64 * 1024
-_MOST_PARTS = 4096
-"""Fragments of one message; clients that send in pieces make them of some kilobytes."""
-_WEBSOCKET_PING = 15.0
-_WEBSOCKET_PONG = 30.0
 
 
 class Edge(Protocol):
@@ -69,6 +64,9 @@ class Edge(Protocol):
     @property
     def certificate_problem(self) -> str | None:
         """Why changed files of a certificate are not in use."""
+
+    def counters(self) -> Mapping[str, int]:
+        """Read what it has done so far."""
 
     def set_apps(self, apps: AppSettings) -> None:
         """Serve apps of workspaces by these settings."""
@@ -99,6 +97,8 @@ class Ready:
     access_url_derived: bool
     addresses: tuple[str, ...]
     stun_ports: tuple[int, ...]
+    metrics: str | None
+    """URL of the numbers for Prometheus."""
     needs_first_user: bool
 
 
@@ -139,6 +139,11 @@ async def run(
         serve_apps(deployment.apps.signer.keys)
         async with store.read() as session:
             needs_first_user = not await users.any_exist(session)
+        numbers, metrics_url = None, None
+        if settings.prometheus.enable:
+            numbers = Metrics(deployment, edge.counters)
+            place = split_address(settings.prometheus.address, "prometheus-address")
+            metrics_url = f"http://{await parts.enter_async_context(shown(metrics_app(numbers), *place))}/metrics"
         parts.enter_context(_signals(stop))
         renewing = asyncio.create_task(apps.renew(deployment.apps, store, clock, serve_apps))
         parts.callback(renewing.cancel)
@@ -146,6 +151,7 @@ async def run(
             deployment,
             upstream,
             stop,
+            numbers.observe if numbers else None,
             lambda: announce(
                 Ready(
                     version=BUILD_VERSION,
@@ -153,6 +159,7 @@ async def run(
                     access_url_derived=not settings.http.access_url,
                     addresses=edge.addresses,
                     stun_ports=edge.stun_ports,
+                    metrics=metrics_url,
                     needs_first_user=needs_first_user,
                 )
             ),
@@ -184,7 +191,6 @@ async def assemble(
     """Build a deployment on an open store."""
     async with store.write() as session:
         here = await site.ensure(session, clock.now())
-    outside = settings.outbound
     recipe = maps.Recipe(
         settings=settings.derp,
         access_url=access_url,
@@ -193,7 +199,7 @@ async def assemble(
         kept=settings.state_path / "derp-map",
     )
     derp_maps, introductions = await maps.load(recipe), Introductions(MemoryCoordinator(), relay_clients)
-    if outside.ca_file or outside.cert_file:
+    if settings.outbound.ca_file or settings.outbound.cert_file:
         recipe.outbound.context()  # a file that cannot be used is told now, not at the first connection
     plan = NodePlan(
         url=own_url or access_url,
@@ -215,7 +221,7 @@ async def assemble(
         introductions=introductions,
         node=ServerNode(plan, introductions, derp_maps, clock),
         resume=await resume_keys.load(store, clock),
-        runner=BuildRunner(provisioners or _provisioners(clock, outside.ca_file)),
+        runner=BuildRunner(provisioners or _provisioners(clock, settings.outbound.ca_file)),
         apps=await apps.load(store, clock),
         login_limits=_login_limits(settings.http),
         api_limits=Pace(Limit(0 if settings.http.disable_rate_limits else settings.http.api_rate_limit, 60.0)),
@@ -353,58 +359,14 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
             loop.remove_signal_handler(each)
 
 
-class _WebServer(uvicorn.Server):
-    """The web server, without signal handling of its own."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-class _WebSocket(WebSocketsSansIOProtocol):
-    """The web server's WebSocket: a refusal with a body is an answer too, and a message has few parts."""
-
-    async def send(self, message: Any) -> None:
-        await super().send(message)
-        if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
-            self.handshake_complete = True
-
-    def handle_cont(self, event: Frame) -> None:
-        """Take a further part of a message. Each costs memory beside its bytes, and the library counts only these."""
-        if len(self.frames) >= _MOST_PARTS:
-            self.frames = []
-            self.conn.fail(CloseCode.POLICY_VIOLATION, "too many fragments")
-            self.handle_parser_exception()
-        elif event.data or event.fin:
-            super().handle_cont(event)
-
-
-def web_server(deployment: Deployment) -> uvicorn.Server:
-    """Build the web server. Only the edge talks to it, so the forwarded headers it sets are believed."""
-    return _WebServer(
-        uvicorn.Config(
-            create_app(deployment),
-            http="httptools",
-            ws=_WebSocket,
-            ws_max_size=_MAX_MESSAGE,
-            ws_ping_interval=_WEBSOCKET_PING,
-            ws_ping_timeout=_WEBSOCKET_PONG,
-            ws_per_message_deflate=False,
-            proxy_headers=True,
-            forwarded_allow_ips="*",
-            server_header=False,
-            access_log=False,
-            log_config=None,
-            lifespan="off",
-            timeout_graceful_shutdown=1,
-        )
-    )
-
-
 async def _serve(
-    deployment: Deployment, listener: socket.socket, stop: asyncio.Event, ready: Callable[[], None]
+    deployment: Deployment,
+    listener: socket.socket,
+    stop: asyncio.Event,
+    observe: Observe | None,
+    ready: Callable[[], None],
 ) -> None:
-    server = web_server(deployment)
+    server = web_server(create_app(deployment, observe))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     stopping = asyncio.create_task(stop.wait())
     keeping = [

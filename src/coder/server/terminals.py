@@ -100,6 +100,11 @@ class OpenTerminals:
     def __init__(self) -> None:
         self._open: Counter[tuple[UUID, UUID, str]] = Counter()
 
+    @property
+    def total(self) -> int:
+        """Number of those open now."""
+        return self._open.total()
+
     def of_user(self, user: UUID) -> int:
         """Count those one user has open."""
         return sum(count for (_, whose, _), count in self._open.items() if whose == user)

@@ -65,8 +65,8 @@ pub(crate) fn only_a_relay() -> Response<Body> {
 pub(crate) fn metrics(counters: &Counters) -> Response<Body> {
     let mut body = String::new();
     for (name, value) in counters.named() {
-        let kind = if GAUGES.contains(&name) { "gauge" } else { "counter" };
-        body.push_str(&format!("# TYPE coder_edge_{name} {kind}\ncoder_edge_{name} {value}\n"));
+        let (kind, end) = if GAUGES.contains(&name) { ("gauge", "") } else { ("counter", "_total") };
+        body.push_str(&format!("# TYPE coder_edge_{name}{end} {kind}\ncoder_edge_{name}{end} {value}\n"));
     }
     let mut response = with_body(StatusCode::OK, Bytes::from(body));
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

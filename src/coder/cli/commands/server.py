@@ -56,12 +56,13 @@ def _run(*, config_file: str | None, write_config: bool, **flags: Any) -> None:
     import uvloop
 
     from coder import descriptors, log
+    from coder.server.ending import to_its_end
     from coder.server.run import run
 
     descriptors.raise_limit()
     log.configure(style=settings.log.format, level=settings.log.level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(settings, announce=_announce))
+        runner.run(to_its_end(run(settings, announce=_announce)))
 
 
 def _outbound(flags: dict[str, Any]) -> dict[str, Any]:
@@ -77,6 +78,8 @@ def _outbound(flags: dict[str, Any]) -> dict[str, Any]:
 def _announce(ready: Any) -> None:
     lines = [f"coder {ready.version}", f"Access URL  {ready.access_url}"]
     lines.append(f"Listening   {', '.join(ready.addresses)}{_stun(ready.stun_ports)}")
+    if ready.metrics:
+        lines.append(f"Metrics     {ready.metrics}")
     if ready.access_url_derived:
         lines.append("Warning     No --access-url is given, so only this machine can use the one above.")
     if ready.needs_first_user:
