@@ -3,6 +3,7 @@
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
+from coder.peering.tasks import until_one_ends
 from coder.rpc.client import RpcClient
 
 if TYPE_CHECKING:
@@ -24,10 +25,15 @@ class Moves:
     def __init__(self, clock: "Clock") -> None:
         self._clock = clock
         self._moved = asyncio.Event()
+        self._hurried = asyncio.Event()
 
     def note(self) -> None:
         """Say that the network is another one, or may be."""
         self._moved.set()
+
+    def hurry(self) -> None:
+        """Say that whatever was not there is back, likely: whoever pauses may go on."""
+        self._hurried.set()
 
     async def dial(self, dial: "Dial", resume: str | None) -> "Channel":
         """Dial, and begin again with every move. Raises what dialling does."""
@@ -37,8 +43,9 @@ class Moves:
                 return attempt
 
     async def pause(self, seconds: float) -> None:
-        """Sleep for so long, or until the next move."""
-        await self._unless_moved(self._clock.sleep(seconds))
+        """Sleep for so long, or until the next move or `hurry`."""
+        self._hurried.clear()
+        await self._unless_moved(until_one_ends(self._clock.sleep(seconds), self._hurried.wait()))
 
     async def watch(self, rpc: RpcClient) -> None:
         """See after each move whether the session lives. Raises TimedOut once it does not."""

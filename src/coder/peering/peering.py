@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, assert_never
 from uuid import UUID
 
 from coder.clock import Clock, SystemClock
-from coder.dataplane.engine import NetworkChanged, NodeSettings, Peer, SelfChanged
+from coder.dataplane.engine import NetworkChanged, NodeSettings, Peer, RelayProblem, SelfChanged
 from coder.errors import CoderError
 from coder.ids import DiscoKey, NodeKey
 from coder.peering.backoff import Backoff
@@ -132,6 +132,8 @@ class Peering:
         self._ending: set[asyncio.Task[None]] = set()
         self.moves = Moves(self._clock)
         """What a caller that dials itself does so with."""
+        self._troubled: set[int] = set()
+        """Regions whose relay was told to be away."""
         self.introduced = asyncio.Event()
         """Set once there was a peer to talk to."""
         self.node: Node = engine.node(settings, self._event)
@@ -347,6 +349,8 @@ class Peering:
     def _event(self, event: object) -> None:
         if isinstance(event, NetworkChanged):
             self.moves.note()
+        elif isinstance(event, RelayProblem):
+            self._note_relay(event)
         elif isinstance(event, SelfChanged):
             self._self = event
             self._announce()
@@ -356,6 +360,14 @@ class Peering:
                 self._mapping.look()
         if self._on_event is not None:
             self._on_event(event)
+
+    def _note_relay(self, event: RelayProblem) -> None:
+        """Try the server again as soon as a relay is back: it may be the server's own, or the network is."""
+        if event.text:
+            self._troubled.add(event.region)
+        elif event.region in self._troubled:
+            self._troubled.discard(event.region)
+            self.moves.hurry()
 
     def _announce(self) -> None:
         """Tell the coordinator who we are, once there is a home at which we can be reached."""

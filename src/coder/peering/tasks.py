@@ -5,7 +5,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 
-async def until_one_ends(*jobs: Coroutine[Any, Any, None]) -> None:
+async def until_one_ends(*jobs: Coroutine[Any, Any, object]) -> None:
     """Run jobs side by side until the first ends; cancel the others, wait for them, and raise what the first raised."""
     tasks = [asyncio.ensure_future(job) for job in jobs]
     try:

@@ -9,7 +9,7 @@ from fakes.engine import FakeEngine
 from fakes.server import AGENT_ID, map_message, node_message
 
 from coder.clock import FakeClock
-from coder.dataplane.engine import NetworkChanged, NodeSettings
+from coder.dataplane.engine import NetworkChanged, NodeSettings, RelayProblem
 from coder.errors import Unreachable, UpgradeRefused
 from coder.peering import Client, Host, Peering
 from coder.rpc.client import RpcClient
@@ -177,6 +177,21 @@ async def test_a_move_ends_the_wait_for_the_next_dial():
         await lab.clock.advance(20)
         left = len(lab.refusals)
         lab.node.on_event(NetworkChanged())
+        await lab.turn()
+        assert len(lab.refusals) == left - 1
+
+
+async def test_a_relay_that_is_back_ends_the_wait_for_the_next_dial():
+    async with following() as (lab, _):
+        lab.refusals = [Unreachable("the server restarts")] * 12
+        lab.node.on_event(RelayProblem(region=999, text="connection refused"))
+        lab.coordinator.cancel()
+        await lab.clock.advance(20)
+        left = len(lab.refusals)
+        lab.node.on_event(RelayProblem(region=998, text=""))  # one that was never away
+        await lab.turn()
+        assert len(lab.refusals) == left
+        lab.node.on_event(RelayProblem(region=999, text=""))
         await lab.turn()
         assert len(lab.refusals) == left - 1
 
