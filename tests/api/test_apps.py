@@ -411,6 +411,19 @@ async def test_preflights_allow_apps_of_the_same_user(site: Site) -> None:
         assert "access-control-allow-origin" not in answer.headers, origin
 
 
+async def test_a_template_may_leave_other_origins_to_its_apps(site: Site) -> None:
+    await site.sql(update(Template).values(cors_behavior="passthru"))
+    sibling = {"Origin": "http://code--main--dev--admin.apps.test:3000"}
+    answer = await site.as_user(**sibling)
+    assert claims(answer)["cors"] is True
+    assert "coder-edge-allow-origin" not in answer.headers
+    asked = {"method": "OPTIONS", "Access_Control_Request_Method": "PUT", "Origin": "https://elsewhere.test"}
+    closed = await site.ask(**asked)  # not open to everybody: nobody knows yet who asks
+    assert (closed.status_code, "coder-edge-ticket" in closed.headers) == (204, False)
+    public = await site.ask("code--main--dev--admin.apps.test", **asked)
+    assert claims(public)["cors"] is True
+
+
 async def test_what_cannot_be_reached_is_told_on_a_page(site: Site) -> None:
     assert (await site.as_user("low--main--dev--admin.apps.test")).status_code == 400
     pages = {"refused": 503, "broken": 502, "no answer in time": 502, "<b>": 502}

@@ -11,7 +11,7 @@ import pytest
 
 from api.conftest import TOKEN_HEADER, Server
 from coder.access.templates import Kind
-from coder.db import builds
+from coder.db import builds, workspaces
 from coder.server import keeping_hours
 from coder.server.build_runner import BuildRunner
 from coder.server.deployment import Deployment
@@ -387,3 +387,12 @@ async def test_an_edit_makes_a_version_that_workspaces_take_up_when_told(server:
     assert (await server.call("DELETE", path)).status_code == 200
     assert (await server.call("GET", path)).status_code == 404
     await offer(server)
+
+
+async def test_a_schedule_in_a_time_zone_that_is_gone_breaks_no_page(server: Server):
+    workspace = await server.workspace()
+    async with server.deployment.store.write() as session:
+        lost = "CRON_TZ=Atlantis/Centre 30 9 * * *"
+        await workspaces.change(session, UUID(workspace.id), server.clock.now(), autostart_schedule=lost)
+    shown = await server.get(f"/workspaces/{workspace.id}")
+    assert (shown["autostart_schedule"], shown["next_start_at"]) == (lost, None)

@@ -166,6 +166,8 @@ class Template(Base):
     """Workspaces are reached through the server's pages only: nobody gets a tunnel."""
     max_port_share_level: Mapped[str] = mapped_column(String(16), default="public")
     """With whom users may share ports at most: owner, organization, authenticated or public."""
+    cors_behavior: Mapped[str] = mapped_column(String(16), default="simple")
+    """Who answers pages of other origins that read from apps: the server (simple) or the apps (passthru)."""
     active_version_id: Mapped[UUID]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]

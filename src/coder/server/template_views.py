@@ -52,7 +52,7 @@ def template(offer: Offer, organization: Organization, *, content: bool) -> Json
         "require_active_version": False,
         "max_port_share_level": row.max_port_share_level,
         "use_classic_parameter_flow": True,
-        "cors_behavior": "simple",
+        "cors_behavior": row.cors_behavior,
     }
     if content:
         version = offer.version

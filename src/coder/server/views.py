@@ -9,6 +9,7 @@ from uuid import UUID
 from coder.access import roles
 from coder.access.schedule import Schedule
 from coder.db.models import ApiKey, Organization, TemplateVersion, User, Workspace, WorkspaceAgent, WorkspaceBuild
+from coder.errors import Malformed
 from coder.server import agent_status, agent_views, build_status
 from coder.server.agent_views import Place
 
@@ -215,7 +216,6 @@ def build(row: WorkspaceBuild, workspace: Workspace, around: Surroundings) -> Js
 def workspace(row: Workspace, around: Surroundings) -> Json:
     """Write a workspace."""
     latest = row.latest_build
-    schedule = Schedule.parse(row.autostart_schedule) if row.autostart_schedule else None
     failing = [each for each in latest.agents if not agent_status.health(each, around.now).healthy]
     view: Json = {
         "id": str(row.id),
@@ -230,6 +230,7 @@ def workspace(row: Workspace, around: Surroundings) -> Json:
         "template_name": row.template.name,
         "template_display_name": row.template.display_name,
         "template_icon": row.template.icon,
+        "template_kind": row.template.kind,
         "template_allow_user_cancel_workspace_jobs": True,
         "template_active_version_id": str(row.template.active_version_id),
         "template_require_active_version": False,
@@ -245,7 +246,7 @@ def workspace(row: Workspace, around: Surroundings) -> Json:
         "automatic_updates": "never",
         "allow_renames": True,
         "favorite": False,
-        "next_start_at": when(schedule.after(around.now)) if schedule else None,
+        "next_start_at": _next_start(row, around.now),
         "is_prebuild": False,
     }
     if row.autostart_schedule:
@@ -253,6 +254,13 @@ def workspace(row: Workspace, around: Surroundings) -> Json:
     if row.ttl_ms:
         view["ttl_ms"] = row.ttl_ms
     return view
+
+
+def _next_start(row: Workspace, now: datetime) -> str | None:
+    try:
+        return when(Schedule.parse(row.autostart_schedule).after(now)) if row.autostart_schedule else None
+    except Malformed:  # a time zone that this machine does not know any more
+        return None
 
 
 def template_version(row: TemplateVersion, organization_id: UUID) -> Json:

@@ -21,7 +21,7 @@ _PATH = "/api/v2/organizations/default/templates"
 _ALIASES = {"ls": "list", "rm": "delete", "add": "create"}
 _EDITABLE = (
     *("name", "kind", "display_name", "description", "icon", "default_ttl_ms", "browser_only", "max_port_share_level"),
-    *("settings", "agents", "parameters"),
+    *("cors_behavior", "settings", "agents", "parameters"),
 )
 _LEVELS = click.Choice(["owner", "organization", "authenticated", "public"])
 
@@ -87,6 +87,10 @@ def _fields(function: F) -> F:
         click.option("--stop-after", type=Duration(), help="Stop new workspaces after so much idle time; 0: never."),
         click.option("--browser-only/--no-browser-only", default=None, help="Nobody gets a tunnel, only pages."),
         click.option("--max-port-share-level", type=_LEVELS, help="With whom users may share ports at most."),
+        click.option(
+            "--cors-behavior", type=click.Choice(["simple", "passthru"]),
+            help="Who answers pages of other origins that read from apps: the server, or the apps themselves.",
+        ),
         click.option(
             "--set", "settings", multiple=True, metavar="NAME=VALUE",
             help="A setting of its kind, such as image=ubuntu; the value is YAML. Repeatable.",
@@ -168,7 +172,7 @@ def _put(api: "Api", method: str, path: str, wanted: dict[str, Any]) -> None:
 def _wanted(given: dict[str, Any]) -> dict[str, Any]:
     """Return what file and options say. Raises click.BadParameter."""
     wanted = _read(given["file"]) if given["file"] else {}
-    for name in ("display_name", "description", "icon", "browser_only", "max_port_share_level"):
+    for name in ("display_name", "description", "icon", "browser_only", "max_port_share_level", "cors_behavior"):
         if given[name] is not None:
             wanted[name] = given[name]
     if given["stop_after"] is not None:

@@ -28,6 +28,8 @@ from coder.tailnet.addresses import agent_address
 router = APIRouter()
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+PASSTHRU: Final = "passthru"
+"""Of templates whose apps answer pages of other origins by themselves."""
 _METHODS: Final = "HEAD, GET, POST, PUT, PATCH, DELETE"
 
 
@@ -154,8 +156,11 @@ async def _open(asked: _Asked, name: Named | Short) -> Response:
     async with deployment.store.read() as session:
         target = await app_targets.find(session, name, deployment.settings.apps, by_path=asked.by_path)
     siblings = target is not None and await _of_same_user(asked, target)
-    # Nobody is signed in for this, so what is not there is answered like what is.
-    if asked.method == "OPTIONS" and "Access-Control-Request-Method" in asked.request.headers:
+    passes = target is not None and target.workspace.template.cors_behavior == PASSTHRU
+    # Nobody is signed in for this, so what is not there is answered like what is. Only apps that are open to everybody
+    # hear of it.
+    open_to_all = target is not None and passes and _admitted(asked, target, None)
+    if not open_to_all and asked.method == "OPTIONS" and "Access-Control-Request-Method" in asked.request.headers:
         return _preflight(asked, siblings=siblings)
     owner = target.owner.id if target else None
     who, by_cookie = await app_sessions.who_asks(asked.request, deployment, owner, by_path=asked.by_path)
@@ -176,7 +181,7 @@ async def _open(asked: _Asked, name: Named | Short) -> Response:
         return page(403, "Another site asked for this", text, links=[asked.home])
     if asked.by_path and deployment.settings.apps.disable_path_apps:
         return _to_own_host(asked, name, target)
-    return _unusable(asked, target) or await _ticket(asked, target, allow_origin=siblings)
+    return _unusable(asked, target) or await _ticket(asked, target, allow_origin=siblings and not passes)
 
 
 def _to_own_host(asked: _Asked, name: Named | Short, target: Target) -> Response:
@@ -294,7 +299,7 @@ async def _ticket(asked: _Asked, target: Target, *, allow_origin: bool) -> Respo
         tls=target.place.tls,
         path=target.place.path,
         query=target.place.query,
-        cors=False,
+        cors=target.workspace.template.cors_behavior == PASSTHRU,
     )
     ticket = deployment.apps.signer.ticket(place, deployment.clock.now()).reveal()
     answer = Response(status_code=204, headers={"Coder-Edge-Ticket": ticket})

@@ -24,7 +24,11 @@ from coder.server.texts import Line, Typed
 router = APIRouter(tags=["templates"], route_class=AskedFirst)
 
 Level = Literal["owner", "organization", "authenticated", "public"]
-_NAMED = {"name", "display_name", "description", "icon", "default_ttl_ms", "browser_only", "max_port_share_level"}
+Cors = Literal["simple", "passthru"]
+_NAMED = {
+    *("name", "display_name", "description", "icon", "default_ttl_ms", "browser_only"),
+    *("max_port_share_level", "cors_behavior"),
+}
 _HELD = {"settings", "agents", "parameters"}
 
 
@@ -39,6 +43,7 @@ class NewTemplate(BaseModel):
     default_ttl_ms: int = 0
     browser_only: bool = False
     max_port_share_level: Level = "public"
+    cors_behavior: Cors = "simple"
     settings: dict[str, Any] = Field(default_factory=dict)
     agents: list[dict[str, Any]] = Field(default_factory=list)
     parameters: list[dict[str, Any]] = Field(default_factory=list)
@@ -54,6 +59,7 @@ class Changes(BaseModel):
     default_ttl_ms: int | None = None
     browser_only: bool | None = None
     max_port_share_level: Level | None = None
+    cors_behavior: Cors | None = None
     settings: dict[str, Any] | None = None
     agents: list[dict[str, Any]] | None = None
     parameters: list[dict[str, Any]] | None = None
