@@ -21,7 +21,7 @@ def server(tmp_path: Path):
         try:
             made.start_server()
             sign_in(made)
-            settings = {"image": image, "network": "host", "volume": "/root/kept", "pull": "never", "memory_mb": 1024}
+            settings = {"image": image, "network": "host", "volume": "/kept", "pull": "never", "memory_mb": 1024}
             (tmp_path / "box.json").write_text(json.dumps({"kind": "docker", "settings": settings}))
             made.ok("templates", "create", "box", "--file", str(tmp_path / "box.json"))
             yield made
@@ -44,7 +44,7 @@ def test_an_agent_lives_in_a_container(server):
     wait_until("the agent", lambda: connected(server))
     number = server.json("show", "dev")["id"]
     name, label = f"coder-{number}-main", f"label=coder.workspace={number}"
-    assert server.ok("ssh", "dev", "echo mine >kept/file && id -un").split() == ["root"]
+    assert server.ok("ssh", "dev", "echo mine >/kept/file && id -un").split() == ["root"]
 
     token = docker(server, "exec", name, "cat", "/.coder-agent/token")
     told = json.loads(docker(server, "inspect", name))[0]
@@ -54,13 +54,13 @@ def test_an_agent_lives_in_a_container(server):
     docker(server, "rm", "--force", name)  # by somebody else; what merely ends is docker's to start
     wait_until("another container", lambda: docker(server, "ps", "--quiet", "--filter", label) and connected(server))
     assert "The agent main ended and is started again." in server.ok("logs", "dev")
-    assert server.ok("ssh", "dev", "cat", "kept/file") == "mine\n", "the volume outlives containers"
+    assert server.ok("ssh", "dev", "cat", "/kept/file") == "mine\n", "the volume outlives containers"
 
     server.ok("stop", "dev")
     assert docker(server, "ps", "--all", "--quiet", "--filter", label) == ""
     server.ok("start", "dev")
     wait_until("the agent", lambda: connected(server))
-    assert server.ok("ssh", "dev", "cat", "kept/file") == "mine\n"
+    assert server.ok("ssh", "dev", "cat", "/kept/file") == "mine\n"
 
     server.ok("delete", "dev", "--yes")
     assert docker(server, "ps", "--all", "--quiet", "--filter", label) == ""
