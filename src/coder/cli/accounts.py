@@ -130,3 +130,11 @@ def connections(api: Api, query: str, limit: int) -> list[Json]:
     """Return the newest connections that a search finds."""
     asked = {"q": query, "limit": limit, "offset": 0}
     return _list(api, "/api/v2/connectionlog", "connection_logs", shapes.CONNECTION_LOG, asked)
+
+
+def generated_password() -> Secret:
+    """Make a password of 119 bits."""
+    import secrets
+    import string
+
+    return Secret("".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(20)))

@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "port-forward": ("port_forward", "Reach ports of a workspace as ports of this machine."),
     "port-share": ("port_share", "Share ports of a workspace with others."),
     "relay": ("relay", "Run a relay on its own, for a region of its own."),
+    "reset-password": ("reset_password", "Give a user a new password, on the server's own machine."),
     "restart": ("restart", "Stop a workspace and start it again."),
     "schedule": ("schedule", "Show and change when a workspace starts and stops by itself."),
     "server": ("server", "Run the server."),

@@ -112,7 +112,10 @@ def _acquire(directory: Path) -> int:
         holder = os.read(lock, 20).decode(errors="replace").strip()
         os.close(lock)
         who = f"process {holder}" if holder.isdecimal() else "another process"
-        raise StateDirectoryError(f"Another server ({who}) already uses the state directory {directory}.") from None
+        raise StateDirectoryError(
+            f"Another server ({who}) already uses the state directory {directory}.",
+            remedy="Stop it, or name another directory with --state-dir.",
+        ) from None
     os.ftruncate(lock, 0)
     os.write(lock, f"{os.getpid()}\n".encode())
     return lock

@@ -8,10 +8,8 @@ import click
 from coder.cli import accounts, output, times
 from coder.cli.context import Globals
 from coder.cli.listing import Listing
-from coder.cli.options import column_option, output_option
+from coder.cli.options import Group, column_option, output_option
 from coder.ids import Secret
-
-_GENERATED = 20  # characters of a generated password: 119 bits
 
 _CELLS: dict[str, Callable[[Any], str]] = {
     "id": lambda one: str(one["id"]),
@@ -27,7 +25,7 @@ DEFAULT = ("username", "email", "roles", "status", "created at")
 LISTING = Listing(_CELLS, DEFAULT, least=("created at", "status"))
 
 
-@click.group("users")
+@click.group("users", cls=Group, aliases={"ls": "list", "rm": "delete", "add": "create"})
 def command() -> None:
     """Create users, list them, and change what they may do."""
 
@@ -79,7 +77,7 @@ def create(
     """Create a user, a member. Without a password one is made and printed, this once."""
     if login_type != "password" and password:
         raise click.UsageError("Who signs in through the provider has no password here: leave out --password.")
-    made = None if password or login_type != "password" else _generate()
+    made = None if password or login_type != "password" else accounts.generated_password()
     secret = made or (Secret(password) if password else None)
     with flags.api() as api:
         user = accounts.create_user(api, username=username, email=email, name=name, password=secret)
@@ -90,13 +88,6 @@ def create(
     if made:
         output.note("Their password, shown only now:")
         output.out(made.reveal())
-
-
-def _generate() -> Secret:
-    import secrets
-    import string
-
-    return Secret("".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(_GENERATED)))
 
 
 def _ask(flags: Globals, question: str, yes: bool) -> None:
