@@ -195,7 +195,7 @@ async def assemble(
         settings=settings.derp,
         access_url=access_url,
         stun_ports=stun_ports,
-        outbound=Outbound.of(outside.ca_file, outside.cert_file, outside.key_file),
+        outbound=_outbound_rules(settings),
         kept=settings.state_path / "derp-map",
     )
     derp_maps, introductions = await maps.load(recipe), Introductions(MemoryCoordinator(), relay_clients)
@@ -226,6 +226,11 @@ async def assemble(
         login_limits=_login_limits(settings.http),
         api_limits=Pace(Limit(0 if settings.http.disable_rate_limits else settings.http.api_rate_limit, 60.0)),
     )
+
+
+def _outbound_rules(settings: Settings) -> Outbound:
+    outside = settings.outbound
+    return Outbound.of(outside.ca_file, outside.cert_file, outside.key_file)
 
 
 def _serving_apps(edge: Edge, deployment: Deployment) -> Callable[[Mapping[str, bytes]], None]:
@@ -290,6 +295,7 @@ def _plan(settings: Settings, upstream: str) -> EdgeSettings:
         mesh=derp.mesh_with,
         mesh_roots=read_setting(derp.mesh_ca_file) if derp.mesh_ca_file else None,
         mesh_name=derp.mesh_cert_name or None,
+        outbound=_outbound_rules(settings),
         trusted_proxies=settings.http.proxy_trusted_origins,
     )
 
