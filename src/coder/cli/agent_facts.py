@@ -35,7 +35,8 @@ def _state(agent: Any, now: datetime | None) -> Iterator[str]:
     health = agent.get("health") or {}
     if status == "connected":
         since = times.ago(agent.get("started_at"), now)
-        yield "connected" + (f", started {since}" if since else "")
+        version = str(agent.get("version") or "")
+        yield ", ".join(["connected", *([f"started {since}"] if since else []), *([version] if version else [])])
     elif since := times.ago(agent.get("disconnected_at") or agent.get("last_connected_at"), now):
         yield f"{status}, last there {since}"
     else:
@@ -94,4 +95,5 @@ def _app(app: Any) -> str:
 
 
 def _ports(ports: list[Any]) -> list[str]:
-    return [f"{port['port']}/{port['network']} {port.get('process_name') or ''}".rstrip() for port in ports]
+    told = [f"{port['port']}/{port['network']} {port.get('process_name') or ''}".rstrip() for port in ports]
+    return [", ".join(told)] if told else []

@@ -17,7 +17,7 @@ from coder.cli.ahead import Ahead
 from coder.cli.context import Globals
 from coder.cli.options import format_duration
 from coder.cli.threads import in_thread
-from coder.errors import Malformed, NotFound, TimedOut, Unreachable
+from coder.errors import Malformed, NotFound, TimedOut, Unreachable, UpgradeRefused
 
 if TYPE_CHECKING:
     from coder.cli.api import Api
@@ -336,10 +336,20 @@ async def _introduced(
     connection = Connection(name, str(agent_address(agent)), peering, watch, rules)
     try:
         peering.set_map(relays)
-        connection.following = asyncio.ensure_future(peering.follow(_started(waiting, dial)))
+        connection.following = asyncio.ensure_future(_follow(peering, _started(waiting, dial), name))
         yield connection
     finally:
         await _end(connection, waiting)
+
+
+async def _follow(peering: "Peering", dial: "Dial", name: str) -> None:
+    """Keep the introduction. Raises what ended it for good, in words for users of this workspace."""
+    try:
+        await peering.follow(dial)
+    except UpgradeRefused as error:
+        from coder.peering.dialing import reason
+
+        raise errors.introduction_refused(name, error.http_status, reason(error)) from error
 
 
 async def _end(connection: Connection, waiting: "list[asyncio.Task[Channel]]") -> None:

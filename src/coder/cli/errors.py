@@ -195,6 +195,16 @@ def agent_shuts_down(name: str, state: str) -> Unreachable:
     )
 
 
+def introduction_refused(name: str, status: int, said: str) -> CoderError:
+    """The server introduces us to the agent no longer, or not at all: `said` is what it answered."""
+    what = f"the agent of {name!r} cannot be reached: {said}"
+    if status == 401:
+        return NotSignedIn(what, remedy="Sign in again: coder login.")
+    if status in {403, 404}:
+        return NotFound(what, remedy=f"'coder show {name}' says how the workspace is, and whether it is still yours.")
+    return Unreachable(what, remedy=f"'coder doctor {name}' says how far it can be reached.")
+
+
 def workspace_stopped(name: str) -> Unreachable:
     """It was stopped while we were in it."""
     return Unreachable(f"the workspace {name!r} was stopped", remedy=f"Start it again: coder start {name}.")

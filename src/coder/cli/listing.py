@@ -1,7 +1,7 @@
 """What commands that list things share: columns made by functions, and left out where a terminal is narrow."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,15 +36,33 @@ class Listing:
             output.out(self.table(found, columns))
 
     def table(self, found: Sequence[Any], columns: Sequence[str]) -> str:
-        """Lay out entries; columns that were not asked for go until they fit the terminal. In a pipe all stay."""
-        width = _width()
-        kept = list(columns)
-        for name in ("", *(self.least if list(columns) == list(self.default) else ())):
-            kept = [column for column in kept if column != name]
-            text = output.table(kept, [[self.cells[column](one) for column in kept] for one in found])
-            if width is None or max(map(len, text.splitlines())) <= width:
-                break
-        return text
+        """Lay out entries; columns that were not asked for go until they fit the terminal."""
+        rows = [[self.cells[column](one) for column in columns] for one in found]
+        return fitted(columns, rows, self.least if list(columns) == list(self.default) else ())
+
+
+def fitted(columns: Sequence[str], rows: Iterable[Sequence[str]], least: Sequence[str] = (), cut: str = "") -> str:
+    """Lay out a table; on a terminal columns go, in the order of `least`, until it fits. In a pipe all stay.
+
+    What is then still too wide is shortened in the last column, if that is `cut`.
+    """
+    kept, lines = list(columns), [list(row) for row in rows]
+    text, width = output.table(kept, lines), _width()
+    for name in least:
+        if width is None or _widest(text) <= width:
+            return text
+        if name in kept:
+            at = kept.index(name)
+            lines = [[*row[:at], *row[at + 1 :]] for row in lines]
+            kept.pop(at)
+            text = output.table(kept, lines)
+    if cut and kept[-1] == cut and width is not None:
+        return "\n".join(line if len(line) <= width else line[: width - 1] + "…" for line in text.splitlines())
+    return text
+
+
+def _widest(text: str) -> int:
+    return max(map(len, text.splitlines()))
 
 
 def _width() -> int | None:

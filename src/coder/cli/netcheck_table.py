@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from coder.cli import output
+from coder.cli.listing import fitted
 from coder.cli.options import format_latency
 
 _COLUMNS = ("region", "code", "name", "latency", "relay", "stun")
@@ -16,7 +17,7 @@ def lines(report: dict[str, Any]) -> str:
     width = max(len(name) for name, _ in facts) + 2
     told = [output.hang(name.ljust(width), text) for name, text in facts]
     warnings = [output.hang("! ", text) for text in _warnings(report)]
-    blocks = ["\n".join(told), output.table(_COLUMNS, _regions(report["derp"])), "\n".join(warnings)]
+    blocks = ["\n".join(told), fitted(_COLUMNS, _regions(report["derp"]), ("name", "code")), "\n".join(warnings)]
     return "\n\n".join(block for block in blocks if block)
 
 

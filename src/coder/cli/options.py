@@ -1,7 +1,7 @@
 """Option types and decorators that several commands share."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
@@ -102,6 +102,28 @@ class AssignedFlags(click.Command):
             if option is not None and not option.is_flag and not equals and rest:
                 made.append(rest.pop(0))
         return super().parse_args(ctx, made + rest)
+
+
+class Group(click.Group):
+    """Commands below a command, some under several names; the help page has each one's first sentence whole."""
+
+    def __init__(self, *arguments: Any, aliases: Mapping[str, str] | None = None, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._aliases = aliases or {}
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command of that name; None when there is none."""
+        return super().get_command(ctx, self._aliases.get(cmd_name, cmd_name))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, one.get_short_help_str(_WHOLE)) for name, one in sorted(self.commands.items())])
+
+
+_WHOLE = 1000
+"""More signs than a first sentence has."""
 
 
 def workspace_argument(**more: Any) -> Callable[[F], F]:

@@ -28,6 +28,9 @@ SSH_PORT = 1
 SETTLED = 2.0
 """Seconds until anything is done for a session that it does not need itself: short commands do not pay for it."""
 
+ASKING = 3.0
+"""Seconds for the server to say why a session was lost."""
+
 LEAVE = (signal.SIGHUP, signal.SIGTERM)
 """What asks a process to end."""
 
@@ -122,7 +125,9 @@ class Run:
                 watching.append(self._figures(connection, self.figures))
             try:
                 code = await _beside(self._while_it_runs(connection, stream, use), watching)
-            except (Closed, Unreachable):
+            except (Closed, Unreachable) as error:
+                if isinstance(error, Closed) and (why := await self._why(connection)) is not None:
+                    raise why from error
                 await connection.raise_refusal()
                 raise
         self.log(f"ended with {code}")
@@ -161,6 +166,15 @@ class Run:
 
         with self.flags.api() as api:
             return await waiting.until_gone(api, workspaces.Target.parse(self.workspace), connection.build)
+
+    async def _why(self, connection: "Connection") -> CoderError | None:
+        """Ask the server whether a session that was lost went with its workspace."""
+        from coder.cli import waiting, workspaces
+
+        with self.flags.api() as api, suppress(CoderError, TimeoutError):
+            async with asyncio.timeout(ASKING):
+                return await waiting.gone(api, workspaces.Target.parse(self.workspace), connection.build)
+        return None
 
     async def _outages(self, connection: "Connection", say: Callable[[str], None]) -> None:
         await asyncio.sleep(SETTLED)

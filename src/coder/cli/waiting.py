@@ -98,11 +98,19 @@ async def until_gone(api: "Api", target: workspaces.Target, build: str) -> Coder
     while True:
         await asyncio.sleep(BUILD_PACE)
         try:
-            found = await in_thread(functools.partial(workspaces.find, api, target))
+            why = await gone(api, target, build)
         except CoderError:
             continue  # outages are told elsewhere
-        latest = found["latest_build"]
-        if latest["transition"] != "start":
-            return errors.workspace_stopped(target.name)
-        if build and latest.get("id") and latest["id"] != build:
-            return errors.workspace_rebuilt(target.name)
+        if why is not None:
+            return why
+
+
+async def gone(api: "Api", target: workspaces.Target, build: str) -> CoderError | None:
+    """Return why the workspace is not what we are connected to any more, if that is so. Raises CoderError."""
+    found = await in_thread(functools.partial(workspaces.find, api, target))
+    latest = found["latest_build"]
+    if latest["transition"] != "start":
+        return errors.workspace_stopped(target.name)
+    if build and latest.get("id") and latest["id"] != build:
+        return errors.workspace_rebuilt(target.name)
+    return None

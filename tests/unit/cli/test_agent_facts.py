@@ -16,8 +16,8 @@ def told(ports=(), **changes):
 @pytest.mark.parametrize(
     ("changes", "lines"),
     [
-        ({"started_at": "2026-01-02T03:04:05Z"}, ["connected, started 1h ago"]),
-        ({"lifecycle_state": "start_error"}, ["connected", "a start script failed"]),
+        ({"started_at": "2026-01-02T03:04:05Z"}, ["connected, started 1h ago, v0.1.0"]),
+        ({"lifecycle_state": "start_error"}, ["connected, v0.1.0", "a start script failed"]),
         (
             {"status": "disconnected", "disconnected_at": "2026-01-02T04:03:05Z", "lifecycle_state": "off",
              "health": {"healthy": False, "reason": "The agent has lost its connection."}},
@@ -66,7 +66,7 @@ def test_apps_say_their_health_where_it_is_watched():
 
 def test_home_and_ports():
     latency = {"Far": {"preferred": False, "latency_ms": 80.0}, "Near": {"preferred": True, "latency_ms": 1.25}}
-    port = {"port": 3000, "network": "tcp", "process_name": "node"}
-    found = told([port], latency=latency)
+    ports = [{"port": 3000, "network": "tcp", "process_name": "node"}, {"port": 5353, "network": "udp"}]
+    found = told(ports, latency=latency)
     assert found["home"] == ["Near, 1.2ms from it"]
-    assert found["ports"] == ["3000/tcp node"]
+    assert found["ports"] == ["3000/tcp node, 5353/udp"]

@@ -81,6 +81,32 @@ def test_following_shows_each_line_once(coder, printed, monkeypatch):
     assert [json.loads(line)["output"] for line in run.out.splitlines()][1:] == ["new"]
 
 
+@pytest.mark.parametrize("name", ["dev", "dev.main"])
+def test_following_goes_on_with_the_next_build(  # noqa: PLR0917
+    coder, printed, monkeypatch, name
+):
+    later = "66666666-6666-4666-8666-666666666666"
+    built = {"id": 3, "created_at": "2030-01-01T00:01:00Z", "log_level": "info", "stage": "Stop", "output": "ended"}
+    rounds = []
+
+    def pause(_seconds):
+        rounds.append(1)
+        if len(rounds) == 1:  # the agent has gone, and the workspace does not say so yet
+            printed.answers[f"{AGENT}/logs"] = (404, {"message": "There is no such resource."})
+        if len(rounds) == 2:
+            stopped = workspace()
+            stopped["latest_build"] |= {"id": later, "transition": "stop", "resources": []}
+            printed.answers[BY_NAME] = (200, stopped)
+            printed.answers[f"GET /api/v2/workspacebuilds/{later}/logs"] = (200, [built])
+        if len(rounds) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(logs.time, "sleep", pause)
+    run = coder("logs", name, "--follow")
+    assert run.code == 130, run.err
+    assert run.out.splitlines()[3:] == ["2030-01-01 00:01:00  Stop | ended"]
+
+
 def test_following_waits_for_a_server_that_restarts(coder, printed, monkeypatch):
     rounds = []
 

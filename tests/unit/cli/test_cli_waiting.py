@@ -162,3 +162,26 @@ def test_a_session_ends_with_its_workspace(coder, network, monkeypatch, later, w
     run = coder("ssh", "dev", "true")
     assert run.code == 255
     assert words in run.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("later", "words"),
+    [
+        ((200, stopped()), "was stopped. Start it again: coder start dev"),
+        ((200, begun()), "the connection to dev was lost"),
+        ((503, {}), "the connection to dev was lost"),
+    ],
+)
+def test_a_session_that_is_lost_asks_whether_it_was_stopped(  # noqa: PLR0917
+    coder, network, monkeypatch, later, words
+):
+    async def cut(stream, **_session):
+        stream.close()
+        network.answers[BY_NAME] = later
+        return 255, "lost", ""
+
+    monkeypatch.setattr("coder.dataplane.ssh.run_session", cut)
+    network.answers[BY_NAME] = (200, begun())
+    run = coder("ssh", "dev", "true")
+    assert run.code == 255
+    assert words in run.err.splitlines()[-1]

@@ -7,11 +7,11 @@ import click
 
 from coder.cli import output, workspaces
 from coder.cli.context import Globals
-from coder.cli.options import output_option, workspace_argument
+from coder.cli.options import Group, output_option, workspace_argument
 from coder.cli.store import write_private
 
 
-@click.group("agents")
+@click.group("agents", cls=Group)
 def command() -> None:
     """Look after the agents of workspaces."""
 

@@ -10,12 +10,14 @@ from coder.cli.context import Globals
 from coder.cli.listing import Listing
 from coder.cli.options import column_option, output_option
 
+_NOTHING = "00000000-0000-0000-0000-000000000000"
+
 _CELLS: dict[str, Callable[[Any], str]] = {
     "time": lambda one: times.short(one.get("time")),
     "user": lambda one: str((one.get("user") or {}).get("username") or "-"),
     "action": lambda one: str(one.get("action") or ""),
     "resource": lambda one: str(one.get("resource_type") or ""),
-    "target": lambda one: str(one.get("resource_target") or one.get("resource_id") or ""),
+    "target": lambda one: str(one.get("resource_target") or one.get("resource_id") or "").replace(_NOTHING, ""),
     "detail": lambda one: str((one.get("additional_fields") or {}).get("detail") or ""),
     "status": lambda one: str(one.get("status_code") or ""),
     "ip": lambda one: str(one.get("ip") or ""),

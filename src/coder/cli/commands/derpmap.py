@@ -8,7 +8,8 @@ import click
 
 from coder.cli import output
 from coder.cli.context import Globals
-from coder.cli.options import output_option
+from coder.cli.listing import fitted
+from coder.cli.options import Group, output_option
 from coder.errors import CoderError, Malformed
 
 MAX_DOCUMENT = 4 << 20
@@ -17,7 +18,7 @@ FETCH_TIMEOUT = 10.0
 """Seconds for each step of fetching one."""
 
 
-@click.group("derpmap")
+@click.group("derpmap", cls=Group)
 def command() -> None:
     """Check and show DERP maps, which tell clients where the relays are."""
 
@@ -65,7 +66,8 @@ def show(flags: Globals, *, source: str | None, form: str) -> None:
         output.out(output.json_text(derpmap_json.dump(derp_map)))
         return
     rows = [_row(region, node) for region in derp_map.regions.values() for node in region.nodes]
-    output.out(output.table(["region", "code", "name", "node", "host", "relay", "stun", "notes"], rows))
+    columns = ["region", "code", "name", "node", "host", "relay", "stun", "notes"]
+    output.out(fitted(columns, rows, ("name", "code"), cut="notes"))
 
 
 def _row(region: Any, node: Any) -> list[str]:

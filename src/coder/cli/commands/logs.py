@@ -8,6 +8,7 @@ import click
 
 from coder.cli import loglines, output, workspaces
 from coder.cli.context import Globals
+from coder.cli.errors import ApiError
 from coder.cli.loglines import Line
 from coder.cli.options import output_option, workspace_argument
 from coder.errors import Unreachable
@@ -32,7 +33,7 @@ def command(flags: Globals, *, workspace: str, follow: bool, count: int | None, 
     """
     target = workspaces.Target.parse(workspace)
     with flags.api() as api:
-        reader = Reader(api, workspaces.find(api, target), target)
+        reader = Reader(api, target)
         lines = reader.read()
         if count is not None:
             lines = lines[max(0, len(lines) - count) :]
@@ -73,23 +74,30 @@ def _patiently(read: Callable[[], list[Line]]) -> list[Line]:
 class Reader:
     """Reads the lines of a workspace's latest build and its agents, each line once."""
 
-    def __init__(self, api: "Api", workspace: Any, target: workspaces.Target) -> None:
+    def __init__(self, api: "Api", target: workspaces.Target) -> None:
         self._api = api
-        self._build = workspace["latest_build"].get("id")
-        found = workspaces.agents(workspace)
-        self._agents = found if target.agent is None else [workspaces.choose_agent(workspace, target)]
+        self._target = target
         self._seen: dict[str, int] = {}
 
     def read(self) -> list[Line]:
-        """Return what is new, by time."""
-        of_build = []
-        if self._build:
-            of_build = loglines.of_build(self._new(self._build, self._api.build_logs))
-        agents = [loglines.of_agent(one, self._new(one["id"], self._api.agent_logs)) for one in self._agents]
+        """Return what is new, by time. A later build, and the agents it brings, are found by themselves."""
+        workspace = workspaces.find(self._api, self._target)
+        build, found = workspace["latest_build"].get("id"), workspaces.agents(workspace)
+        if self._target.agent is not None:
+            if not self._seen:
+                workspaces.choose_agent(workspace, self._target)
+            found = [one for one in found if one["name"] == self._target.agent]
+        of_build = loglines.of_build(self._new(build, self._api.build_logs)) if build else []
+        agents = [loglines.of_agent(one, self._new(one["id"], self._api.agent_logs)) for one in found]
         return loglines.merged(of_build, *agents)
 
     def _new(self, what: str, ask: Callable[[str, int], list[Any]]) -> list[Any]:
-        rows = ask(what, self._seen.get(what, 0))
+        try:
+            rows = ask(what, self._seen.setdefault(what, 0))
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            return []  # it has gone since: what came in its place is found next time
         if rows:
             self._seen[what] = max(row["id"] for row in rows)
         return rows

@@ -10,7 +10,7 @@ from coder.access import app_names
 from coder.access.app_names import Named
 from coder.cli import output, workspaces
 from coder.cli.context import Globals
-from coder.cli.options import output_option, workspace_argument
+from coder.cli.options import Group, output_option, workspace_argument
 
 if TYPE_CHECKING:
     from coder.cli.api import Api
@@ -19,7 +19,7 @@ COLUMNS = ("port", "agent", "shared with", "protocol", "url")
 LEVELS = ("organization", "authenticated", "public")
 
 
-@click.group("port-share")
+@click.group("port-share", cls=Group)
 def command() -> None:
     """Share ports of a workspace with others, who open them in their browsers."""
 

@@ -8,14 +8,14 @@ import click
 
 from coder.cli import output, times, workspaces
 from coder.cli.context import Globals
-from coder.cli.options import Duration, format_duration, output_option, workspace_argument
+from coder.cli.options import Duration, Group, format_duration, output_option, workspace_argument
 from coder.errors import Conflict
 
 SHORTEST = 60
 """Seconds a workspace must be left unused at least."""
 
 
-@click.group("schedule")
+@click.group("schedule", cls=Group)
 def command() -> None:
     """Show and change when a workspace starts and stops by itself."""
 

@@ -6,6 +6,7 @@ import click
 
 from coder.cli import agent_facts, output, times, workspaces
 from coder.cli.context import Globals
+from coder.cli.listing import fitted
 from coder.cli.options import output_option, workspace_argument
 from coder.errors import CoderError
 
@@ -28,7 +29,7 @@ def command(flags: Globals, *, workspace: str, form: str) -> None:
         rows.append([f"{resource['type']}.{resource['name']}", "", "", "", ""])
         rows += [_agent_row(found, agent) for agent in resource.get("agents") or []]
     output.out(_head(found) + "\n")
-    output.out(output.table(["resource", "status", "health", "version", "access"], rows))
+    output.out(fitted(["resource", "status", "health", "version", "access"], rows, ("version", "health")))
     for name, facts in told:
         output.out(f"\n{output.printable(name)}")
         for what, lines in facts:

@@ -10,7 +10,8 @@ import click
 from coder.cli import output, shapes
 from coder.cli.context import Globals
 from coder.cli.errors import ApiError
-from coder.cli.options import Duration, format_duration, output_option
+from coder.cli.listing import fitted
+from coder.cli.options import Duration, Group, format_duration, output_option
 
 if TYPE_CHECKING:
     from coder.cli.api import Api
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _PATH = "/api/v2/organizations/default/templates"
-_ALIASES = {"ls": "list", "rm": "delete", "add": "create"}
 _EDITABLE = (
     *("name", "kind", "display_name", "description", "icon", "default_ttl_ms", "browser_only", "max_port_share_level"),
     *("cors_behavior", "settings", "agents", "parameters"),
@@ -26,12 +26,7 @@ _EDITABLE = (
 _LEVELS = click.Choice(["owner", "organization", "authenticated", "public"])
 
 
-class _Group(click.Group):
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return super().get_command(ctx, _ALIASES.get(cmd_name, cmd_name))
-
-
-@click.group("templates", cls=_Group)
+@click.group("templates", cls=Group, aliases={"ls": "list", "rm": "delete", "add": "create"})
 def command() -> None:
     """List and show templates; those who may change the deployment also create, edit and delete them."""
 
@@ -50,7 +45,8 @@ def list_templates(flags: Globals, *, form: str) -> None:
         [each["name"], each.get("kind") or "", str(each.get("workspace_count", "")), _stops(each), each["description"]]
         for each in found
     ]
-    output.out(output.table(("name", "kind", "workspaces", "stops after", "description"), rows))
+    columns = ("name", "kind", "workspaces", "stops after", "description")
+    output.out(fitted(columns, rows, ("stops after",), cut="description"))
 
 
 def _stops(template: Any) -> str:

@@ -8,7 +8,7 @@ import click
 from coder.cli import accounts, output, times
 from coder.cli.context import Globals
 from coder.cli.listing import Listing
-from coder.cli.options import Duration, column_option, output_option
+from coder.cli.options import Duration, Group, column_option, output_option
 
 _CELLS: dict[str, Callable[[Any], str]] = {
     "id": lambda one: str(one["id"]),
@@ -21,15 +21,9 @@ _CELLS: dict[str, Callable[[Any], str]] = {
 }
 DEFAULT = ("id", "name", "last used", "expires at", "created at")
 LISTING = Listing(_CELLS, DEFAULT, least=("created at", "last used"))
-_ALIASES = {"ls": "list", "rm": "remove", "delete": "remove"}
 
 
-class _Group(click.Group):
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return super().get_command(ctx, _ALIASES.get(cmd_name, cmd_name))
-
-
-@click.group("tokens", cls=_Group)
+@click.group("tokens", cls=Group, aliases={"ls": "list", "rm": "remove", "delete": "remove"})
 def command() -> None:
     """Create, list and remove the tokens that programs sign in with."""
 
