@@ -67,3 +67,14 @@ async def test_owners_see_all_tokens_but_start_nobody_elses_session(server: Serv
     assert (await bob.call("GET", f"/users/me/keys/{admin_key}")).status_code == 404
     assert (await bob.call("DELETE", f"/users/me/keys/{admin_key}")).status_code == 404
     assert (await server.call("DELETE", f"/users/bob/keys/{made.partition('-')[0]}")).status_code == 204
+
+
+async def test_what_a_token_makes_ends_when_it_does_and_is_listed(server: Server):
+    made = (await server.call("POST", TOKENS, json={"token_name": "ci", "lifetime": 3600 * 10**9})).json()["key"]
+    answer = await server.call("POST", "/users/me/keys", headers={TOKEN_HEADER: made})
+    further = answer.json()["key"]
+    assert further.partition("-")[0] in {each["id"] for each in await server.get(TOKENS)}
+    await server.clock.advance(3500)
+    assert (await server.call("GET", "/users/me", headers={TOKEN_HEADER: further})).status_code == 200
+    await server.clock.advance(101)
+    assert (await server.call("GET", "/users/me", headers={TOKEN_HEADER: further})).status_code == 401

@@ -1,6 +1,7 @@
 """Session keys and tokens of users."""
 
 from datetime import timedelta
+from typing import Any
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
@@ -40,16 +41,12 @@ async def create_key(user: str, who: SignedIn, deployment: Deployed) -> dict[str
     found = await user_named(deployment, who, user)
     if not who.may(Action.CREATE, Resource.SESSION, found.id):
         raise forbidden("A session is started by its own user.")
-    token = tokens.new_session_token()
+    token, now = tokens.new_session_token(), deployment.clock.now()
+    made: dict[str, Any] = {"login_type": who.key.login_type, "lifetime": SESSION_KEY_LIFETIME}
+    if who.key.login_type == keys.TOKEN:  # what a token makes is a token too, listed, and ends when it does
+        made |= {"lifetime": min(SESSION_KEY_LIFETIME, who.key.expires_at - now), "name": _any_name(token)}
     async with deployment.store.write() as session:
-        await keys.create(
-            session,
-            token,
-            user_id=found.id,
-            login_type=keys.PASSWORD if who.key.login_type == keys.TOKEN else who.key.login_type,
-            lifetime=SESSION_KEY_LIFETIME,
-            now=deployment.clock.now(),
-        )
+        await keys.create(session, token, user_id=found.id, now=now, **made)
     return {"key": token.text}
 
 
@@ -69,7 +66,7 @@ async def create_token(user: str, wanted: NewToken, who: SignedIn, deployment: D
     if wanted.scope not in {"", "all", "application_connect"}:
         raise invalid(("scope", "Expected all or application_connect."))
     token = tokens.new_session_token()
-    name = wanted.token_name or f"token-{token.id.lower()}"
+    name = wanted.token_name or _any_name(token)
     audit.about(None, name)
     audit.detail(f"of {found.username}")
     if fault := names.name_problem(name):
@@ -89,6 +86,10 @@ async def create_token(user: str, wanted: NewToken, who: SignedIn, deployment: D
     except IntegrityError:
         raise Problem(409, f"A token named {name!r} exists already.", validations=[("token_name", "Taken.")]) from None
     return {"key": token.text}
+
+
+def _any_name(token: tokens.SessionToken) -> str:
+    return f"token-{token.id.lower()}"
 
 
 def _lifetime(wanted: NewToken, deployment: Deployment) -> timedelta:
