@@ -40,10 +40,10 @@ _MISSING = ("field required", "missing", "required")
 
 def _fault(fault: dict[str, Any]) -> str:
     """Say in a person's words what is wrong with a field: `token_name` is the token name."""
-    field, detail = str(fault.get("field") or ""), str(fault.get("detail") or "")
+    field, detail = str(fault.get("field") or ""), str(fault.get("detail") or "").rstrip(".")
     words = " ".join(field.removeprefix("settings.").replace("_", " ").split())
     name = f"setting {words!r}" if field.startswith("settings.") else words
-    if detail.lower().rstrip(".") in _MISSING:
+    if detail.lower() in _MISSING:
         return f"the {name} is missing"
     return f"{name}: {detail}" if name else detail
 
@@ -159,6 +159,11 @@ def bad_name(text: str) -> CoderError:
 def workspace_unknown(name: str) -> NotFound:
     """No such workspace, or not ours to see."""
     return NotFound(f"there is no workspace {name!r}", remedy="'coder list' shows yours, 'coder create' makes one.")
+
+
+def whole_workspace(name: str, agent: str) -> CoderError:
+    """A single agent cannot be started, stopped or deleted."""
+    return CoderError(f"this is done to a whole workspace, not to its agent {agent!r}", remedy=f"Name it only: {name}.")
 
 
 def no_such_workspace(name: str) -> NotFound:

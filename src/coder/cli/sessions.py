@@ -80,6 +80,8 @@ class Run:
                 agent=session.agent,
                 **lent,
             )
+            if session.terminal and how in {"lost", "disconnected"}:
+                output.note()  # the cursor stands behind what the remote shell wrote last
             if how == "lost":
                 raise Closed(f"the connection to {self.workspace} was lost, or its agent stopped", remedy=LOST)
             if how == "signal":

@@ -82,9 +82,7 @@ def test_following_shows_each_line_once(coder, printed, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["dev", "dev.main"])
-def test_following_goes_on_with_the_next_build(  # noqa: PLR0917
-    coder, printed, monkeypatch, name
-):
+def test_following_goes_on_with_the_next_build(coder, printed, monkeypatch, name):
     later = "66666666-6666-4666-8666-666666666666"
     built = {"id": 3, "created_at": "2030-01-01T00:01:00Z", "log_level": "info", "stage": "Stop", "output": "ended"}
     rounds = []

@@ -184,7 +184,7 @@ def test_a_coordinator_that_refuses_for_good(coder, network):
     network.answers[f"{AGENT}/coordinate"] = (404, {"message": "Resource not found."})
     run = coder("ping", "dev", "-n", "1")
     assert run.code == 1
-    assert "error: the server answered 404" in run.err
+    assert "the agent of 'dev' cannot be reached: the server answered 404: Resource not found." in run.err
 
 
 def test_a_server_without_a_relay_map(coder, network):

@@ -172,9 +172,7 @@ def test_a_session_ends_with_its_workspace(coder, network, monkeypatch, later, w
         ((503, {}), "the connection to dev was lost"),
     ],
 )
-def test_a_session_that_is_lost_asks_whether_it_was_stopped(  # noqa: PLR0917
-    coder, network, monkeypatch, later, words
-):
+def test_a_session_that_is_lost_asks_whether_it_was_stopped(coder, network, monkeypatch, later, words):
     async def cut(stream, **_session):
         stream.close()
         network.answers[BY_NAME] = later
