@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from fakes.provider import CLIENT, SECRET, FakeProvider
 from joserfc import jwk
+from structlog.testing import capture_logs
 
 from api.conftest import PASSWORD, TOKEN_HEADER, URL, Server
 from coder.clock import FakeClock
@@ -137,7 +138,9 @@ async def test_a_suspended_person_stays_out(server, provider):
     server.http.cookies.clear()
     server.headers.update(owner)
     assert (await server.call("PUT", "/users/ann/status/suspend")).status_code == 200
-    assert "suspended" in (await sign_in(server, provider, status=403)).json()["message"]
+    with capture_logs() as lines:
+        assert "suspended" in (await sign_in(server, provider, status=403)).json()["message"]
+    assert [line["who"] for line in lines if line["event"] == "oidc.not_let_in"] == ["ann@example.com"]
 
 
 async def test_a_name_that_is_taken_gets_a_number(server, provider):

@@ -70,6 +70,15 @@ def cloud_init(starts: list[Start], user: str) -> str:
     """Return a cloud-init document that makes the user, and starts the agents at each boot."""
     import yaml
 
+    class Dumper(yaml.SafeDumper):
+        """Writes texts with line ends as they are, to be read by people too."""
+
+    Dumper.add_representer(
+        str,
+        lambda dumper, text: dumper.represent_scalar(
+            "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None
+        ),
+    )
     files, units = [], []
     for start in starts:
         units.append(f"{start.name}.service")
@@ -82,4 +91,4 @@ def cloud_init(starts: list[Start], user: str) -> str:
         "write_files": files,
         "runcmd": [["systemctl", "daemon-reload"], ["systemctl", "enable", "--now", *units]],
     }
-    return "#cloud-config\n" + yaml.safe_dump(document, sort_keys=False)
+    return "#cloud-config\n" + yaml.dump(document, Dumper=Dumper, sort_keys=False)

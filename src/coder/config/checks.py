@@ -108,5 +108,5 @@ def _check_oidc(settings: Settings) -> None:
     if oidc.client_id and not oidc.issuer_url:
         raise ConfigError("--oidc-client-id is of no use without the provider: give --oidc-issuer-url.")
     for domain in oidc.email_domain:
-        if "@" in domain:
+        if "@" in domain.removeprefix("@"):
             raise ConfigError(f"--oidc-email-domain: expected a domain such as example.com, not {domain!r}.")

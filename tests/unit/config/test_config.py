@@ -82,7 +82,7 @@ def test_types(name: str, text: str, value: object):
         ({"access_url": "https://example.com/coder"}, "without a path"),
         ({"oidc_issuer_url": "id.example.com", "oidc_client_id": "coder"}, "--oidc-issuer-url"),
         ({"oidc_client_id": "coder"}, "give --oidc-issuer-url"),
-        ({"oidc_email_domain": "@example.com"}, "such as example.com"),
+        ({"oidc_email_domain": "ann@example.com"}, "such as example.com"),
         ({"derp_server_relay_url": "relay.example.com"}, "--derp-server-relay-url"),
         ({"derp_server_region_code": " "}, "expected letters"),
         ({"agent_fallback_troubleshooting_url": "javascript:alert(1)"}, "--agent-fallback-troubleshooting-url"),

@@ -94,11 +94,14 @@ async def _finish(
     if error or not code:
         log.info("oidc.refused", error=error[:64])
         raise _FailedError("oidc-refused", 403, "The provider did not let you in.", error[:64])
+    who = ""
     try:
-        person = oidc.person(await provider.claims(code, attempt), _policy(deployment))
+        claims = await provider.claims(code, attempt)
+        who = str(claims.get(_policy(deployment).email_field) or claims.get("sub"))[:254]
+        person = oidc.person(claims, _policy(deployment))
         user = await _account(deployment, provider.client.issuer, person)
     except oidc.NotLetInError as refused:
-        log.info("oidc.not_let_in", reason=str(refused))
+        log.info("oidc.not_let_in", who=who, reason=str(refused))
         raise _FailedError("oidc-not-let-in", 403, str(refused), refused.remedy) from refused
     except CoderError as fault:
         raise _unusable(fault) from fault
