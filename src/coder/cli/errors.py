@@ -242,7 +242,8 @@ def agent_not_connected(name: str, since: str) -> Unreachable:
     """The machine's side is not running, or cannot reach the server."""
     return Unreachable(
         f"the agent of workspace {name!r} {since}",
-        remedy="On its machine, run: CODER_AGENT_URL=<url> CODER_AGENT_TOKEN=<token> coder agent.",
+        remedy=f"On a machine of yours, start it: CODER_AGENT_URL=<url> CODER_AGENT_TOKEN=<token> coder agent. "
+        f"One that the server starts is begun anew by 'coder restart {name}'; 'coder logs {name}' says how it went.",
     )
 
 
