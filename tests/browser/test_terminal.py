@@ -6,7 +6,7 @@ import pytest
 from e2e.deployment import Deployment
 from playwright.sync_api import BrowserContext, Page, expect
 
-from browser.site import sign_in
+from browser.site import EMAIL, PASSWORD, sign_in
 from browser.test_dashboard import accessible
 
 pytestmark = pytest.mark.e2e
@@ -166,6 +166,15 @@ def test_a_command_from_elsewhere_is_asked_about(
     page.get_by_role("button", name="Run").click()
     expect(page.locator("#status")).to_contain_text("has ended")
     assert mark.exists()
+
+
+def test_a_command_that_comes_through_the_login_is_asked_about(site: Deployment, context: BrowserContext):
+    page = context.new_page()
+    page.goto(f"{site.url}/@admin/dev/terminal?renderer=dom&command=date")
+    page.get_by_label("E-mail address").fill(EMAIL)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.locator("#ask-text")).to_have_text("date")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

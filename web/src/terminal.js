@@ -254,7 +254,8 @@ showReader();
 async function mayBegin() {
   const command = query.get("command");
   if (!command || sessionStorage.getItem(`run ${query.get("reconnect")}`) === command) return true;
-  const ours = document.referrer && new URL(document.referrer).origin === location.origin;
+  // The workspace's page has buttons with commands. Any other page of ours may have been led here itself: a login is.
+  const ours = document.referrer.replace(/[?#].*/, "") === location.origin + document.querySelector("h1 a").pathname;
   if (!ours && !(await ask("This address asks to run a command in your workspace. Run it?", command, "Run"))) return false;
   sessionStorage.setItem(`run ${session()}`, command);
   return true;
