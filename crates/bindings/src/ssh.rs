@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ::ssh::client::{self, Display, Ended, Gpg, Options, Place};
 use ::ssh::{Notice, Policy, Server};
@@ -48,17 +49,22 @@ pub struct SshServer {
 
 #[pymethods]
 impl SshServer {
-    /// `seed` makes the host key.
+    /// `seed` makes the host key; a client may be silent for so many seconds, `None`: for ever.
     #[new]
-    fn new(seed: &[u8]) -> PyResult<Self> {
+    #[pyo3(signature = (seed, silence=None))]
+    fn new(seed: &[u8], silence: Option<f64>) -> PyResult<Self> {
         let seed: &[u8; 32] = seed.try_into().map_err(|_| PyValueError::new_err("a seed has 32 bytes"))?;
         let failed = |error: std::io::Error| PyOSError::new_err(error.to_string());
         let readable = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|error| failed(error.into()))?;
         let notices = Arc::new(Notices { waiting: Mutex::default(), readable });
         let told = Arc::clone(&notices);
-        let server =
-            Server::start(seed, Policy::default(), move |notice| told.push(notice)).map_err(failed)?;
+        let silence = silence
+            .map(Duration::try_from_secs_f64)
+            .transpose()
+            .map_err(|_| PyValueError::new_err("that is no length of time"))?;
+        let tell = move |notice| told.push(notice);
+        let server = Server::start(seed, Policy::default(), silence, tell).map_err(failed)?;
         Ok(Self { server, notices })
     }
 

@@ -23,8 +23,8 @@ use crate::session::Session;
 
 /// Sessions open at once; more are turned away.
 const MAX_SESSIONS: usize = 1024;
-/// Between questions whether a silent client is still there; with three unanswered ones that makes its 72 hours.
-const KEEPALIVE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Parts of the time that a client may be silent: after each but the last it is asked whether it is there.
+const PARTS: u32 = 3;
 /// How long sessions have to end when the server stops.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -82,14 +82,16 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Starts the server's thread. The host key is an Ed25519 key made from `seed`. `tell` is called from that thread
-    /// and must not block.
+    /// Starts the server's thread. The host key is an Ed25519 key made from `seed`. A client that is not heard of for
+    /// `silence`, though asked whether it is there, is given up; with `None` it never is. `tell` is called from that
+    /// thread and must not block.
     ///
     /// # Errors
     /// When the system has no thread or descriptor to give.
     pub fn start(
         seed: &[u8; 32],
         policy: Policy,
+        silence: Option<Duration>,
         tell: impl Fn(Notice) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let pair = KeypairData::Ed25519(Ed25519Keypair::from_seed(seed));
@@ -101,7 +103,8 @@ impl Server {
             window_size: WINDOW,
             maximum_packet_size: 64 << 10,
             inactivity_timeout: None,
-            keepalive_interval: Some(KEEPALIVE),
+            keepalive_interval: silence.map(|silence| silence / PARTS),
+            keepalive_max: PARTS as usize - 1,
             ..Config::default()
         };
         let runtime = Builder::new_current_thread().enable_all().build()?;

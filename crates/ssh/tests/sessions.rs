@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use russh::client::{self, Handle};
 use russh::keys::PublicKeyOrCertificate;
@@ -54,6 +55,11 @@ struct World {
 }
 
 fn world(change: impl FnOnce(&mut Policy, &Path)) -> World {
+    patient(None, change)
+}
+
+/// A world whose server gives clients up that are silent for so long.
+fn patient(silence: Option<Duration>, change: impl FnOnce(&mut Policy, &Path)) -> World {
     let place = tempfile::tempdir().unwrap();
     let mut policy = Policy {
         shell: "/bin/sh".into(),
@@ -69,7 +75,8 @@ fn world(change: impl FnOnce(&mut Policy, &Path)) -> World {
     change(&mut policy, place.path());
     let notices = Arc::new(Mutex::new(Vec::new()));
     let told = Arc::clone(&notices);
-    let server = Server::start(&[7; 32], policy, move |notice| told.lock().unwrap().push(notice)).unwrap();
+    let tell = move |notice| told.lock().unwrap().push(notice);
+    let server = Server::start(&[7; 32], policy, silence, tell).unwrap();
     World { server, notices, place }
 }
 
@@ -421,4 +428,34 @@ async fn a_pipe_gets_another_mode_though_nobody_writes_to_it() {
     let wanted = FileAttributes { permissions: Some(0o640), ..FileAttributes::empty() };
     sftp.set_metadata("pipe", wanted).await.unwrap();
     assert_eq!(std::fs::metadata(&pipe).unwrap().permissions().mode() & 0o777, 0o640);
+}
+
+/// The stream of a client that freezes without a word: nothing is closed, and nothing answers.
+#[tokio::test]
+async fn a_client_that_answers_nothing_is_given_up() {
+    let world = patient(Some(Duration::from_millis(600)), |_, _| {});
+    let (near, far) = StdStream::pair().unwrap();
+    let (inner, served) = StdStream::pair().unwrap();
+    world.server.serve(OwnedFd::from(served), 1);
+    let [mut near, mut inner, far] = [near, inner, far].map(|stream| {
+        stream.set_nonblocking(true).unwrap();
+        UnixStream::from_std(stream).unwrap()
+    });
+    let (freeze, frozen) = tokio::sync::oneshot::channel();
+    let carrying = tokio::spawn(async move {
+        tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut near, &mut inner) => panic!("nobody has ended this"),
+            _ = frozen => {}
+        }
+        let mut asked = Vec::new();
+        inner.read_to_end(&mut asked).await.unwrap();
+        (asked, near)
+    });
+    let connecting = client::connect_stream(Arc::default(), far, Client { target: None });
+    let mut client = connecting.await.unwrap();
+    assert!(client.authenticate_none("anybody").await.unwrap().success());
+    assert_eq!(run(&client, "echo there").await.out, "there\n");
+    freeze.send(()).unwrap();
+    let (asked, _near) = carrying.await.unwrap();
+    assert!(!asked.is_empty());
 }
