@@ -184,6 +184,7 @@ def normal_url(text: str) -> str:
         _ = parts.port
     except ValueError:
         raise errors.bad_url(text) from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+    blank = any(sign.isspace() for sign in url)
+    if blank or parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
         raise errors.bad_url(text)
     return url

@@ -99,7 +99,12 @@ class Lazy(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; an unknown name brings the nearest one along."""
+        """Find the command; an unknown name brings the nearest one along, and `help` stands for `--help`."""
+        if args == ["help"]:
+            output.out(ctx.get_help())
+            ctx.exit()
+        if args[:1] == ["help"]:
+            args = [*args[1:], "--help"]
         if args and not self._known(args[0]) and not args[0].startswith("-"):
             import difflib
 

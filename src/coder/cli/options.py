@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import click
@@ -73,6 +74,24 @@ class Duration(click.ParamType[float]):
         if self._positive and seconds <= 0:
             self.fail(f"{value!r} is no time at all; give it a second or more", param, ctx)
         return seconds
+
+
+class Moment(click.ParamType[str]):
+    """A day or time, or how long ago: `2030-01-31`, `2030-01-31T08:00`, `2h`; the value is RFC 3339, in UTC."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Turn the text into a time; days and times without a zone are this machine's."""
+        try:
+            ago = timedelta(seconds=parse_duration(value))
+            moment = datetime.now(UTC) - ago
+        except (ValueError, OverflowError):
+            try:
+                moment = datetime.fromisoformat(value).astimezone(UTC)
+            except (ValueError, OverflowError):
+                self.fail(f"{value!r} is neither a day such as 2030-01-31, nor a duration such as 2h", param, ctx)
+        return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 _TRUE = frozenset({"1", "t", "true", "TRUE", "True"})

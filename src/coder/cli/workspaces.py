@@ -36,6 +36,14 @@ class Target:
             raise errors.bad_name(text)
         return cls(found[1] or ME, found[2], found[3])
 
+    @classmethod
+    def whole(cls, text: str) -> "Target":
+        """Read the argument of what is done to a workspace with all its agents. Raises CoderError."""
+        target = cls.parse(text)
+        if target.agent is not None:
+            raise errors.whole_workspace(target.name, target.agent)
+        return target
+
     @property
     def name(self) -> str:
         """The workspace as its user would type it."""
@@ -65,6 +73,15 @@ def agents(workspace: Any) -> list[Any]:
     return [agent for resource in resources for agent in resource.get("agents") or []]
 
 
+def named(workspace: Any, name: str) -> Any:
+    """Return the agent of that name. Raises NotFound, naming those there are."""
+    found = agents(workspace)
+    for agent in found:
+        if agent["name"] == name:
+            return agent
+    raise errors.agent_unknown(name, [agent["name"] for agent in found])
+
+
 def choose_agent(workspace: Any, target: Target) -> Any:
     """Return the agent a connection goes to: the one named, or the only one.
 
@@ -77,10 +94,7 @@ def choose_agent(workspace: Any, target: Target) -> Any:
     if not candidates:
         raise errors.no_agents(target.name)
     if target.agent is not None:
-        for agent in candidates:
-            if agent["name"] == target.agent:
-                return agent
-        raise errors.agent_unknown(target.agent, names)
+        return named(workspace, target.agent)
     if len(candidates) > 1:
         raise errors.ambiguous_agent(target.name, names)
     return candidates[0]

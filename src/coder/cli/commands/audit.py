@@ -8,7 +8,7 @@ import click
 from coder.cli import accounts, times
 from coder.cli.context import Globals
 from coder.cli.listing import Listing
-from coder.cli.options import column_option, output_option
+from coder.cli.options import Moment, column_option, output_option
 
 _NOTHING = "00000000-0000-0000-0000-000000000000"
 
@@ -32,7 +32,9 @@ _KEYS = (("username", "user"), ("action", "action"), ("resource_type", "resource
 @click.option("--user", help="Who did it.")
 @click.option("--action", help="Such as create, write, delete, login, logout.")
 @click.option("--resource", help="Such as user, api_key, workspace.")
-@click.option("--since", metavar="DATE", help="Not before this day or time, such as 2030-01-31.")
+@click.option(
+    "--since", type=Moment(), metavar="TIME", help="Not before then, such as 2030-01-31, or 2h for the last two hours."
+)
 @click.option("--failed", is_flag=True, help="Only what was refused.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Most entries to show.")
 @output_option("table", "json")

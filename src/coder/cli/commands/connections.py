@@ -8,7 +8,7 @@ import click
 from coder.cli import accounts, times, workspaces
 from coder.cli.context import Globals
 from coder.cli.listing import Listing
-from coder.cli.options import column_option, format_duration, output_option
+from coder.cli.options import Moment, column_option, format_duration, output_option
 
 
 def _duration(one: Any) -> str:
@@ -51,7 +51,9 @@ _KEYS = (
 @click.option(
     "--type", "kind", type=click.Choice(["ssh", "vscode", "jetbrains", "reconnecting_pty"]), help="What it was for."
 )
-@click.option("--since", metavar="DATE", help="Not before this day or time, such as 2030-01-31.")
+@click.option(
+    "--since", type=Moment(), metavar="TIME", help="Not before then, such as 2030-01-31, or 2h for the last two hours."
+)
 @click.option("--open", "ongoing", is_flag=True, help="Only those that have not ended.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Most connections to show.")
 @output_option("table", "json")

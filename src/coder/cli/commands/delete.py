@@ -16,7 +16,7 @@ def command(flags: Globals, *, workspace: str, yes: bool) -> int:
 
     Exits with 1 when the answer to the question is no.
     """
-    target = workspaces.Target.parse(workspace)
+    target = workspaces.Target.whole(workspace)
     with flags.api() as api:
         found = workspaces.find(api, target)
         if not yes:

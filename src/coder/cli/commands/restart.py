@@ -15,7 +15,7 @@ from coder.cli.options import workspace_argument
 def command(flags: Globals, *, workspace: str, given: tuple[str, ...], yes: bool) -> None:
     """Stop a workspace, then start it. Sessions in it end."""
     del yes  # nothing is asked
-    target = workspaces.Target.parse(workspace)
+    target = workspaces.Target.whole(workspace)
     more = {"rich_parameter_values": builds.parameters(given)} if given else {}
     with flags.api() as api:
         found = workspaces.find(api, target)

@@ -27,7 +27,7 @@ def command() -> None:
 def show(flags: Globals, *, workspace: str, form: str) -> None:
     """Show when a workspace starts and stops."""
     with flags.api() as api:
-        found = workspaces.find(api, workspaces.Target.parse(workspace))
+        found = workspaces.find(api, workspaces.Target.whole(workspace))
     shown = {
         "starts_at": found.get("autostart_schedule"),
         "starts_next": found.get("next_start_at"),
@@ -87,7 +87,7 @@ def extend(flags: Globals, *, workspace: str, duration: float) -> None:
     """Let a running workspace run for so long from now, such as 3h, even when nobody uses it."""
     deadline = datetime.now(UTC) + timedelta(seconds=duration)
     with flags.api() as api:
-        found = workspaces.find(api, workspaces.Target.parse(workspace))
+        found = workspaces.find(api, workspaces.Target.whole(workspace))
         stops = times.parse(found["latest_build"].get("deadline"))
         if stops and stops >= deadline:  # the server would move it back
             output.out(f"It runs longer than that already{_next(found['latest_build']['deadline'])}.")
@@ -103,7 +103,7 @@ def extend(flags: Globals, *, workspace: str, duration: float) -> None:
 
 def _put(flags: Globals, workspace: str, what: str, body: dict[str, Any]) -> str:
     """Change a schedule; return when it next starts, in words."""
-    target = workspaces.Target.parse(workspace)
+    target = workspaces.Target.whole(workspace)
     with flags.api() as api:
         found = workspaces.find(api, target)
         api.call("PUT", f"/api/v2/workspaces/{found['id']}/{what}", body)

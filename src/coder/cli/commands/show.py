@@ -20,14 +20,17 @@ def command(flags: Globals, *, workspace: str, form: str) -> None:
     target = workspaces.Target.parse(workspace)
     with flags.api() as api:
         found = workspaces.find(api, target)
+        shown = workspaces.agents(found)
+        if target.agent is not None:
+            shown = [workspaces.named(found, target.agent)]
         if form == "json":
             output.out(output.json_text(found))
             return
-        told = [(agent["name"], agent_facts.facts(agent, _ports(api, agent))) for agent in workspaces.agents(found)]
+        told = [(agent["name"], agent_facts.facts(agent, _ports(api, agent))) for agent in shown]
     rows = []
     for resource in found["latest_build"].get("resources") or []:
         rows.append([f"{resource['type']}.{resource['name']}", "", "", "", ""])
-        rows += [_agent_row(found, agent) for agent in resource.get("agents") or []]
+        rows += [_agent_row(found, agent) for agent in resource.get("agents") or [] if agent in shown]
     output.out(_head(found) + "\n")
     output.out(fitted(["resource", "status", "health", "version", "access"], rows, ("version", "health")))
     for name, facts in told:

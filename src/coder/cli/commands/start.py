@@ -16,7 +16,7 @@ from coder.cli.options import workspace_argument
 def command(flags: Globals, *, workspace: str, given: tuple[str, ...], no_wait: bool, yes: bool) -> None:
     """Start a workspace and show the log of its build. The machine of a workspace that you bring may connect again."""
     del yes  # nothing is asked
-    target = workspaces.Target.parse(workspace)
+    target = workspaces.Target.whole(workspace)
     more = {"rich_parameter_values": builds.parameters(given)} if given else {}
     with flags.api() as api:
         found = workspaces.find(api, target)

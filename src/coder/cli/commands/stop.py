@@ -14,7 +14,7 @@ from coder.cli.options import workspace_argument
 def command(flags: Globals, *, workspace: str, yes: bool) -> None:
     """Stop a workspace and show the log of its build. A machine of your own keeps running, but cannot be reached."""
     del yes  # nothing is asked: it can be started again
-    target = workspaces.Target.parse(workspace)
+    target = workspaces.Target.whole(workspace)
     with flags.api() as api:
         found = workspaces.find(api, target)
         if found["latest_build"].get("status") == "stopped":

@@ -13,7 +13,7 @@ from coder.cli.options import workspace_argument
 @click.pass_obj
 def command(flags: Globals, *, workspace: str, given: tuple[str, ...]) -> None:
     """Start a workspace anew, as its template is now."""
-    target = workspaces.Target.parse(workspace)
+    target = workspaces.Target.whole(workspace)
     more = {"rich_parameter_values": builds.parameters(given)} if given else {}
     with flags.api() as api:
         found = workspaces.find(api, target)
