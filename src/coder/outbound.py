@@ -186,62 +186,57 @@ class Outbound:
         Returns one byte more than `limit` of what is larger. Raises Unreachable.
         """
         import http.client  # noqa: PLC0415 - start-up time
+        import threading  # noqa: PLC0415
         import time  # noqa: PLC0415
-        from urllib.parse import urlsplit  # noqa: PLC0415
+        from urllib.parse import urlsplit, urlunsplit  # noqa: PLC0415
 
-        parts = urlsplit(url)
+        from coder.link_local import refuse_link_local  # noqa: PLC0415
+
+        try:
+            parts = urlsplit(url)
+            shown = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        except ValueError:
+            raise Unreachable("this is no URL", remedy="Write it like https://example.com/derpmap.json.") from None
         end, found = time.monotonic() + timeout, b""
         try:
             connection = self.connection(url, timeout)
+            # Each step has its own time; an answer that comes byte by byte would never be late.
+            hurry = threading.Timer(timeout, _cut_off, (connection,))
+            hurry.daemon = True
+            hurry.start()
             try:
                 if not link_local:
-                    _refuse_link_local(url, connection, proxied=self.proxy(url) is not None)
+                    refuse_link_local(url, connection, proxied=self.proxy(url) is not None)
                 path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
                 sent = {"Accept": "application/json", "User-Agent": "coder"} | dict(headers or {})
                 connection.request("GET" if body is None else "POST", path, body=body, headers=sent)
                 response = connection.getresponse()
                 if response.status != http.client.OK:
-                    raise Unreachable(f"cannot fetch {url}: it answered {response.status}", remedy="Check the address.")
+                    raise Unreachable(
+                        f"cannot fetch {shown}: it answered {response.status}", remedy="Check the address."
+                    )
                 while len(found) <= limit and (chunk := response.read1(min(1 << 16, limit + 1 - len(found)))):
                     found += chunk
-                    if time.monotonic() > end:
-                        raise TimeoutError
+                if time.monotonic() > end:
+                    raise TimeoutError
+                if response.length and len(found) <= limit:
+                    raise http.client.IncompleteRead(found, response.length)
             finally:
+                hurry.cancel()
                 connection.close()
         except (OSError, ValueError, http.client.HTTPException) as error:
-            raise failure(url, self.proxy(url), error) from error
+            late = time.monotonic() > end
+            raise failure(shown, self.proxy(url), TimeoutError() if late else error) from error
         return found
 
 
-def _refuse_link_local(url: str, connection: "http.client.HTTPConnection", *, proxied: bool) -> None:
-    """Connect, and see where that led: a name may have meant another address a moment ago.
+def _cut_off(connection: "http.client.HTTPConnection") -> None:
+    """End whatever waits for a connection, from another thread."""
+    import contextlib  # noqa: PLC0415 - start-up time
+    import socket  # noqa: PLC0415
 
-    Behind a proxy only an address in the URL itself can be judged, in whatever way it is written.
-    """
-    import socket  # noqa: PLC0415 - start-up time
-    from urllib.parse import urlsplit  # noqa: PLC0415
-
-    if proxied:
-        try:
-            numeric = socket.getaddrinfo(urlsplit(url).hostname, None, flags=socket.AI_NUMERICHOST)
-        except socket.gaierror:
-            return  # a name
-        addresses = [str(each[4][0]) for each in numeric]
-    else:
-        connection.connect()
-        addresses = [str(connection.sock.getpeername()[0])]
-    if any(map(is_metadata, addresses)):
-        raise Unreachable(f"cannot fetch {url}: it is at a link-local address", remedy="Check the address.")
-
-
-def is_metadata(address: str) -> bool:
-    """Whether a cloud's metadata may be at this address: link-local ones, and the two that are not."""
-    from ipaddress import IPv6Address, ip_address  # noqa: PLC0415 - start-up time
-
-    found = ip_address(address.partition("%")[0])
-    if isinstance(found, IPv6Address):
-        found = found.ipv4_mapped or found.sixtofour or found
-    return found.is_link_local or str(found) in {"fd00:ec2::254", "100.100.100.200"}
+    with contextlib.suppress(OSError, AttributeError):  # it may be closed, or not open yet
+        socket.socket.shutdown(getattr(connection.sock, "below", connection.sock), socket.SHUT_RDWR)
 
 
 def _to_proxy(

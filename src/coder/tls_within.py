@@ -41,7 +41,8 @@ class TlsWithin:
     """
 
     def __init__(self, below: ssl.SSLSocket, context: ssl.SSLContext, host: str) -> None:
-        self._below = below
+        self.below = below
+        """The connection to the proxy."""
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
         self._files, self._closed = 0, False
@@ -74,7 +75,7 @@ class TlsWithin:
         """Close the connection, once its files are closed."""
         self._closed = True
         if not self._files:
-            self._below.close()
+            self.below.close()
 
     def file_closed(self) -> None:
         """Note that a file of this connection was closed."""
@@ -89,7 +90,7 @@ class TlsWithin:
                 done = step()
             except ssl.SSLWantReadError:
                 self._flush()
-                if received := self._below.recv(_READ):
+                if received := self.below.recv(_READ):
                     self._incoming.write(received)
                 else:
                     self._incoming.write_eof()
@@ -102,7 +103,7 @@ class TlsWithin:
 
     def _flush(self) -> None:
         if written := self._outgoing.read():
-            self._below.sendall(written)
+            self.below.sendall(written)
 
 
 class _File(io.RawIOBase):

@@ -1,10 +1,18 @@
 """Which proxy is used for what, and what is said when a way out is closed."""
 
+import itertools
+import select
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
 import pytest
 
 from coder.errors import CoderError, Unreachable
 from coder.ids import Secret
-from coder.outbound import Outbound, Proxies, Proxy, is_metadata
+from coder.link_local import is_metadata
+from coder.outbound import Outbound, Proxies, Proxy
 
 LIST = "localhost, .corp.example ,10.0.0.1,relay.example:8443,[2001:db8::1],2001:db8::2,*.wild.example,:,.,"
 LIST += "192.168.5.9/16,2001:db8:1::/48,/8,1.2.3.4/33,::/x"
@@ -55,9 +63,7 @@ def test_the_login_of_a_proxy(environment):
     assert "p@ss" not in repr(proxies)
 
 
-@pytest.mark.parametrize(
-    "address", ["socks5://proxy:1080", "ftp://hunter2@proxy", "http://", "http://hunter2@x:port"]
-)
+@pytest.mark.parametrize("address", ["socks5://proxy:1080", "ftp://hunter2@proxy", "http://", "http://hunter2@x:port"])
 def test_what_is_no_http_proxy_is_refused_without_its_password(environment, address):
     with pytest.raises(CoderError, match="HTTPS_PROXY") as refused:
         environment(HTTPS_PROXY=address)
@@ -87,3 +93,51 @@ def test_a_proxy_is_not_asked_for_them_however_they_are_written(environment, hos
         outbound.fetch(f"http://{host}/latest", timeout=1, limit=1, link_local=False)
     with pytest.raises(Unreachable, match="proxy"):
         outbound.fetch(f"http://{host}/latest", timeout=1, limit=1)
+
+
+@contextmanager
+def answering(*pieces: bytes) -> Iterator[str]:
+    """A server that answers one request with the first piece, then sends the others until nobody listens any more."""
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.recv(1 << 16)
+            connection.sendall(pieces[0])
+            for piece in itertools.cycle(pieces[1:]):
+                connection.sendall(piece)
+                select.select([connection], [], [], 0.01)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = threading.Thread(target=serve)
+        serving.start()
+        yield f"http://user:hunter2@127.0.0.1:{listener.getsockname()[1]}/map"
+        serving.join()
+
+
+def refusal(url: str, timeout: float = 30) -> str:
+    with pytest.raises(CoderError) as refused:
+        Outbound(proxies=Proxies()).fetch(url, timeout=timeout, limit=100)
+    text = f"{refused.value} {refused.value.remedy}"
+    assert "hunter2" not in text
+    return text
+
+
+@pytest.mark.parametrize("begun", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"])
+def test_a_document_that_comes_byte_by_byte_is_given_up(begun):
+    with answering(begun, b" ") as url:
+        assert "did not answer in time" in refusal(url, timeout=0.1)
+
+
+def test_a_document_that_ends_too_early_is_none():
+    with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}") as url:
+        assert "does not answer as a web server does" in refusal(url)
+
+
+def test_a_document_without_end_is_left_at_its_limit():
+    with answering(b"HTTP/1.1 200 OK\r\n\r\n", b"0" * 1000) as url:
+        assert len(Outbound(proxies=Proxies()).fetch(url, timeout=30, limit=100)) == 101
+
+
+def test_what_is_no_url_is_told():
+    assert "no URL" in refusal("http://[::1")

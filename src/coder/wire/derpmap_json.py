@@ -8,7 +8,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from coder.errors import Malformed
 from coder.wire.derpmap import DerpMap, Region, RelayNode
-from coder.wire.jsonplaces import without_comments
+from coder.wire.jsonplaces import plain
 
 Json = Any
 T = TypeVar("T")
@@ -68,13 +68,16 @@ def dump(derp_map: DerpMap) -> dict[str, Json]:
 
 
 def loads(text: str | bytes) -> DerpMap:
-    """Read a JSON document, comments allowed. Raises `Malformed` that names the place of the first fault."""
+    """Read a JSON document, comments and last commas allowed.
+
+    Raises `Malformed` that names the place of the first fault.
+    """
     try:
         document = json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
-        with_comments = text if isinstance(text, str) else text.decode("utf-8", "replace")
-        bare = without_comments(with_comments)
-        if bare != with_comments:
+        given = text if isinstance(text, str) else text.decode("utf-8", "replace")
+        bare = plain(given)
+        if bare != given:
             return loads(bare)
         raise Malformed(f"not JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
     except (ValueError, RecursionError):

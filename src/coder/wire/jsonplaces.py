@@ -1,7 +1,7 @@
 """JSON with comments, read so that each value's place in the text is known.
 
-Comments (`//`, `/* */`, and lines that start with `#`) are blanked out, never moved, so that lines and columns stay
-those of the file. For small documents that people write; everything else uses `json`.
+Comments (`//`, `/* */` and `#`) and commas behind the last value are blanked out, never moved, so that lines and
+columns stay those of the file. For small documents that people write; everything else uses `json`.
 """
 
 import json
@@ -14,7 +14,8 @@ from coder.errors import Malformed
 Path = tuple[str | int, ...]
 """Keys and indices from the top."""
 
-_COMMENTS: Final = re.compile(r'"(?:[^"\\\n]|\\.)*"|//[^\n]*|/\*.*?\*/|^[ \t]*\#[^\n]*', re.DOTALL | re.MULTILINE)
+_COMMENTS: Final = re.compile(r'"(?:[^"\\\n]|\\.)*"|//[^\n]*|/\*.*?\*/|\#[^\n]*', re.DOTALL)
+_LAST_COMMAS: Final = re.compile(r'"(?:[^"\\\n]|\\.)*"|(?<=["\w\]}])\s*,(?=\s*[\]}])', re.DOTALL)
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _MOST_NESTED: Final = 100
 
@@ -41,19 +42,19 @@ class Document:
     """Members that an object has more than once; the last one counts."""
 
 
-def without_comments(text: str) -> str:
-    """Blank comments out; everything else keeps its place."""
+def plain(text: str) -> str:
+    """Blank out what JSON does not have: comments and last commas. Everything else keeps its place."""
 
     def blank(match: re.Match[str]) -> str:
         found = match.group()
         return found if found.startswith('"') else re.sub(r"[^\n]", " ", found)
 
-    return _COMMENTS.sub(blank, text)
+    return _LAST_COMMAS.sub(blank, _COMMENTS.sub(blank, text))
 
 
 def parse(text: str) -> Document:
     """Read a document. Raises `Malformed` that names line and column."""
-    reader = _Reader(without_comments(text))
+    reader = _Reader(plain(text))
     value = reader.value((), 0)
     reader.skip()
     if reader.at < len(reader.text):
@@ -68,7 +69,7 @@ class _Reader:
         self.places: dict[Path, Place] = {}
         self.repeated: list[Path] = []
         self._decoder = json.JSONDecoder(parse_constant=self._refuse)
-        self._line, self._counted = 1, 0
+        self._line, self._counted, self._newline = 1, 0, -1
 
     def _refuse(self, name: str) -> None:
         raise self.fault(f"{name} is no number of JSON")
@@ -76,10 +77,12 @@ class _Reader:
     def place(self, at: int) -> Place:
         """Tell line and column. Cheap while `at` only grows."""
         if at < self._counted:
-            self._line, self._counted = 1, 0
-        self._line += self.text.count("\n", self._counted, at)
+            self._line, self._counted, self._newline = 1, 0, -1
+        if (passed := self.text.count("\n", self._counted, at)) > 0:
+            self._line += passed
+            self._newline = self.text.rfind("\n", self._counted, at)
         self._counted = at
-        return Place(self._line, at - self.text.rfind("\n", 0, at))
+        return Place(self._line, at - self._newline)
 
     def fault(self, message: str) -> Malformed:
         return Malformed(message, where=str(self.place(self.at)))

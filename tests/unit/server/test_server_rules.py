@@ -339,7 +339,7 @@ async def test_the_last_usable_document_of_a_url_serves_a_start_without_it(tmp_p
 
 
 async def test_a_name_that_leads_to_a_link_local_address_is_not_asked(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("coder.outbound.is_metadata", "127.0.0.1".__eq__)  # what this machine surely has
+    monkeypatch.setattr("coder.link_local.is_metadata", "127.0.0.1".__eq__)  # what this machine surely has
     async with Web(200, MAP.encode()) as web:
         with pytest.raises(maps.MapError, match="link-local"):
             await maps.load(from_url(web.url))

@@ -45,8 +45,35 @@ def test_a_right_map_with_comments_has_no_faults_and_is_read() -> None:
 
 
 def test_slashes_inside_texts_are_no_comments() -> None:
-    text = '{"a": "http://x", "b": "/* no */", "c": "\\"// no"}'
-    assert jsonplaces.without_comments(text) == text
+    text = '{"a": "http://x", "b": "/* no */", "c": "\\"// no", "d": "# no", "e": ",]"}'
+    assert jsonplaces.plain(text) == text
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("[1, 2,]", [1, 2]),
+        ('{"a": [{},], "b": "x" , /* the last */ }', {"a": [{}], "b": "x"}),
+        ("# head\n[true, # why\n null,\n]", [True, None]),
+        ('{"a": 1,} # end', {"a": 1}),
+    ],
+)
+def test_comments_and_last_commas(given: str, meant: object) -> None:
+    assert jsonplaces.parse(given).value == meant
+    assert len(jsonplaces.plain(given)) == len(given)
+
+
+@pytest.mark.parametrize("text", ["[,]", "{,}", "[1,,]", "[1, ,2]", '{"a":,}', "[1],"])
+def test_other_commas_are_faults(text: str) -> None:
+    with pytest.raises(Malformed):
+        jsonplaces.parse(text)
+
+
+def test_places_within_a_long_line() -> None:
+    document = jsonplaces.parse('{"a": [1,\n  2, 3], "b": 4}')
+    places = {path: str(place) for path, place in document.places.items()}
+    assert places["a", 2] == "line 2, column 6"
+    assert places["b",] == "line 2, column 10"
 
 
 NODE = "Regions.1.Nodes[0]"
@@ -121,7 +148,7 @@ def test_all_faults_are_told_at_once_in_their_order() -> None:
     [
         ("", "1:1: not JSON: expecting value"),
         ("{", "1:2: not JSON: expected a key in double quotes"),
-        ('{"a": 1,\n}', "2:1: not JSON: expected a key after ','"),
+        ('{"a": 1,\n,}', "2:1: not JSON: expected a key after ','"),
         ('{"a" 1}', "1:6: not JSON: expected ':'"),
         ("[1 2]", "1:4: not JSON: expected ',' or ']'"),
         ('{"Regions":\n {"1": NaN}}', "2:8: not JSON: NaN is no number of JSON"),

@@ -30,7 +30,8 @@ def command() -> None:
 def validate(flags: Globals, *, source: str, form: str) -> None:
     """Name every fault of a DERP map with its line, column and path; `-` reads standard input.
 
-    Comments are allowed. Ends with status 1 if the map has faults, with 0 if it has only warnings.
+    Comments are allowed, and commas behind the last value. Ends with status 1 if the map has faults, with 0 if it has
+    only warnings.
     """
     from coder.wire.derpmap_check import check
 
@@ -61,13 +62,24 @@ def show(flags: Globals, *, source: str | None, form: str) -> None:
             document: Any = api.any_connection_info().get("derp_map")
         derp_map = derpmap_json.load(document)
     else:
-        derp_map = derpmap_json.loads(_read(flags, source))
+        derp_map = _load(source, _read(flags, source))
     if form == "json":
         output.out(output.json_text(derpmap_json.dump(derp_map)))
         return
     rows = [_row(region, node) for region in derp_map.regions.values() for node in region.nodes]
     columns = ["region", "code", "name", "node", "host", "relay", "stun", "notes"]
     output.out(fitted(columns, rows, ("name", "code"), cut="notes"))
+
+
+def _load(source: str, text: str) -> Any:
+    """Read a map. Raises Malformed that names file, line and column."""
+    from coder.wire import derpmap_check, derpmap_json
+
+    try:
+        return derpmap_json.loads(text)
+    except Malformed as error:
+        faults = (str(fault) for fault in derpmap_check.check(text) if not fault.warning)
+        raise Malformed(next(faults, str(error)), where=source) from None
 
 
 def _row(region: Any, node: Any) -> list[str]:
