@@ -44,6 +44,13 @@ class CoderError(Exception):
     def __str__(self) -> str:
         return self.message
 
+    def in_full(self) -> str:
+        """Return message and remedy as sentences."""
+        message = self.message.rstrip(".")
+        if not self.remedy:
+            return message
+        return f"{message} {self.remedy}" if message.endswith(("?", "!")) else f"{message}. {self.remedy}"
+
 
 class Misuse(CoderError):
     """A contract inside the project was broken: a bug of ours, never of a user or a peer."""

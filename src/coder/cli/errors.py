@@ -50,8 +50,7 @@ def _fault(fault: dict[str, Any]) -> str:
 
 def line(error: CoderError) -> str:
     """Return message and remedy as one line, without what a terminal may act on: some of it is other people's."""
-    message = str(error).rstrip(".")
-    return output.printable(" ".join((f"{message}. {error.remedy}" if error.remedy else message).split()))
+    return output.printable(" ".join(error.in_full().split()))
 
 
 # Reaching the server

@@ -164,7 +164,8 @@ class BuildRunner:
             else:
                 await provisioner.stop(job)
         except ProvisionError as problem:
-            error = f"{problem.message[:1].upper()}{problem.message[1:]}. {problem.remedy}".strip()
+            told = problem.in_full()
+            error = f"{told[:1].upper()}{told[1:]}"
         except Problem as refusal:
             error = refusal.detail or refusal.message
         except ValidationError:

@@ -13,7 +13,7 @@ from coder.access.roles import OWNER
 from coder.cli.commands.reset_password import command
 from coder.clock import FakeClock
 from coder.db import keys, site, users
-from coder.db.models import ApiKey
+from coder.db.models import ApiKey, AuditLog
 from coder.db.store import SqliteStore
 from coder.errors import CoderError
 from coder.ids import Secret
@@ -50,23 +50,25 @@ async def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-async def stored(place: Path) -> tuple[str, int]:
-    """Return the hash of Alice's password and how many keys she has."""
+async def stored(place: Path) -> tuple[str, int, list[str]]:
+    """Return the hash of Alice's password, how many keys she has, and what the audit log says."""
     store = await SqliteStore.open(place)
     async with store.read() as session:
         found = await users.by_name(session, "alice")
         held = await session.scalar(select(func.count()).select_from(ApiKey))
+        noted = (await session.scalars(select(AuditLog.detail))).all()
     await store.close()
     assert found is not None
-    return found.password_hash, held or 0
+    return found.password_hash, held or 0, list(noted)
 
 
 @pytest.mark.parametrize("who", ["alice", "Alice@example.com"])
 async def test_a_password_is_set_by_name_or_address(place: Path, who: str):
     assert await set_password(place, who, NEW, FakeClock()) == "alice@example.com"
-    hashed, held = await stored(place)
+    hashed, held, noted = await stored(place)
     assert passwords.verify_password(hashed, NEW.reveal())
     assert not held, "whoever was signed in is not any more"
+    assert noted == ["password, on the server's machine"]
 
 
 async def test_what_cannot_be_done_is_said(place: Path, tmp_path: Path):
