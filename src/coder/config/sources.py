@@ -73,6 +73,8 @@ def _read_yaml(file: str) -> dict[tuple[str, ...], Any]:
     known = {option.yaml: option for option in OPTIONS}
     values = {}
     for key, raw in _leaves(document or {}, frozenset(known)):
+        if any(name.startswith(f"{key}.") for name in known):
+            raise ConfigError(f"{file}: {key} holds settings by name, not {raw!r}.")
         if key not in known:
             raise ConfigError(f"{file}: unknown setting {key!r}.{_suggest(key, known)}")
         values[known[key].path] = _checked(known[key], raw, f"{file}: {key}")

@@ -108,6 +108,8 @@ def test_what_is_refused_names_its_place(flags: dict[str, str], words: str):
         ("zzz: 1", "unknown setting 'zzz'."),
         ("stateDir: [a]", "stateDir: expected a single value"),
         ("- a", "mapping"),
+        ("networking: [1]", "networking holds settings by name"),
+        ("networking: {tls: true}", "networking.tls holds settings by name"),
         ("a: [", "not YAML"),
         ("networking: {http: {httpAddress: {a: 1}}}", "networking.http.httpAddress"),
     ],
