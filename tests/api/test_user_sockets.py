@@ -255,3 +255,30 @@ async def test_a_measuring_socket_on_which_nothing_comes_is_closed(
     with pytest.raises(ConnectionClosedOK):
         await client.recv()
     assert not live.deployment.speedtests
+
+
+async def test_nobody_unknown_makes_us_hold_a_large_message(live: Server):
+    echo = await live.open("/debug/ws?/rpc", {})
+    await echo.send("x" * 70_000)
+    await echo.wait_closed()
+    assert echo.close_code == 1009  # RFC 6455, section 7.4.1
+
+
+async def test_one_user_has_only_so_many_connections(live: Server, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("coder.server.routes.tailnet.MOST_OF_USER", 2)
+    monkeypatch.setattr("coder.server.routes.agent_self.MOST_OF_AGENTS", 1)
+    workspace = await live.workspace()
+    path = f"/workspaceagents/{workspace.agent_id}/coordinate?version=2.0"
+    first, _second = await live.open("/derp-map"), await live.open(path)
+    for refused in (path, "/tailnet?version=2.0"):
+        with pytest.raises(InvalidStatus) as answer:
+            await live.open(refused)
+        assert answer.value.response.status_code == 429
+    other = await (await live.member("bob")).open("/tailnet?version=2.0")
+    await other.close()
+    async with live.agent(workspace):
+        agent = {TOKEN_HEADER: workspace.agent_token}
+        with pytest.raises(InvalidStatus) as answer:
+            await live.open("/workspaceagents/me/rpc?version=2.0&role=another", agent)
+        assert answer.value.response.status_code == 429
+    await first.close()

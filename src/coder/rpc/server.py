@@ -17,7 +17,7 @@ from coder.wire import drpc, yamux
 
 _MAX_WAITING = 32  # requests of one call that wait for its handler
 _MAX_WAITING_BYTES = 1 << 20
-_MAX_HELD = 32 << 20  # bytes of requests, complete or not, that one channel may make us hold
+_MAX_HELD = 12 << 20  # bytes of requests, complete or not, that one channel may make us hold; one has 4 MiB at most
 _GRACE = 1.0  # seconds for a handler to take what came before its caller hung up
 _MAX_ERROR = 500  # characters of an error's text that travel
 

@@ -7,11 +7,17 @@ from contextlib import contextmanager, suppress
 from uuid import UUID
 
 from coder.errors import Closed
+from coder.server.problems import too_many
 
 STOPPED = "server stops"
 
 FAREWELL = 1.0
 """Seconds the other end has to take what it is told before its connection ends."""
+
+MOST_OF_USER = 256
+"""Connections one user may have open when they ask for a further one that carries calls: each may hold megabytes."""
+MOST_OF_AGENTS = 1024
+"""… and those that all agents of one user may have."""
 
 Farewell = Callable[[str], Awaitable[None]]
 """Tells those concerned that a connection ends for good, and why; a part that waits comes last."""
@@ -31,6 +37,11 @@ class Sockets:
         self._farewells: dict[asyncio.Task[object], Farewell] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._stopped = False
+
+    def require_room(self, owner: Hashable, most: int) -> None:
+        """Raise Problem (429) unless `owner` has fewer connections than that."""
+        if len(self._scopes.get(owner, ())) >= most:
+            raise too_many(f"There are {most} connections open already; close one first.", 1.0)
 
     @contextmanager
     def belonging_to(self, *owners: Hashable, farewell: Farewell | None = None) -> Iterator[None]:

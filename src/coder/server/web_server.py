@@ -10,10 +10,14 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
+from websockets.http11 import Request
 
 from coder.errors import Unreachable
 
 _MAX_MESSAGE = 4 * 2**20 + 64 * 1024
+_SMALL_MESSAGE = 64 * 1024
+_OF_LARGE_MESSAGES = ("/coordinate", "/pty", "/rpc", "/speedtest", "/tailnet")
+"""How the paths end on which something large is to come; the others are for anybody, or for who only listens."""
 _MOST_PARTS = 4096
 """Fragments of one message; clients that send in pieces make them of some kilobytes."""
 _WEBSOCKET_PING = 15.0
@@ -29,7 +33,13 @@ class _WebServer(uvicorn.Server):
 
 
 class _WebSocket(WebSocketsSansIOProtocol):
-    """The web server's WebSocket: a refusal with a body is an answer too, and a message has few parts."""
+    """The web server's WebSocket: a refusal with a body is an answer too; a message has few parts, and its place."""
+
+    def handle_connect(self, event: Request) -> None:
+        """Begin a connection. What of a message has come is held until the rest comes, so nobody unknown sends much."""
+        if not event.path.partition("?")[0].endswith(_OF_LARGE_MESSAGES):
+            self.conn.max_message_size = _SMALL_MESSAGE
+        super().handle_connect(event)
 
     async def send(self, message: Any) -> None:
         await super().send(message)

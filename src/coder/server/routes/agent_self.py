@@ -21,7 +21,7 @@ from coder.server.auth import AgentCaller, address, agent_caller
 from coder.server.channel import ServerChannel
 from coder.server.deployment import Deployed
 from coder.server.problems import Problem
-from coder.server.sockets import agents_of
+from coder.server.sockets import MOST_OF_AGENTS, agents_of
 from coder.server.tailnet_calls import TailnetCalls
 from coder.server.upgrade import websocket_route
 
@@ -98,6 +98,7 @@ async def add_logs(wanted: LogLines, who: AgentCaller, deployment: Deployed) -> 
 @websocket_route(router, "/workspaceagents/me/rpc", agent_caller)
 async def serve(websocket: WebSocket, who: AgentCaller, deployment: Deployed) -> None:
     """Serve the calls of an agent, and keep track of its connection."""
+    deployment.sockets.require_room(agents_of(who.owner.id), MOST_OF_AGENTS)
     version = api_version.accept(websocket.query_params.get("version") or "2.0")
     tracked = websocket.query_params.get("role") in {None, "", "agent"}
     monitor = Monitor(deployment, who, websocket.headers.get(INSTANCE, ""), address(websocket)) if tracked else None

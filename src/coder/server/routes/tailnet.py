@@ -17,6 +17,7 @@ from coder.server.deployment import Deployed, Deployment
 from coder.server.problems import DATABASE_UNREACHABLE, RESUME_FIELD, Problem
 from coder.server.rechecks import rechecked
 from coder.server.routes.agents import visible
+from coder.server.sockets import MOST_OF_USER
 from coder.server.tailnet_calls import TailnetCalls
 from coder.server.upgrade import websocket_route
 from coder.tailnet.resume import InvalidResumeToken
@@ -57,6 +58,7 @@ def _require_tunnels(deployment: Deployment, who: Caller, *, template: bool = Fa
 async def _serve(
     websocket: WebSocket, deployment: Deployment, who: Caller, calls: TailnetCalls, version: str, *owners: Hashable
 ) -> None:
+    deployment.sockets.require_room(who.user.id, MOST_OF_USER)
     bound = structlog.contextvars.bound_contextvars(peer=str(calls.peer), user=who.user.username)
     sockets = deployment.sockets.belonging_to(who.user.id, who.key.id, *owners, farewell=calls.revoke)
     known = deployment.introductions.of_user(calls.peer, who.user.id, who.user.username)
