@@ -121,6 +121,24 @@ def host_part(text: str) -> str:
     return text
 
 
+USUAL = Server(prefix="coder.", suffix="coder", options={})
+
+
+def reached(server: Server, options: Options, section: str) -> list[tuple[str, str, str]]:
+    """List the names of hosts that the server alone wants to have: pattern, and the flag and value that agree to it.
+
+    A server that chooses `git` or `com` would have every key and password meant for other hosts of that name. Its usual
+    names harm nobody; those in `section`, the one there is, were agreed to when it was made.
+    """
+    suffix = server.suffix.removeprefix(".")
+    asked = []
+    if options.prefix is None and server.prefix not in {"", USUAL.prefix}:
+        asked.append((f"{server.prefix}*", "--ssh-host-prefix", server.prefix))
+    if options.suffix is None and suffix not in {"", USUAL.suffix}:
+        asked.append((f"*.{suffix}", "--hostname-suffix", suffix))
+    return [each for each in asked if f"Host {each[0]}" not in section.splitlines()]
+
+
 def split_option(text: str) -> tuple[str, str]:
     """Return key, in small letters, and value of `key=value` or `key value`.
 

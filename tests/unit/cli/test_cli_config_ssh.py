@@ -349,6 +349,26 @@ def test_a_server_that_smuggles_a_command_changes_no_file(coder, file, signed_in
 
 
 @pytest.mark.parametrize(
+    ("names", "agree"),
+    [
+        ({"hostname_suffix": ".com"}, ["--hostname-suffix", "com"]),
+        ({"hostname_prefix": "git"}, ["--ssh-host-prefix", "git"]),
+    ],
+)
+def test_a_server_gets_no_hosts_of_others_unless_somebody_agrees(coder, file, signed_in, names, agree):
+    signed_in.answers[SSH_ROUTE] = (200, ANSWER | names)
+    run = configure(coder, file, "--yes")
+    assert run.code == 1
+    assert not file.exists()
+    assert " ".join(agree) in run.err
+    asked = ("config-ssh", "--ssh-config-file", str(file), "--coder-binary-path", BINARY)
+    declined = coder("--force-tty", *asked, stdin="n\n")
+    assert "goes through it. Agree only if" in declined.err
+    assert configure(coder, file, "--yes", *agree).code == 0
+    assert configure(coder, file, "--yes").code == 0, "what was agreed to once is not asked again"
+
+
+@pytest.mark.parametrize(
     ("addresses", "code"), [(["fd60:627a:a42b::7"], 0), (["fd7a:115c:a1e0::7"], 1), (["2001:db8::1"], 1), ([], 1)]
 )
 def test_a_name_is_the_systems_own_tunnel_only_in_its_prefix(coder, monkeypatch, addresses, code):

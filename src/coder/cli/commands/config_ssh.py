@@ -84,6 +84,7 @@ def command(flags: Globals, /, **given: Any) -> int:
         with flags.api() as api:
             server = sshconfig.server_values(api.ssh_config())
             _warn(server.refused)
+            _agree(sshconfig.reached(server, options, old[slice(*place)] if place else ""), given)
             example = None if given["dry_run"] else _example(api)
         section = sshconfig.make(
             options,
@@ -182,6 +183,17 @@ def _warn(refused: Sequence[str]) -> None:
             f"warning: left out what the server may not set here: {output.printable(', '.join(refused))}."
             " If you trust it, set it yourself: --ssh-option KEY=VALUE."
         )
+
+
+def _agree(wanted: Sequence[tuple[str, str, str]], given: Any) -> None:
+    """Say which hosts the server wants to have; without a question that follows, the user must have named them."""
+    if not wanted:
+        return
+    asks = f"the server asks that ssh to {' and '.join(pattern for pattern, _, _ in wanted)} goes through it"
+    if given["yes"]:
+        agree = " ".join(f"{flag} {value}" for _, flag, value in wanted)
+        raise CoderError(asks, remedy=f"If no other hosts have such names, agree with {agree}.")
+    output.note(f"warning: {asks}. Agree only if no other hosts have such names.")
 
 
 def _example(api: Any) -> str | None:
