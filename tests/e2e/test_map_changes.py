@@ -42,3 +42,34 @@ def test_an_agent_moves_to_the_region_it_asked_for_as_soon_as_the_map_has_it(tmp
         assert "own" in done.stderr
     finally:
         made.close()
+
+
+def test_agent_and_command_move_together_when_their_region_is_replaced(tmp_path):
+    made = Deployment(tmp_path)
+    path = tmp_path / "map.json"
+
+    def put(number: int, code: str, relay: dict[str, str]) -> None:
+        only = {"RegionID": number, "RegionCode": code, "RegionName": code, "Nodes": [node(f"{number}a", relay)]}
+        write(path, {"Regions": {str(number): only}})
+
+    try:
+        put(901, "first", start_relay(made, "one"))
+        second = start_relay(made, "two")
+        made.start_server("", "--derp-config-path", str(path), "--derp-server-enable=false")
+        sign_in(made)
+        made.ok("create", "dev", "--output-token-file", str(tmp_path / "token"))
+        made.start_agent()
+        made.start("ping", "--disable-direct-connections", "ping", "dev", "-n", "100000")
+        wait_until("the first relay", lambda: "proxied via DERP(first)" in made.log("ping"))
+        put(902, "second", second)
+        wait_until("the second relay", lambda: "proxied via DERP(second)" in made.log("ping"))
+        made.stop("one")
+        before = len(made.log("ping").splitlines())
+        wait_until("more answers", lambda: len(made.log("ping").splitlines()) > before + 1)
+        answers = [line for line in made.log("ping").splitlines() if line.startswith(("pong ", "ping "))]
+        assert {line.partition(" in ")[0] for line in answers} == {
+            "pong from dev proxied via DERP(first)",
+            "pong from dev proxied via DERP(second)",
+        }
+    finally:
+        made.close()
