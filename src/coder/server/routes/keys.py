@@ -29,7 +29,7 @@ _NS = 1_000_000_000
 class NewToken(BaseModel):
     """What a new token is to be."""
 
-    lifetime: int = Field(default=0, ge=0, le=2**63 - 1)
+    lifetime: int = Field(default=0, ge=0)
     """Nanoseconds; 0 takes the default."""
     scope: Typed = ""
     token_name: Typed = ""
