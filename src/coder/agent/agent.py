@@ -296,5 +296,5 @@ def _remedy(error: CoderError | None) -> str:
     if error is not None and _token_in_use(error):
         return "Stop the other agent, or give this one a workspace of its own: 'coder create' makes one."
     if _token_refused(error):
-        return "Check CODER_AGENT_TOKEN: the workspace may have been deleted. 'coder create' makes a new one."
+        return "If the workspace is stopped, 'coder start' lets it in again; if not, check CODER_AGENT_TOKEN."
     return error.remedy if error is not None else ""

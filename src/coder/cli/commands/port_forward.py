@@ -69,7 +69,7 @@ def command(
     wanted += forwards.parse("udp", udp)
     backwards = forwards.parse("tcp", reverse)
     if not wanted and not backwards:
-        raise click.UsageError("no port-forwards requested")
+        raise click.UsageError("no port-forwards requested: give --tcp, --udp or --reverse, such as --tcp 8080")
     return asyncio.run(_forward(flags, workspace, wanted, backwards, timeout))
 
 
