@@ -20,6 +20,9 @@ def main() -> None:
     heard = signal.getsignal(signal.SIGINT)
     if heard is signal.default_int_handler:  # Ctrl-C amid an import would print where it was
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from coder.cli import later
+
+    later.postpone()
     from coder.cli.main import run
 
     signal.signal(signal.SIGINT, heard)
