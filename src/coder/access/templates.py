@@ -278,7 +278,8 @@ def problems(error: ValidationError, within: str = "") -> list[tuple[str, str]]:
     found = []
     for fault in error.errors(include_input=False, include_url=False):
         place = ".".join(str(part) for part in (*filter(None, [within]), *fault["loc"]))
-        found.append((place or "template", str(fault["msg"])))
+        unknown = fault["type"] == "extra_forbidden"
+        found.append((place or "template", "There is no such field." if unknown else str(fault["msg"])))
     return found
 
 

@@ -233,9 +233,8 @@ async def _agent(connection: HTTPConnection, deployment: Deployment) -> agents.I
         identity = await agents.by_token(session, tokens.hash_agent_token(token))
     good = identity is not None and identity.owner.status == users.ACTIVE
     if identity is None or not good or not may_have(identity.owner.role_names, identity.workspace.template.kind):
-        raise Problem(
-            401, "The agent is not authorised.", detail="No workspace has this token now; it may have been deleted."
-        )
+        why = "No running workspace has this token: it may be stopped or deleted, or have a newer token."
+        raise Problem(401, "The agent is not authorised.", detail=why)
     return identity
 
 
