@@ -152,6 +152,9 @@ def answer_expected() -> CoderError:
 
 def bad_name(text: str) -> CoderError:
     """No workspace argument."""
+    user, _, rest = text.partition("@")
+    if user and rest:
+        return CoderError(f"{text!r} names no workspace", remedy=f"Users of a workspace have no names: write {rest}.")
     return CoderError(f"{text!r} names no workspace", remedy="Write [owner/]workspace[.agent].")
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 ME = "me"
 
-_ARGUMENT = re.compile(r"(?:([^/.]+)/)?([^/.]+)(?:\.([^/.]+))?")
+_ARGUMENT = re.compile(r"(?:([^/.]+)/)?([^/.@]+)(?:\.([^/.]+))?")
 
 _STATUS = {
     "pending": "Queued", "starting": "Starting", "running": "Started", "stopping": "Stopping", "stopped": "Stopped",

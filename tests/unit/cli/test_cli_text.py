@@ -75,7 +75,13 @@ def test_workspace_arguments(text, target):
     assert Target.parse(text) == target
 
 
-@pytest.mark.parametrize("text", ["", "a/b/c", "/dev", "dev.", "a.b.c"])
+def test_a_user_before_the_workspace_is_refused_with_a_remedy():
+    with pytest.raises(CoderError) as caught:
+        Target.parse("root@dev.main")
+    assert caught.value.remedy.endswith("write dev.main.")
+
+
+@pytest.mark.parametrize("text", ["", "a/b/c", "/dev", "dev.", "a.b.c", "@", "ann@"])
 def test_no_workspace_arguments(text):
     with pytest.raises(CoderError, match="names no workspace"):
         Target.parse(text)
