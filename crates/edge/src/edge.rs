@@ -1,5 +1,6 @@
 //! Starting and stopping the edge.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -109,6 +110,11 @@ impl Edge {
     /// Keeps links to exactly these relays from now on.
     pub fn set_mesh(&self, peers: impl IntoIterator<Item = MeshPeer>) {
         self.mesh.set(peers);
+    }
+
+    /// Why links to other relays are not there, by these relays' URLs.
+    pub fn mesh_problems(&self) -> BTreeMap<String, String> {
+        self.mesh.problems()
     }
 
     /// Serves apps of workspaces by these settings from now on.

@@ -1,6 +1,7 @@
 //! Dials the other relays of the region, and again whenever a link ends.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,6 +32,19 @@ pub struct MeshPeer {
     host: String,
     port: u16,
     plain: bool,
+}
+
+impl fmt::Display for MeshPeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.plain { "http" } else { "https" };
+        let host = &self.host;
+        let port = self.port;
+        if host.contains(':') {
+            write!(f, "{scheme}://[{host}]:{port}")
+        } else {
+            write!(f, "{scheme}://{host}:{port}")
+        }
+    }
 }
 
 /// A text that is no relay's URL.
@@ -103,11 +117,15 @@ pub(crate) struct Mesh {
     keepers: Mutex<BTreeMap<MeshPeer, Wanted>>,
 }
 
+/// Why a link is not there, in one line; `None` while it is.
+type Problem = Arc<Mutex<Option<String>>>;
+
 /// Ends its keeper when it is dropped.
 struct Wanted {
     relay: Arc<RelayThread>,
     gone: Arc<AtomicBool>,
     token: u64,
+    problem: Problem,
     /// Dropping it wakes the keeper.
     _wake: Sender<()>,
 }
@@ -136,22 +154,31 @@ impl Mesh {
         }
     }
 
+    /// Why links are not there, by the relays' URLs.
+    pub(crate) fn problems(&self) -> BTreeMap<String, String> {
+        let keepers = self.keepers.lock().unwrap_or_else(PoisonError::into_inner);
+        let problem = |wanted: &Wanted| wanted.problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        keepers.iter().filter_map(|(peer, wanted)| Some((peer.to_string(), problem(wanted)?))).collect()
+    }
+
     /// Starts a keeper. `None` if there is no thread for it: the next [`Mesh::set`] tries again.
     fn keep(&self, peer: &MeshPeer) -> Option<Wanted> {
         static TOKENS: AtomicU64 = AtomicU64::new(0);
         let token = TOKENS.fetch_add(1, Ordering::Relaxed);
         let (wake, woken) = channel();
         let gone = Arc::new(AtomicBool::new(false));
+        let problem = Problem::default();
         let keeper = Keeper {
             target: peer.target(&self.trust),
             relay: Arc::clone(&self.relay),
             tally: Arc::clone(&self.tally),
             token,
             gone: Arc::clone(&gone),
+            problem: Arc::clone(&problem),
             woken,
         };
         std::thread::Builder::new().name("mesh".to_owned()).spawn(move || keeper.run()).ok()?;
-        Some(Wanted { relay: Arc::clone(&self.relay), gone, token, _wake: wake })
+        Some(Wanted { relay: Arc::clone(&self.relay), gone, token, problem, _wake: wake })
     }
 }
 
@@ -161,8 +188,12 @@ struct Keeper {
     tally: Arc<Tally>,
     token: u64,
     gone: Arc<AtomicBool>,
+    problem: Problem,
     woken: Receiver<()>,
 }
+
+/// What is said of a link that the other relay ends at once, as it does where the secrets differ.
+const ENDED: &str = "the other relay ended the link; have both the same mesh key?";
 
 impl Keeper {
     fn run(mut self) {
@@ -173,6 +204,7 @@ impl Keeper {
                 return;
             }
             wait = if begun.elapsed() >= HELD { FIRST_WAIT } else { (2 * wait).min(LONGEST_WAIT) };
+            self.tell(|told| told.or_else(|| Some(ENDED.to_owned())));
             // Half of it to all of it: relays that lost each other do not meet again all at once.
             let part = u32::from(random_nonce()[0]);
             if self.woken.recv_timeout(wait / 2 + wait / 2 * part / 255) != Err(RecvTimeoutError::Timeout) {
@@ -181,16 +213,23 @@ impl Keeper {
         }
     }
 
+    fn tell(&self, change: impl FnOnce(Option<String>) -> Option<String>) {
+        let mut problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        *problem = change(problem.take());
+    }
+
     /// Makes one link and waits for its end. Returns why it ended.
     fn link(&mut self) -> Option<CloseReason> {
         let connected = match dial::relay(&self.target, Deadline::after(DIAL_LIMIT)) {
             Ok(connected) => connected,
-            Err(_) => {
+            Err(error) => {
                 Tally::add(&self.tally.link_failures);
+                self.tell(|_| Some(error.failure.to_string()));
                 return None;
             }
         };
         self.target.force_websocket |= connected.websocket.is_some();
+        self.tell(|_| None);
         let (ended, end) = channel();
         self.relay.link(LinkUp {
             token: self.token,

@@ -20,7 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
 /// A site that speaks TLS as `*.apps.test`, and what trusts it.
@@ -194,5 +194,93 @@ fn pages_of_the_server_itself_stay_with_http_1() {
             let stream = dial(&site, client, "coder.test").await;
             assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]), "{named}");
         }
+    });
+}
+
+/// What begins a connection: the preface and no settings of our own.
+const GREETING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// One frame (RFC 9113, section 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&len[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// The head of `GET https://HOST/` (RFC 7541: three indexed fields and one by its name's index).
+fn head() -> Vec<u8> {
+    [&[0x82, 0x87, 0x84, 0x01, HOST.len() as u8], HOST.as_bytes()].concat()
+}
+
+/// Sends frames after the greeting and returns the error that the connection is ended with, if it is.
+async fn ended_with(site: &Site, client: ClientConfig, frames: &[u8]) -> Option<u32> {
+    let mut stream = dial(site, client, HOST).await;
+    // The edge may end it before it has all of them.
+    let _ = stream.write_all(&[GREETING, frames].concat()).await;
+    let mut answer = Vec::new();
+    let _ = tokio::time::timeout(common::PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
+    let mut rest = &answer[..];
+    while let Some((start, after)) = rest.split_at_checked(9) {
+        let len = usize::from(start[0]) << 16 | usize::from(start[1]) << 8 | usize::from(start[2]);
+        let (payload, next) = after.split_at_checked(len)?;
+        if start[3] == 7 {
+            return Some(u32::from_be_bytes(payload[4..8].try_into().unwrap()));
+        }
+        rest = next;
+    }
+    None
+}
+
+/// A connection beside those still works, and nothing of them is left.
+async fn goes_on(site: &Site, client: ClientConfig) {
+    let mut fine = http2(site, client).await;
+    let call = fine.send_request(request(HOST, "/x.Y/Z", "application/grpc", b"message")).await;
+    assert_eq!(call.unwrap().status().as_u16(), 200);
+    common::wait_until(|| site.edge.counters().connections == 1);
+}
+
+#[test]
+fn requests_taken_back_at_once_end_the_connection_and_reach_no_app() {
+    const CALM: u32 = 11;
+    let (site, client) = secure("reset", grpc);
+    let begin_and_end = |number: u32| {
+        [frame(1, 5, 2 * number + 1, &head()), frame(3, 0, 2 * number + 1, &8u32.to_be_bytes())].concat()
+    };
+    let flood: Vec<u8> = (0..2000).flat_map(begin_and_end).collect();
+    runtime().block_on(async {
+        assert_eq!(ended_with(&site, client.clone(), &flood).await, Some(CALM));
+        assert!(site.dialled.load(std::sync::atomic::Ordering::Relaxed) < 200);
+        goes_on(&site, client).await;
+    });
+}
+
+#[test]
+fn a_head_without_end_ends_the_connection() {
+    let (site, client) = secure("continued", grpc);
+    // A field that is not to be remembered, name and value as they are; then always more of them.
+    let field = [&[0, 1, b'x', 0x7f, 0xe1, 0x06][..], &[b'a'; 992]].concat();
+    let more = field.repeat(16);
+    let mut flood = frame(1, 1, 1, &head());
+    for _ in 0..100 {
+        flood.extend(frame(9, 0, 1, &more));
+    }
+    runtime().block_on(async {
+        assert!(ended_with(&site, client.clone(), &flood).await.is_some());
+        assert_eq!(site.dialled.load(std::sync::atomic::Ordering::Relaxed), 0);
+        goes_on(&site, client).await;
+    });
+}
+
+#[test]
+fn a_head_that_is_too_large_is_refused_and_the_connection_goes_on() {
+    let (site, client) = secure("large", grpc);
+    runtime().block_on(async {
+        let mut connection = http2(&site, client).await;
+        let mut large = request(HOST, "/", "text/plain", b"");
+        for _ in 0..7 {
+            large.headers_mut().append("x-long", HeaderValue::from_bytes(&[b'a'; 10_000]).unwrap());
+        }
+        assert_eq!(connection.send_request(large).await.unwrap().status().as_u16(), 431);
+        let call = connection.send_request(request(HOST, "/x.Y/Z", "application/grpc", b"message")).await;
+        assert_eq!(call.unwrap().status().as_u16(), 200);
     });
 }

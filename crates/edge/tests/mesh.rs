@@ -96,7 +96,25 @@ fn links_use_tls_with_a_pin_or_an_authority() {
             let counters = two.counters();
             counters.relay.links == links && (links == 1 || counters.link_failures > 0)
         });
+        wait_until(|| {
+            let problems = two.mesh_problems();
+            let told = problems.get(&secure).is_some_and(|told| told.contains("--ca-file"));
+            if links == 1 { problems.is_empty() } else { told }
+        });
     }
+}
+
+#[test]
+fn a_link_that_the_other_relay_does_not_want_is_told() {
+    let one = Edge::start(alone()).unwrap();
+    let mut config = alone();
+    config.mesh_key = MeshKey::new("a secret of another region");
+    config.mesh = vec![peer(&one)];
+    let two = Edge::start(config).unwrap();
+    let url = format!("http://{}", one.addresses()[0]);
+    wait_until(|| two.mesh_problems().get(&url).is_some_and(|told| told.contains("the same mesh key")));
+    two.set_mesh([]);
+    assert!(two.mesh_problems().is_empty());
 }
 
 #[test]

@@ -170,13 +170,24 @@ fn a_head_that_never_ends_is_given_up() {
 #[test]
 fn a_head_that_is_too_large_is_refused() {
     let edge = common::edge();
-    let mut stream = connect(&edge);
-    let line = format!("X-Long: {}\r\n", "a".repeat(60_000));
-    // The edge may answer and close before it has all of it.
-    let _ = stream.write_all(format!("GET / HTTP/1.1\r\nHost: a\r\n{line}{line}\r\n").as_bytes());
-    let mut status = [0; 12];
-    stream.read_exact(&mut status).unwrap();
-    assert_eq!(&status, b"HTTP/1.1 431");
+    let line = |len: usize| format!("X-Long: {}\r\n", "a".repeat(len));
+    for (number, (target, lines)) in [
+        ("/", line(40_000).repeat(2)),
+        ("/", line(300_000)),
+        (&format!("/{}", "a".repeat(65_500)), line(100)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut stream = connect(&edge);
+        // The edge may answer and close before it has all of it.
+        let _ = stream.write_all(format!("GET {target} HTTP/1.1\r\nHost: a\r\n{lines}\r\n").as_bytes());
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).unwrap();
+        assert_eq!(&status, b"HTTP/1.1 431", "{number}");
+        drop(stream);
+        wait_until(|| edge.counters().malformed == number as u64 + 1);
+    }
 }
 
 #[test]

@@ -239,6 +239,22 @@ fn what_is_no_tls_is_counted_and_closed() {
 }
 
 #[test]
+fn a_handshake_that_does_not_come_is_given_up() {
+    let (files, _) = certificate("slow");
+    let mut config = secure(&files);
+    config.head_timeout = std::time::Duration::from_millis(50);
+    let edge = Edge::start(config).unwrap();
+    // The first bytes of a record with a greeting, and no more.
+    for (number, bytes) in [&[][..], &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc]].into_iter().enumerate() {
+        let mut stream = TcpStream::connect(edge.addresses()[0]).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(bytes).unwrap();
+        assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);
+        wait_until(|| edge.counters().tls_failures == number as u64 + 1);
+    }
+}
+
+#[test]
 fn files_that_cannot_be_used_are_named() {
     let (files, _) = certificate("named");
     let missing = TlsFiles { key: PathBuf::from("/nonexistent/key.pem"), ..files.clone() };

@@ -196,11 +196,8 @@ impl Batch {
         for (buffer, meta) in self.buffers.iter_mut().zip(&self.metas).take(self.filled) {
             let length = meta.len.min(MESSAGE_SIZE);
             let stride = meta.stride.max(1);
-            let mut rest = if length <= SMALL {
-                BytesMut::from(&buffer[..length])
-            } else {
-                std::mem::take(buffer).split_to(length)
-            };
+            let mut rest =
+                if length <= SMALL { BytesMut::from(&buffer[..length]) } else { buffer.split_to(length) };
             while !rest.is_empty() {
                 let datagram = rest.split_to(stride.min(rest.len()));
                 each(unmap(meta.addr), datagram);
@@ -213,4 +210,36 @@ impl Batch {
 /// IPv4 addresses never travel as v4-mapped IPv6 inside the program.
 fn unmap(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One receive of `datagrams` datagrams of 1000 bytes, each filled with its number.
+    fn receive(batch: &mut Batch, datagrams: u8) -> Vec<BytesMut> {
+        batch.prepare();
+        for (number, datagram) in batch.buffers[0].chunks_mut(1000).take(datagrams.into()).enumerate() {
+            datagram.fill(number as u8);
+        }
+        (batch.metas[0].len, batch.metas[0].stride, batch.filled) = (1000 * usize::from(datagrams), 1000, 1);
+        let mut all = Vec::new();
+        batch.drain(|_, datagram| all.push(datagram));
+        all
+    }
+
+    #[test]
+    fn memory_is_used_again_once_its_datagrams_are_gone_and_not_before() {
+        let mut batch = Batch::new();
+        let kept = receive(&mut batch, 40);
+        let place = kept[0].as_ptr();
+        let other = receive(&mut batch, 20);
+        assert_ne!(other[0].as_ptr(), place);
+        assert!(kept.iter().enumerate().all(|(number, datagram)| datagram[..] == [number as u8; 1000]));
+        let place = other[0].as_ptr();
+        drop(other);
+        let taken = BytesMut::zeroed(MESSAGE_SIZE); // would have what was given back
+        assert_eq!(receive(&mut batch, 40)[0].as_ptr(), place);
+        drop(taken);
+    }
 }

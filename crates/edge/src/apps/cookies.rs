@@ -7,12 +7,19 @@ const TICKET: &[u8] = b"coder_signed_app_token";
 /// Tickets tried: browsers send the one of the longest path first.
 const MAX_TICKETS: usize = 4;
 
+/// What browsers take as a promise about who set a cookie (RFC 6265bis, section 4.1.3); the rest is its name with us.
+const PREFIXES: [&[u8]; 2] = [b"__Host-", b"__Secure-"];
+
 /// Whether no app may see or set a cookie of that name.
 fn is_ours(name: &[u8]) -> bool {
+    let name = PREFIXES.iter().find_map(|prefix| name.strip_prefix(*prefix)).unwrap_or(name);
     name.starts_with(b"coder_") || name == b"oauth_state" || name == b"oauth_redirect"
 }
 
+/// The name that a server will read. Browsers keep `=a=b` as a cookie without a name and send it as `a=b`.
 fn name(cookie: &[u8]) -> &[u8] {
+    let start = cookie.iter().position(|byte| !matches!(byte, b'=' | b' ' | b'\t')).unwrap_or(cookie.len());
+    let cookie = &cookie[start..];
     let end = cookie.iter().position(|byte| *byte == b'=').unwrap_or(cookie.len());
     cookie[..end].trim_ascii()
 }
@@ -77,20 +84,30 @@ mod tests {
 
     #[test]
     fn our_cookies_leave_and_others_stay() {
-        let cases: [(&[&str], &[&str]); 6] = [
+        let cases: [(&[&str], &[&str]); 8] = [
             (&["a=1", "b=2"], &["a=1; b=2"]),
             (&["a=1; coder_session_token=x; b=2"], &["a=1; b=2"]),
             (&["coder_session_token=x"], &[]),
             (&["a=1", "coder_subdomain_app_session_token_ff=x;b"], &["a=1; b"]),
             (&["a=coder_session_token=x; xcoder_y=1"], &["a=coder_session_token=x; xcoder_y=1"]),
             (&[" coder_signed_app_token = x;oauth_state=1; oauth_redirect=2;;c=3"], &["; c=3"]),
+            (&["__Host-coder_session_token=x; __Secure-coder_form=y; __Host-mine=1"], &["__Host-mine=1"]),
+            (&["=coder_session_token=x; =a=b"], &["=a=b"]),
         ];
         for (given, left) in cases {
             let mut map = headers(COOKIE, given);
             strip(&mut map);
             assert_eq!(map, headers(COOKIE, left), "{given:?}");
         }
-        let mut map = headers(SET_COOKIE, &["coder_session_token=evil; Path=/", "a=1"]);
+        let mut map = headers(
+            SET_COOKIE,
+            &[
+                "coder_session_token=evil; Path=/",
+                "= coder_form=x",
+                "__Host-coder_form=x; Path=/; Secure",
+                "a=1",
+            ],
+        );
         strip_set(&mut map);
         assert_eq!(map, headers(SET_COOKIE, &["a=1"]));
     }
