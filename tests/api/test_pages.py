@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,6 +22,10 @@ PAGES = (
     "/workspaces",
     "/workspaces/new",
     "/@admin/dev",
+    "/templates",
+    "/templates/new?kind=docker",
+    "/templates/new?kind=ssh",
+    "/templates/process",
     "/users",
     "/users/admin",
     "/audit",
@@ -261,6 +266,22 @@ async def test_a_form_that_says_nothing_of_its_origin_does_nothing(server: Serve
     assert answer.status_code == 403
 
 
+@pytest.mark.parametrize(
+    "path",
+    [route.path for route in routes(URL, datetime.now) if "POST" in (route.methods or ())],
+)
+async def test_no_form_does_anything_without_its_token(server: Server, signed_in: Browser, path: str):
+    await server.workspace()
+    before = await server.get("/audit")
+    place = path.format(owner="admin", name="dev" if "@" in path else "process", user="admin")
+    sent = {"what": "delete", "confirm": "dev", "email": "admin@example.com", "password": PASSWORD, "name": "made"}
+    assert (await signed_in.see("/workspaces")).status_code == 200
+    for token in ({}, {"form_token": ""}, {"form_token": "0" * 64}):
+        answer = await signed_in.post(place, sent | token)
+        assert (answer.status_code, "out of date" in answer.text) == (403, True), place
+    assert await server.get("/audit") == before
+
+
 @pytest.mark.parametrize("token", ["", "0" * 64])
 async def test_a_form_without_the_token_of_its_session_does_nothing(server: Server, signed_in: Browser, token: str):
     answer = await signed_in.post("/settings/tokens", {"form_token": token, "token_name": "stolen"})
@@ -316,7 +337,9 @@ async def test_users_are_created_given_roles_suspended_and_deleted(server: Serve
     assert (await signed_in.send("/users/bob", {"what": "suspend"})).status_code == 303
     bob = await server.get("/users/bob")
     assert (bob["status"], bob["roles"][0]["name"]) == ("suspended", "auditor")
-    assert (await signed_in.send("/users/bob", {"what": "delete"})).headers["Location"] == "/users?done=user-deleted"
+    assert (await signed_in.send("/users/bob", {"what": "delete", "confirm": "bub"})).status_code == 400
+    gone = {"what": "delete", "confirm": "bob"}
+    assert (await signed_in.send("/users/bob", gone)).headers["Location"] == "/users?done=user-deleted"
 
 
 async def test_a_token_is_shown_once_and_deleted(server: Server, signed_in: Browser):

@@ -17,6 +17,10 @@ PAGES = {
     "workspace-new": "/workspaces/new",
     "workspace": "/@{user}/dev",
     "workspace-away": "/@{user}/laptop",
+    "workspace-built": "/@{user}/box",
+    "templates": "/templates",
+    "template-new": "/templates/new?kind=docker",
+    "template": "/templates/shells",
     "regions": "/regions",
     "connections": "/connectionlog",
     "users": "/users",
@@ -43,11 +47,17 @@ def chromium() -> Iterator[Browser]:
 
 @contextlib.contextmanager
 def populated(place: Path, *flags: str) -> Iterator[Deployment]:
-    """A server with a connected workspace, one that is away, a second user and a token."""
+    """A server with a connected workspace, one that is away, one it builds itself, a second user and a token."""
     with running(place, *flags) as made:
         made.ok("create", "laptop", "--output-token-file", str(made.place / "laptop"))
         made.ok("tokens", "create", "--name", "ci")
         made.ok("users", "create", "--username", "bob", "--email", "bob@example.com", CODER_USER_PASSWORD=PASSWORD)
+        made.ok(
+            "templates", "create", "shells", "--kind", "process", "--stop-after", "8h", "--description", "To try out"
+        )
+        made.ok("create", "box", "--template", "shells")
+        made.ok("schedule", "start", "box", "9:00AM Mon-Fri Europe/Berlin")
+        made.ok("ssh", "dev", "true")
         with socket.create_server(("127.0.0.1", 0)) as chosen:
             port = chosen.getsockname()[1]
         made.start("forward", "port-forward", "dev", "--tcp", f"127.0.0.1:{port}:8080")

@@ -27,6 +27,9 @@ for (const button of document.querySelectorAll("[data-copy]")) {
   });
 }
 
+const zone = document.querySelector("[data-zone]");
+if (zone) zone.value = Intl.DateTimeFormat().resolvedOptions().timeZone;
+
 const theme = document.querySelector("[data-theme-switch]");
 if (theme) {
   const dark = () =>

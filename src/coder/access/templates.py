@@ -196,18 +196,24 @@ AbsolutePath = Annotated[str, StringConstraints(max_length=1024, pattern=r"\A/[A
 """Without any sign that the programs it is handed to take for more than a part of a path."""
 
 
-class MachineSettings(Strict):
+class Options(Strict):
+    """Settings of a kind. What stands below a field is told to those who fill it in."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class MachineSettings(Options):
     """Nothing: the machine is the user's."""
 
 
-class ProcessSettings(Strict):
+class ProcessSettings(Options):
     """How the server starts the agent as a process of its own."""
 
     directory: AbsolutePath | Literal[""] = ""
     """Where it starts and what its sessions call home; empty: a directory of the workspace in the server's state."""
 
 
-class DockerSettings(Strict):
+class DockerSettings(Options):
     """The container of an agent. The image holds the agent's program."""
 
     image: Annotated[str, StringConstraints(max_length=512, pattern=r"\A[a-z0-9][A-Za-z0-9_.:/@-]*\z")]
@@ -224,7 +230,7 @@ class DockerSettings(Strict):
     """Where containers reach the server, if that is not its access URL."""
 
 
-class SshSettings(Strict):
+class SshSettings(Options):
     """The host on which the server starts the agent. Its `sshd` gives the account a POSIX shell."""
 
     host: Annotated[str, StringConstraints(max_length=255, pattern=r"\A[A-Za-z0-9][A-Za-z0-9.:_-]*\z")]
@@ -247,6 +253,11 @@ _SETTINGS: Mapping[Kind, type[Settings]] = {
     Kind.DOCKER: DockerSettings,
     Kind.SSH: SshSettings,
 }
+
+
+def settings_schema(kind: Kind) -> dict[str, Any]:
+    """Return the JSON schema of a kind's settings."""
+    return _SETTINGS[kind].model_json_schema()
 
 
 class Content(Strict):

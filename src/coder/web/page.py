@@ -23,6 +23,7 @@ TAG = "X-Part-Tag"
 
 _PLACES = {
     "users": ("user", "read"),
+    "templates": ("deployment", "update"),
     "audit": ("audit_log", "read"),
     "health": ("deployment", "read"),
 }
@@ -52,6 +53,8 @@ class Dashboard:
             minute=text.minute,
             ms=text.milliseconds,
             span=lambda first, last: text.span(first, last, now()),
+            hours=text.in_hours,
+            pair=lambda value: (value, value),
             path=lambda value: quote(str(value), safe=""),
             dict_of=lambda values, **more: urlencode({**values, **more}),
         )

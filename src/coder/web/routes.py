@@ -11,7 +11,7 @@ from starlette.routing import Route
 from coder.web import api, security
 from coder.web.assets import PATH, Assets
 from coder.web.page import Dashboard, Handler, Page
-from coder.web.pages import account, entry, logs, network, people, terminal, workspace, workspaces
+from coder.web.pages import account, entry, logs, network, people, templates, terminal, workspace, workspaces
 
 _READ, _SEND = ("GET",), ("POST",)
 
@@ -36,6 +36,11 @@ _SIGNED_IN: tuple[tuple[str, tuple[str, ...], Handler], ...] = (
     ("/workspaces", _READ, workspaces.show),
     ("/workspaces/new", _READ, workspaces.show_new),
     ("/workspaces/new", _SEND, workspaces.create),
+    ("/templates", _READ, templates.show),
+    ("/templates/new", _READ, templates.show_new),
+    ("/templates/new", _SEND, templates.create),
+    ("/templates/{name}", _READ, templates.show_one),
+    ("/templates/{name}", _SEND, templates.change),
     ("/users", _READ, people.show),
     ("/users", _SEND, people.create),
     ("/users/{user}", _READ, people.show_one),

@@ -60,6 +60,24 @@ def milliseconds(value: Any) -> str:
     return f"{value:.1f} ms" if value < 10 else f"{value:.0f} ms"
 
 
+HOUR = 3_600_000
+"""Milliseconds, in which the API counts times."""
+
+
+def from_hours(value: str) -> int | None:
+    """Read a number of hours, nothing being 0, as milliseconds; None for what is no such number."""
+    try:
+        count = round(float(value.strip() or 0) * HOUR)
+    except (ValueError, OverflowError):
+        return None
+    return count if 0 <= count < 2**53 else None
+
+
+def in_hours(count: Any) -> str:
+    """Write milliseconds as hours."""
+    return f"{(count or 0) / HOUR:.6g}"
+
+
 def span(first: Any, last: Any, now: datetime) -> str:
     """Say how long something lasted, until now when it has not ended."""
     begun, ended = moment(first), moment(last) or now

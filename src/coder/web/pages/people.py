@@ -96,6 +96,8 @@ async def change(page: Page) -> Response:
         elif what == "password":
             await page.ask("PUT", f"{route}/password", {"password": page.form.get("password", "")})
         elif what == "delete":
+            if page.form.get("confirm", "").strip() != page.request.path_params["user"]:
+                raise refusal(400, "To delete the user, type their name into the field.")
             await page.ask("DELETE", route)
             return page.go("/users", "user-deleted")
         else:

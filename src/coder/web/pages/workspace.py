@@ -2,16 +2,21 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 from starlette.responses import Response
 
-from coder.web import api
+from coder.access.schedule import Schedule
+from coder.errors import Malformed
+from coder.web import api, text
 from coder.web.page import Page, refusal
 from coder.web.pages.workspaces import agents, condition
 
 LOG_LINES = 500
 """Lines of a log on a page, the newest."""
+_YEAR = 366 * 24 * text.HOUR
+"""Milliseconds; how long it may really be, the API says."""
 _DOING = {"start": "starting", "stop": "stopping", "delete": "deleted"}
 
 
@@ -42,6 +47,7 @@ async def _show(page: Page, problem: api.Refused | None = None) -> Response:
         problem.status if problem else 200,
         problem=problem,
         base=_here(page),
+        schedule=_schedule(workspace),
         **values,
     )
 
@@ -114,6 +120,10 @@ async def act(page: Page) -> Response:
             return await _transition(page, workspace, what)
         if what in {"share", "unshare"}:
             return await _share(page, workspace, what)
+        if what in _SCHEDULES:
+            return page.go(_here(page), await _SCHEDULES[what](page, workspace))
+        if what == "token":
+            return await _token(page, workspace)
         raise refusal(400, "The form does not say what to do.")
     except api.Refused as refused:
         return await _show(page, refused)
@@ -140,3 +150,70 @@ async def _share(page: Page, workspace: dict[str, Any], what: str) -> Response:
         "POST", route, wanted | {"share_level": form.get("level", ""), "protocol": form.get("protocol", "http")}
     )
     return page.go(_here(page), "shared")
+
+
+def _schedule(workspace: dict[str, Any]) -> dict[str, Any]:
+    """Return what the forms of the schedule show."""
+    line = workspace.get("autostart_schedule") or ""
+    shown: dict[str, Any] = {"line": line, "time": "09:00", "days": range(1, 6), "zone": ""}
+    shown["hours"] = text.in_hours(workspace.get("ttl_ms"))
+    try:
+        found = Schedule.parse(line)
+    except Malformed:  # none, or in a time zone that is not known here
+        return shown
+    return shown | {"time": f"{found.hour:02}:{found.minute:02}", "days": found.days, "zone": found.zone.key}
+
+
+async def _autostart(page: Page, workspace: dict[str, Any]) -> str:
+    form, days = page.form, page.many.get("day", [])
+    hour, _, minute = form.get("time", "").partition(":")
+    if not days:
+        raise refusal(400, "Choose the days on which it starts.")
+    zone = form.get("zone", "").strip() or "UTC"
+    line = f"CRON_TZ={zone} {minute} {hour} * * {'*' if len(days) == 7 else ','.join(days)}"
+    await page.ask("PUT", f"/workspaces/{workspace['id']}/autostart", {"schedule": line})
+    return "schedule"
+
+
+async def _by_hand(page: Page, workspace: dict[str, Any]) -> str:
+    await page.ask("PUT", f"/workspaces/{workspace['id']}/autostart", {"schedule": None})
+    return "schedule"
+
+
+async def _autostop(page: Page, workspace: dict[str, Any]) -> str:
+    await page.ask("PUT", f"/workspaces/{workspace['id']}/ttl", {"ttl_ms": _milliseconds(page) or None})
+    return "schedule"
+
+
+async def _extend(page: Page, workspace: dict[str, Any]) -> str:
+    deadline = page.dashboard.now() + timedelta(milliseconds=_milliseconds(page))
+    stops = text.moment(workspace["latest_build"].get("deadline"))
+    if stops and stops >= deadline:  # the API would move it back
+        return "longer"
+    await page.ask("PUT", f"/workspaces/{workspace['id']}/extend", {"deadline": deadline.isoformat()})
+    return "schedule"
+
+
+def _milliseconds(page: Page) -> int:
+    found = text.from_hours(page.form.get("hours", ""))
+    if found is None or found > _YEAR:
+        raise refusal(400, "Expected a number of hours.")
+    return found
+
+
+_SCHEDULES: dict[str, Callable[[Page, dict[str, Any]], Awaitable[str]]] = {
+    "autostart": _autostart,
+    "by-hand": _by_hand,
+    "autostop": _autostop,
+    "extend": _extend,
+}
+
+
+async def _token(page: Page, workspace: dict[str, Any]) -> Response:
+    """Give an agent another token, and show how it is started with it, this once."""
+    agent = next((each for each in agents(workspace) if each["id"] == page.form.get("agent")), None)
+    if agent is None:
+        raise refusal(404, "The workspace has no such agent.")
+    made = await page.ask("POST", f"/workspaceagents/{agent['id']}/token")
+    tokens = {agent["name"]: made["agent_token"]}
+    return page.render("workspace_created.html", workspace=workspace, where=_here(page), tokens=tokens, renewed=True)

@@ -96,6 +96,6 @@ async def create(page: Page) -> Response:
         refused.faults |= {f"parameter-{name}": fault for name, fault in refused.faults.items()}
         return await _form(page, refused)
     where = api.path(f"@{made['owner_name']}", made["name"]).replace("%40", "@", 1)
-    if token := made.get("agent_token"):
-        return page.render("workspace_created.html", workspace=made, where=where, token=token)
+    if tokens := made.get("agent_tokens"):
+        return page.render("workspace_created.html", workspace=made, where=where, tokens=tokens, renewed=False)
     return page.go(where, "created")
