@@ -2,7 +2,7 @@
 
 import pytest
 
-from api.conftest import PASSWORD, TOKEN_HEADER, Server
+from api.conftest import PASSWORD, TOKEN_HEADER, URL, Server
 
 FIRST = {"email": "admin@example.com", "username": "admin", "password": PASSWORD}
 
@@ -22,6 +22,14 @@ async def test_the_first_user_owns_the_deployment_and_there_is_only_one(bare: Se
     me = await bare.get("/users/me")
     assert me["id"] == made.json()["user_id"]
     assert [role["name"] for role in me["roles"]] == ["owner"]
+
+
+async def test_no_page_of_another_site_makes_the_first_user(bare: Server):
+    for origin in ("http://evil.test:3000", "null", "https://coder.test:3000", "http://coder.test:30001"):
+        answer = await bare.call("POST", "/users/first", json=FIRST, headers={"Origin": origin})
+        assert answer.status_code == 403, origin
+    answer = await bare.call("POST", "/users/first", json=FIRST, headers={"Origin": URL})
+    assert answer.status_code == 201
 
 
 @pytest.mark.parametrize(

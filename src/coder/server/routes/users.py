@@ -14,6 +14,7 @@ from coder.server import audit
 from coder.server.asking import AskedFirst
 from coder.server.auth import ANYONE, COOKIE, SignedIn, address
 from coder.server.deployment import Deployed, Deployment
+from coder.server.own_pages import NO_OTHER_PAGE
 from coder.server.problems import Problem, invalid, too_many
 from coder.server.texts import Line, Typed
 
@@ -47,7 +48,7 @@ async def first_user_exists(deployment: Deployed) -> dict[str, str]:
     raise Problem(404, "There is no first user yet.")
 
 
-@router.post("/users/first", status_code=201, dependencies=[ANYONE])
+@router.post("/users/first", status_code=201, dependencies=[ANYONE, NO_OTHER_PAGE])
 async def create_first_user(wanted: FirstUser, deployment: Deployed) -> dict[str, str]:
     """Create the first user; they own the deployment."""
     check(wanted)
