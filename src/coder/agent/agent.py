@@ -202,6 +202,7 @@ class Agent:
             banners=banners,
             environ=os.environ,
             programs=work.programs if manifest.scripts else "",
+            block_file_transfer=self._settings.block_file_transfer,
         )
 
     def _shell(self, manifest: pb.Manifest, work: Workload, banners: tuple[str, ...] = ()) -> None:
@@ -212,7 +213,11 @@ class Agent:
         policy = self._policy(manifest, work, banners)
         if services.sessions is None:
             services.sessions = Sessions(
-                shell.host_seed(self._settings.token), policy, self._clock, self._note_connection
+                shell.host_seed(self._settings.token),
+                policy,
+                self._clock,
+                self._note_connection,
+                silence=self._settings.ssh_silence,
             )
         else:
             services.sessions.set_policy(policy)

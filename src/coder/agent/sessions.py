@@ -21,10 +21,22 @@ TYPES = {
 
 
 class Sessions:
-    """What SSH clients of one agent do. `report` takes a connection to be told to the server; it must not block."""
+    """What SSH clients of one agent do. `report` takes a connection to be told to the server; it must not block.
 
-    def __init__(self, seed: bytes, policy: SshPolicy, clock: Clock, report: Callable[[pb.Connection], None]) -> None:
+    `silence` is how many seconds a client may answer nothing; None: for ever.
+    """
+
+    def __init__(
+        self,
+        seed: bytes,
+        policy: SshPolicy,
+        clock: Clock,
+        report: Callable[[pb.Connection], None],
+        *,
+        silence: float | None = None,
+    ) -> None:
         self._seed = seed
+        self._silence = silence
         self._policy = policy
         self._clock = clock
         self._report = report
@@ -45,7 +57,7 @@ class Sessions:
     def serve(self, stream: socket.socket, source: str) -> None:
         """Serve a client that came through the tunnel from this address; takes the stream over."""
         if self._server is None:
-            self._server = SshServer(self._seed, self._policy, self._hear)
+            self._server = SshServer(self._seed, self._policy, self._hear, silence=self._silence)
         self._sources[self._server.serve(stream)] = source
 
     def serve_terminal(self, stream: socket.socket, source: str) -> None:

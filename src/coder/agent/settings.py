@@ -25,6 +25,10 @@ class AgentSettings:
     """UDP port of the tunnel; 0 takes any free one."""
     block_direct: bool = False
     """Relay only, whatever the server allows."""
+    block_file_transfer: bool = False
+    """Refuse SFTP and the commands that move files."""
+    ssh_silence: float | None = 72 * 3600.0
+    """Seconds an SSH client may answer nothing; None: for ever."""
     map_ports: bool = False
     """Ask the router for a port that leads here."""
     log_directory: Path | None = None

@@ -74,6 +74,7 @@ def policy(
     banners: tuple[str, ...] = (),
     environ: Mapping[str, str],
     programs: str = "",
+    block_file_transfer: bool = False,
 ) -> SshPolicy:
     """Say what sessions of the agent with this manifest find. `environ` is the agent's own environment.
 
@@ -111,6 +112,7 @@ def policy(
         overrides=overrides,
         banners=banners,
         open_files=descriptors.inherited(),
+        block_file_transfer=block_file_transfer,
         motd=None if hushed else homely(expanded(manifest.motd_path, environ)) or None,
     )
 

@@ -55,15 +55,24 @@ class SshEnded:
 class SshServer:
     """One SSH server; made and used in a running event loop. Never give it a stream from outside the tunnel.
 
+    A client that answers nothing for `silence` seconds is given up; None: never.
+
     Raises:
         OSError: the system has no descriptor or thread to give.
 
     """
 
-    def __init__(self, seed: bytes, policy: SshPolicy, on_notice: Callable[[SshBegan | SshEnded], None]) -> None:
+    def __init__(
+        self,
+        seed: bytes,
+        policy: SshPolicy,
+        on_notice: Callable[[SshBegan | SshEnded], None],
+        *,
+        silence: float | None = None,
+    ) -> None:
         from coder.dataplane import _native  # noqa: PLC0415 - loading the library is most of what importing this costs
 
-        self._native = _native.SshServer(seed)
+        self._native = _native.SshServer(seed, silence)
         self._on_notice = on_notice
         self._numbers = itertools.count(1)
         self._loop = asyncio.get_running_loop()

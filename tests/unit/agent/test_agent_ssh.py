@@ -112,6 +112,11 @@ def test_the_message_of_the_day_is_hushed_by_its_file(home):
     assert policy(given).motd is None
 
 
+def test_file_transfer_is_blocked_when_the_agent_is_told_to():
+    assert policy(manifest(), block_file_transfer=True).block_file_transfer
+    assert not policy(manifest()).block_file_transfer
+
+
 def test_the_host_key_belongs_to_the_agents_token():
     seeds = {shell.host_seed(Secret(str(UUID(int=number)))) for number in (1, 2, 2)}
     assert len(seeds) == 2
@@ -124,8 +129,8 @@ class Server:
 
     made = None
 
-    def __init__(self, seed, policy, on_notice):
-        self.seed, self.policies, self.notice = seed, [policy], on_notice
+    def __init__(self, seed, policy, on_notice, *, silence):
+        self.seed, self.policies, self.notice, self.silence = seed, [policy], on_notice, silence
         self.streams = []
         self.closed = False
         self.made.append(self)
@@ -211,13 +216,13 @@ def test_sessions_are_told_apart_and_one_that_ran_nothing_is_not_reported(server
 
 
 async def test_a_new_policy_holds_before_and_after_the_first_session(servers, stream):
-    made = sessions.Sessions(b"seed", POLICY, FakeClock(), lambda _: None)
+    made = sessions.Sessions(b"seed", POLICY, FakeClock(), lambda _: None, silence=3600.0)
     later = [SshPolicy(shell=f"/bin/{n}", home="/", directory="/") for n in range(2)]
     made.set_policy(later[0])
     made.serve(stream, "fd7a::7")
     made.set_policy(later[1])
     [server] = servers
-    assert (server.seed, server.policies) == (b"seed", later)
+    assert (server.seed, server.policies, server.silence) == (b"seed", later, 3600.0)
     await made.close()
     assert server.closed
 

@@ -8,11 +8,15 @@ import click
 
 from coder import BUILD_VERSION
 from coder.cli.context import Globals, HeaderPair, normal_url
+from coder.cli.options import Duration
 from coder.errors import CoderError
 from coder.ids import Secret
 
 if TYPE_CHECKING:
     from coder.agent.settings import AgentSettings
+
+SHORTEST_SILENCE = 3.0
+"""Seconds; a shorter time means that clients may be silent for ever, as with other agents of the protocol."""
 
 
 @click.command("agent")
@@ -54,6 +58,16 @@ if TYPE_CHECKING:
     type=click.Path(file_okay=False, path_type=Path),
     help="Where scripts keep data and programs; default: below ~/.cache.  [env: CODER_AGENT_SCRIPT_DATA_DIR]",
 )  # fmt: skip
+@click.option(
+    "--ssh-max-timeout", "silence", envvar="CODER_AGENT_SSH_MAX_TIMEOUT", type=Duration(), default="72h",
+    show_default=True, metavar="TIME",
+    help="End SSH sessions whose client answers nothing for so long; 0: never.  [env: CODER_AGENT_SSH_MAX_TIMEOUT]",
+)  # fmt: skip
+@click.option(
+    "--block-file-transfer", envvar="CODER_AGENT_BLOCK_FILE_TRANSFER", is_flag=True,
+    help="Refuse SFTP and the commands scp, rsync and nc.  [env: CODER_AGENT_BLOCK_FILE_TRANSFER]",
+)  # fmt: skip
+@click.option("--no-reap", is_flag=True, hidden=True)
 @click.option("--subsystem", "subsystems", envvar="CODER_AGENT_SUBSYSTEM", default="", hidden=True)
 @click.pass_obj
 def command(
@@ -69,6 +83,9 @@ def command(
     log_json: str | None,
     log_dir: Path | None,
     script_data_dir: Path | None,
+    silence: float,
+    block_file_transfer: bool,
+    no_reap: bool,
     subsystems: str,
 ) -> None:
     """Connect this machine to its workspace; runs until stopped.
@@ -76,7 +93,7 @@ def command(
     The token comes from CODER_AGENT_TOKEN or a file, never from an option, which other users of the machine could
     read. The agent dials the server for ever; SIGTERM ends it properly.
     """
-    del auth
+    del auth, no_reap  # there is one way in, and no other process is waited for
     from coder import descriptors, log
     from coder.agent.settings import AgentSettings
     from coder.cli.headers import from_command
@@ -97,6 +114,8 @@ def command(
         map_ports=flags.map_ports,
         log_directory=log_dir,
         script_directory=script_data_dir,
+        ssh_silence=silence if silence >= SHORTEST_SILENCE else None,
+        block_file_transfer=block_file_transfer,
         subsystems=tuple(name.strip() for name in subsystems.split(",") if name.strip()),
         version=BUILD_VERSION,
     )
