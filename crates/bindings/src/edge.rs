@@ -118,6 +118,11 @@ impl Edge {
         self.get()?.certificate_problem()
     }
 
+    /// Why links to other relays are not there, by their URLs.
+    fn mesh_problems(&self) -> BTreeMap<String, String> {
+        self.get().map(|edge| edge.mesh_problems()).unwrap_or_default()
+    }
+
     /// What it has done so far; empty once it is closed.
     fn counters(&self) -> BTreeMap<&'static str, u64> {
         self.get().map(|edge| edge.counters().named().into_iter().collect()).unwrap_or_default()

@@ -23,6 +23,8 @@ const DIAL_LIMIT: Duration = Duration::from_secs(10);
 /// Wait after the first failure; it doubles up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// A link that holds this long is wanted at the other end.
+const PROVED: Duration = Duration::from_secs(2);
 /// A link that held this long starts with short waits again.
 const HELD: Duration = Duration::from_secs(10);
 
@@ -117,15 +119,28 @@ pub(crate) struct Mesh {
     keepers: Mutex<BTreeMap<MeshPeer, Wanted>>,
 }
 
-/// Why a link is not there, in one line; `None` while it is.
-type Problem = Arc<Mutex<Option<String>>>;
+/// How a link is, for those who ask.
+#[derive(Default)]
+struct State {
+    /// Why it was not there last, in one line.
+    problem: Option<String>,
+    /// Since when it is there.
+    up: Option<Instant>,
+}
+
+impl State {
+    /// Why it is not there. One that has just begun proves nothing: a relay ends those that it does not want at once.
+    fn problem(&self) -> Option<String> {
+        self.problem.clone().filter(|_| self.up.is_none_or(|since| since.elapsed() < PROVED))
+    }
+}
 
 /// Ends its keeper when it is dropped.
 struct Wanted {
     relay: Arc<RelayThread>,
     gone: Arc<AtomicBool>,
     token: u64,
-    problem: Problem,
+    state: Arc<Mutex<State>>,
     /// Dropping it wakes the keeper.
     _wake: Sender<()>,
 }
@@ -157,7 +172,7 @@ impl Mesh {
     /// Why links are not there, by the relays' URLs.
     pub(crate) fn problems(&self) -> BTreeMap<String, String> {
         let keepers = self.keepers.lock().unwrap_or_else(PoisonError::into_inner);
-        let problem = |wanted: &Wanted| wanted.problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let problem = |wanted: &Wanted| wanted.state.lock().unwrap_or_else(PoisonError::into_inner).problem();
         keepers.iter().filter_map(|(peer, wanted)| Some((peer.to_string(), problem(wanted)?))).collect()
     }
 
@@ -167,18 +182,18 @@ impl Mesh {
         let token = TOKENS.fetch_add(1, Ordering::Relaxed);
         let (wake, woken) = channel();
         let gone = Arc::new(AtomicBool::new(false));
-        let problem = Problem::default();
+        let state = Arc::<Mutex<State>>::default();
         let keeper = Keeper {
             target: peer.target(&self.trust),
             relay: Arc::clone(&self.relay),
             tally: Arc::clone(&self.tally),
             token,
             gone: Arc::clone(&gone),
-            problem: Arc::clone(&problem),
+            state: Arc::clone(&state),
             woken,
         };
         std::thread::Builder::new().name("mesh".to_owned()).spawn(move || keeper.run()).ok()?;
-        Some(Wanted { relay: Arc::clone(&self.relay), gone, token, problem, _wake: wake })
+        Some(Wanted { relay: Arc::clone(&self.relay), gone, token, state, _wake: wake })
     }
 }
 
@@ -188,7 +203,7 @@ struct Keeper {
     tally: Arc<Tally>,
     token: u64,
     gone: Arc<AtomicBool>,
-    problem: Problem,
+    state: Arc<Mutex<State>>,
     woken: Receiver<()>,
 }
 
@@ -204,7 +219,6 @@ impl Keeper {
                 return;
             }
             wait = if begun.elapsed() >= HELD { FIRST_WAIT } else { (2 * wait).min(LONGEST_WAIT) };
-            self.tell(|told| told.or_else(|| Some(ENDED.to_owned())));
             // Half of it to all of it: relays that lost each other do not meet again all at once.
             let part = u32::from(random_nonce()[0]);
             if self.woken.recv_timeout(wait / 2 + wait / 2 * part / 255) != Err(RecvTimeoutError::Timeout) {
@@ -213,9 +227,10 @@ impl Keeper {
         }
     }
 
-    fn tell(&self, change: impl FnOnce(Option<String>) -> Option<String>) {
-        let mut problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
-        *problem = change(problem.take());
+    /// Notes why there is no link.
+    fn tell(&self, problem: String) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) =
+            State { problem: Some(problem), up: None };
     }
 
     /// Makes one link and waits for its end. Returns why it ended.
@@ -224,12 +239,12 @@ impl Keeper {
             Ok(connected) => connected,
             Err(error) => {
                 Tally::add(&self.tally.link_failures);
-                self.tell(|_| Some(error.failure.to_string()));
+                self.tell(error.failure.to_string());
                 return None;
             }
         };
         self.target.force_websocket |= connected.websocket.is_some();
-        self.tell(|_| None);
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).up = Some(Instant::now());
         let (ended, end) = channel();
         self.relay.link(LinkUp {
             token: self.token,
@@ -243,7 +258,13 @@ impl Keeper {
             self.relay.unlink(self.token);
         }
         // An error means that the relay's thread has ended.
-        end.recv().ok()
+        let reason = end.recv().ok();
+        match reason {
+            // All relays of a region may have the same list, with themselves in it.
+            Some(CloseReason::Itself) => {}
+            _ => self.tell(ENDED.to_owned()),
+        }
+        reason
     }
 }
 

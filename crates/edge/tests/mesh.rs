@@ -34,6 +34,7 @@ fn clients_of_two_relays_reach_each_other_and_hear_of_their_end() {
     // One of them is told of itself too, as happens when all get the same list.
     one.set_mesh([peer(&one), peer(&two)]);
     wait_until(|| one.counters().relay.links == 1 && two.counters().relay.links == 1);
+    wait_until(|| one.mesh_problems().is_empty());
     let (key_a, key_b) = (NodePrivate::generate(), NodePrivate::generate());
     let mut a = Dialled::connect(&target(one.addresses()[0], None), &key_a);
     let mut b = Dialled::connect(&target(two.addresses()[0], None), &key_b);
