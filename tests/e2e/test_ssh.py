@@ -8,6 +8,7 @@ import os
 import pty
 import random
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -52,6 +53,17 @@ def test_megabytes_go_in_and_come_out(workspace):
     assert done.stdout.split()[0].decode() == hashlib.sha256(MEGABYTES).hexdigest()
     done = coder_ssh(workspace, "dev", "cat", send=MEGABYTES)
     assert hashlib.sha256(done.stdout).digest() == hashlib.sha256(MEGABYTES).digest()
+
+
+def test_a_reader_that_leaves_ends_the_session_as_it_ends_programs(workspace):
+    with subprocess.Popen(
+        [CODER, "ssh", "dev", "yes"], env=workspace.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdout.readline() == b"y\n"
+        process.stdout.close()
+        assert process.wait(PATIENCE) == 128 + signal.SIGPIPE
+        assert process.stderr.read() == b""
 
 
 def test_without_a_terminal_there_is_none_unless_asked_for(workspace):

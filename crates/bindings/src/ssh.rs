@@ -177,6 +177,7 @@ pub fn ssh_session(
         Ended::Status(_) => "status",
         Ended::Signal(_) => "signal",
         Ended::Disconnected => "disconnected",
+        Ended::Unread => "unread",
         Ended::Lost => "lost",
     };
     let code = ended.code();

@@ -32,6 +32,8 @@ const WINDOW: u32 = 4 << 20;
 const CHUNK: usize = 64 << 10;
 /// The exit code of a session that ended without one, as OpenSSH has it.
 const NO_STATUS: u32 = 255;
+/// That of a program which writes to somebody who has left: a shell's number for death by SIGPIPE.
+const UNREAD: u32 = 128 + 13;
 const HELP: &str =
     "\r\nAt the start of a line:\r\n ~.  ends the connection\r\n ~~  types a tilde\r\n ~?  shows this\r\n";
 
@@ -65,8 +67,10 @@ pub enum Ended {
     Status(u32),
     /// With a signal that ended the process, by its name.
     Signal(String),
-    /// The user typed `~.`, or closed our output.
+    /// The user typed `~.`.
     Disconnected,
+    /// Nobody reads our output any more.
+    Unread,
     /// The connection was lost.
     Lost,
 }
@@ -76,6 +80,7 @@ impl Ended {
     pub fn code(&self) -> u32 {
         match self {
             Self::Status(status) => *status,
+            Self::Unread => UNREAD,
             Self::Signal(_) | Self::Disconnected | Self::Lost => NO_STATUS,
         }
     }
@@ -212,9 +217,8 @@ async fn exchange(channel: Channel<Msg>, terminal: bool) -> Result<Ended, Error>
         tokio::select! {
             message = incoming.wait() => match message {
                 Some(ChannelMsg::Data { data }) => {
-                    // Whoever reads our output has had enough of it.
                     if show(&mut io::stdout(), &data).is_err() {
-                        return Ok(Ended::Disconnected);
+                        return Ok(Ended::Unread);
                     }
                 }
                 Some(ChannelMsg::ExtendedData { data, .. }) => {

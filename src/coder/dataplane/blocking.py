@@ -30,8 +30,8 @@ def ssh_session(
 
     `terminal` is its type, to have one at the other end; `agent` the socket of a key agent to forward, `display` an X
     server (its socket, or else host and port; screen; cookie), `gpg` a GnuPG agent (its socket, public keys, trust in
-    them). Return the exit code; `status`, `signal`, `disconnected` (by the user) or `lost`; and the name of the signal
-    that ended the process.
+    them). Return the exit code; `status`, `signal`, `disconnected` (by the user), `unread` (nobody reads our output any
+    more) or `lost`; and the name of the signal that ended the process.
 
     Raises:
         OSError: the other side is no SSH server that accepts us, or the stream broke.
