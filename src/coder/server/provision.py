@@ -1,9 +1,12 @@
 """What starts and stops the agents of a workspace: one protocol, a small shell for each kind of template."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Protocol, TypeVar
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from coder.access.templates import Settings
@@ -66,6 +69,20 @@ class Provisioner(Protocol):
 def others(job: Job, agents: tuple[AgentJob, ...]) -> frozenset[str]:
     """Return the names of a job's agents that are none of these."""
     return frozenset(job.agents) - {agent.name for agent in agents}
+
+
+def require_reachable(url: str, place: str, remedy: str) -> None:
+    """Raise ProvisionError when this machine alone can reach a URL, and agents elsewhere are to use it."""
+    host = urlsplit(url).hostname or ""
+    if is_loopback(host):
+        raise ProvisionError(f"agents in {place} cannot reach the server at {url}", remedy=remedy)
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether a name or an address means the machine itself."""
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost" or host.endswith(".localhost")
 
 
 def settings_of(job: Job, kind: type[T]) -> T:

@@ -11,7 +11,16 @@ from collections.abc import Iterable
 from coder.access.templates import DockerSettings
 from coder.clock import Clock
 from coder.ids import Secret
-from coder.server.provision import STOP_PATIENCE, AgentJob, Job, ProvisionError, Say, others, settings_of
+from coder.server.provision import (
+    STOP_PATIENCE,
+    AgentJob,
+    Job,
+    ProvisionError,
+    Say,
+    others,
+    require_reachable,
+    settings_of,
+)
 from coder.server.provision_commands import inherited, run
 
 _TOKEN_DIRECTORY, _TOKEN_FILE = ".coder-agent", ".coder-agent/token"
@@ -24,6 +33,7 @@ _REMEDY = "Check that the server may use docker: run 'docker info' as its user."
 _CREATE_REMEDY = (
     "Check the template's image and its other settings, and that 'docker info' works for the server's user."
 )
+_REACH_REMEDY = "Give the template an access_url that containers can reach, or 'host' as its network."
 _IMAGE_REMEDY = "The image must have the program that the template names: 'coder agent' unless told otherwise."
 
 
@@ -37,6 +47,8 @@ class DockerProvisioner:
     async def start(self, job: Job, agents: tuple[AgentJob, ...]) -> None:
         """Make and start a container for each agent."""
         settings = settings_of(job, DockerSettings)
+        if settings.network != "host":
+            require_reachable(settings.access_url or job.access_url, "containers", _REACH_REMEDY)
         await self._end(job, others(job, agents))
         for agent in agents:
             name = _container(job, agent.name)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from coder.access.templates import SshSettings
 from coder.ids import Secret
-from coder.server.provision import STOP_PATIENCE, AgentJob, Job, Say, settings_of
+from coder.server.provision import STOP_PATIENCE, AgentJob, Job, Say, is_loopback, require_reachable, settings_of
 from coder.server.provision_commands import inherited, run, to_the_end
 
 _REMEDY = "Check the template's host, user, key and known hosts: sign in with them from the server once."
@@ -51,8 +51,10 @@ class SshProvisioner:
     async def start(self, job: Job, agents: tuple[AgentJob, ...]) -> None:
         """Start a process for each agent on the host, in place of the one that is there."""
         settings = settings_of(job, SshSettings)
+        url = settings.access_url or job.access_url
+        if not is_loopback(settings.host):
+            require_reachable(url, f"the host {settings.host}", "Give the template an access_url that it can reach.")
         for agent in agents:
-            url = settings.access_url or job.access_url
             script = f"url={shlex.quote(url)}\nset -- {shlex.join(settings.command)}\n{_START}"
             stdin = agent.token.reveal().encode() + b"\n"
             script = _script(job, agent.name, script)

@@ -5,6 +5,7 @@ import json
 import os
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -89,6 +90,23 @@ async def test_a_container_that_ends_at_once_is_a_failure_that_says_why(tmp_path
     with pytest.raises(ProvisionError, match="main ended at once: exec coder failed") as failed:
         await docker.start(job(tmp_path, DockerSettings(image="x"), []), AGENTS)
     assert "The image must have the program" in failed.value.remedy
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:3000", "https://[::1]", "http://localhost:7080"])
+async def test_agents_elsewhere_are_not_sent_to_this_machines_own_address(tmp_path, stand_in, url):
+    docker = DockerProvisioner(Hurried(), stand_in('[ "$1" = inspect ] && echo 0 true; true'))
+    bridged, host = DockerSettings(image="x"), DockerSettings(image="x", network="host")
+    there = DockerSettings(image="x", access_url="http://172.17.0.1:3000")
+    with pytest.raises(ProvisionError, match="containers cannot reach the server at") as failed:
+        await docker.start(replace(job(tmp_path, bridged, []), access_url=url), AGENTS)
+    assert "access_url" in failed.value.remedy
+    assert not (tmp_path / "arguments").exists()
+    for settings in (host, there):
+        await docker.start(replace(job(tmp_path, settings, []), access_url=url), AGENTS)
+    with pytest.raises(ProvisionError, match=r"host host\.test cannot reach"):
+        await SshProvisioner(stand_in("")).start(
+            replace(job(tmp_path, ssh_settings(tmp_path), []), access_url=url), AGENTS
+        )
 
 
 async def test_what_runs_is_found_by_its_label_and_stopped(tmp_path, stand_in):
