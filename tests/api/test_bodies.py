@@ -10,6 +10,7 @@ import pytest
 from api.conftest import PASSWORD, TOKEN_HEADER, URL, Server
 from coder.access.limits import Limit, LoginLimits, Pace
 from coder.server.app import create_app
+from coder.server.asking import MAX_OF_STRANGERS
 from coder.server.bodies import MAX_BODY
 
 JSON = {"Content-Type": "application/json"}
@@ -42,15 +43,15 @@ async def test_a_body_that_is_announced_too_large_is_not_read(server: Server):
 
 async def test_a_body_of_unknown_length_is_read_up_to_the_bound(live: Server):
     headers = {"Content-Type": "application/json"}
-    answer = await live.call("POST", "/users/login", content=Sent(MAX_BODY + 1), headers=headers)
+    answer = await live.call("PUT", "/users/me/profile", content=Sent(MAX_BODY + 1), headers=headers)
     assert answer.status_code == 413
     assert answer.json() == {"message": "The request body is too large."}
 
 
 async def test_a_body_of_just_that_size_is_read(server: Server):
-    body = json.dumps(LOGIN).ljust(MAX_BODY)
-    answer = await server.call("POST", "/users/login", content=body, headers={"Content-Type": "application/json"})
-    assert answer.status_code == 201
+    body = json.dumps({"username": "admin"}).ljust(MAX_BODY)
+    answer = await server.call("PUT", "/users/me/profile", content=body, headers=JSON)
+    assert answer.status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -130,6 +131,16 @@ async def test_the_cookie_of_an_https_server_goes_over_https_only(server: Server
     async with client(server, access_url=url) as http:
         answer = await http.post("/users/login", json=LOGIN)
     assert ("Secure" in answer.headers["Set-Cookie"]) is secure
+
+
+async def test_the_body_of_a_stranger_is_small(server: Server):
+    for size, status in ((MAX_OF_STRANGERS // 2, 400), (MAX_OF_STRANGERS + 1, 413)):
+        body = json.dumps({"email": "x" * size, "password": "x"})
+        answer = await server.call("POST", "/users/login", content=body, headers=JSON)
+        assert answer.status_code == status, size
+    sent = Sent(MAX_BODY)
+    assert (await server.call("POST", "/users/login", content=sent, headers=JSON)).status_code == 413
+    assert sent.taken <= 1 << 17
 
 
 async def test_half_a_character_is_the_senders_fault(live: Server):

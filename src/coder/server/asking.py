@@ -6,9 +6,14 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.types import Message
 
 from coder.server.auth import ASKED, agent_caller, anyone, caller
 from coder.server.deployment import deployment
+
+MAX_OF_STRANGERS = 16 << 10
+"""Bytes of a body from somebody who is not signed in: a login, or the first user."""
 
 _ASKS: tuple[Callable[..., Any], ...] = (caller, agent_caller, anyone)
 
@@ -26,9 +31,24 @@ class AskedFirst(APIRoute):
 
         async def ask_first(request: Request) -> Response:
             request.scope[ASKED] = await asks(request, deployment(request))
-            return await handle(request)
+            return await handle(_bounded(request) if asks is anyone else request)
 
         return ask_first
+
+
+def _bounded(request: Request) -> Request:
+    """Return the request of somebody unknown, whose body is small: what has come of it is held until the rest comes."""
+    receive, count = request.receive, 0
+
+    async def counted() -> Message:
+        nonlocal count
+        message = await receive()
+        count += len(message.get("body", b""))
+        if count > MAX_OF_STRANGERS:
+            raise HTTPException(413)
+        return message
+
+    return Request(request.scope, counted)
 
 
 def _calls(dependant: Dependant) -> Iterator[Any]:
