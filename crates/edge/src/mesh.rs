@@ -208,7 +208,7 @@ struct Keeper {
 }
 
 /// What is said of a link that the other relay ends at once, as it does where the secrets differ.
-const ENDED: &str = "the other relay ended the link; have both the same mesh key?";
+const REFUSED: &str = "the other relay ended the link; have both the same mesh key?";
 
 impl Keeper {
     fn run(mut self) {
@@ -258,11 +258,13 @@ impl Keeper {
             self.relay.unlink(self.token);
         }
         // An error means that the relay's thread has ended.
+        let since = Instant::now();
         let reason = end.recv().ok();
         match reason {
             // All relays of a region may have the same list, with themselves in it.
             Some(CloseReason::Itself) => {}
-            _ => self.tell(ENDED.to_owned()),
+            _ if since.elapsed() >= PROVED => self.tell("the other relay ended the link".to_owned()),
+            _ => self.tell(REFUSED.to_owned()),
         }
         reason
     }

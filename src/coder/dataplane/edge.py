@@ -128,6 +128,11 @@ class Edge:
         """Why changed files of a certificate are not in use, in one line; None once they are."""
         return self._native.certificate_problem
 
+    @property
+    def mesh_problems(self) -> dict[str, str]:
+        """Why links to other relays are not there, each in one line, by those relays' URLs."""
+        return self._native.mesh_problems()
+
     def counters(self) -> dict[str, int]:
         """Read what the edge has done so far; names are those of the metrics."""
         return self._native.counters()

@@ -26,7 +26,7 @@ from coder.db import site, users
 from coder.db.store import SqliteStore
 from coder.errors import Unreachable
 from coder.outbound import Outbound
-from coder.server import apps, certificates, keeping_hours, maps, pruning, resume_keys
+from coder.server import apps, certificates, keeping_hours, maps, mesh_links, pruning, resume_keys
 from coder.server.app import create_app
 from coder.server.build_runner import BuildRunner
 from coder.server.deployment import Deployment
@@ -64,6 +64,10 @@ class Edge(Protocol):
     @property
     def certificate_problem(self) -> str | None:
         """Why changed files of a certificate are not in use."""
+
+    @property
+    def mesh_problems(self) -> Mapping[str, str]:
+        """Why links to other relays are not there."""
 
     def counters(self) -> Mapping[str, int]:
         """Read what it has done so far."""
@@ -147,6 +151,9 @@ async def run(
         parts.enter_context(_signals(stop))
         renewing = asyncio.create_task(apps.renew(deployment.apps, store, clock, serve_apps))
         parts.callback(renewing.cancel)
+        if settings.derp.mesh_with:
+            linking = asyncio.create_task(mesh_links.watch(lambda: edge.mesh_problems, clock))
+            parts.callback(linking.cancel)
         await _serve(
             deployment,
             upstream,

@@ -65,7 +65,11 @@ _OPTIONS = [
         multiple=True,
         **_URL,
     ),
-    _option("mesh-ca-file", "PEM of the authorities of those relays' certificates. Else the system's.", **_FILE),
+    _option(
+        "mesh-ca-file",
+        "PEM of the only authorities for those relays' certificates. Else --ca-file and the system's.",
+        **_FILE,
+    ),
     _option(
         "mesh-cert-name",
         "Name, or sha256-raw:<hex>, that those certificates must carry instead of their host.",
@@ -224,8 +228,14 @@ def _until_stopped(edge: Any, flags: dict[str, Any]) -> None:
             raise CoderError(f"--verify-url: {flags['verify_url']!r} is no URL", remedy="Start it with https://.")
         verifier = Verifier(edge, ask_url(flags["verify_url"], _outbound()), fail_open=flags["verify_url_fail_open"])
         threading.Thread(target=verifier.run, args=(stop,), name="verify").start()
-    told = None
+    told, links = None, dict[str, str]()
     while not stop.wait(CERTIFICATE_LOOK):
         if (problem := edge.certificate_problem) != told:
             output.note(f"{problem}; the certificate from before stays in use." if problem else CERTIFICATE_RENEWED)
             told = problem
+        before, links = links, edge.mesh_problems
+        for url, problem in sorted(links.items()):
+            if before.get(url) != problem:
+                output.note(f"No link to {url}: {problem}")
+        for url in sorted(before.keys() - links.keys()):
+            output.note(f"The link to {url} is there.")
