@@ -7,10 +7,12 @@ connected. As `importlib.util.LazyLoader`, but a second import of the name is no
 import sys
 import threading
 from collections.abc import Sequence
-from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
 
 NAMES = frozenset({
     "importlib.metadata",  # websockets, to name its version where it is not a released one
@@ -35,14 +37,14 @@ class _Finder:
     ) -> ModuleSpec | None:
         found = PathFinder.find_spec(name, path, target) if name in NAMES else None
         if found is not None and found.loader is not None:
-            found.loader = _Waiting(found.loader)
+            found.loader = _Waiting(found.loader)  # type: ignore[assignment]
         return found
 
 
-class _Waiting(Loader):
+class _Waiting:
     """Makes a module without running it."""
 
-    def __init__(self, real: Loader) -> None:
+    def __init__(self, real: "Loader") -> None:
         self._real = real
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
