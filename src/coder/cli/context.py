@@ -182,6 +182,8 @@ def normal_url(text: str) -> str:
     try:
         parts = urlsplit(url)
         _ = parts.port
+        if not url.isascii():
+            (parts.hostname or "").encode("idna")
     except ValueError:
         raise errors.bad_url(text) from None
     blank = any(sign.isspace() for sign in url)

@@ -64,6 +64,7 @@ def test_what_is_no_moment(text):
         Moment().convert(text, None, None)
 
 
-def test_an_address_with_blanks_is_none(coder, signed_in):
-    assert "is not the address of a server" in coder("--url", "foo bar", "whoami").err
+@pytest.mark.parametrize("url", ["foo bar", "https://\ufffd", "https://ex\u2028ample"])
+def test_what_can_be_no_host_is_no_address(coder, signed_in, url):
+    assert "is not the address of a server" in coder("--url", url, "whoami").err
     assert signed_in.calls == []
