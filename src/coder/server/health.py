@@ -27,7 +27,8 @@ REMEDIES = {
     "EDERP01": "A proxy in front drops `Upgrade: derp`, so WebSocket is used. To save its overhead, let it pass the "
     "headers Upgrade and Connection unchanged on /derp.",
     "EDERP02": "Restart the relay that does not answer, or take it out of the DERP map.",
-    "EDERP03": "See that the relay runs and that its host and port in the DERP map can be reached from here.",
+    "EDERP03": "See that the relay runs and that its host and port in the DERP map can be reached from here; a proxy "
+    "in front of it must pass the headers Upgrade and Connection on.",
     "ESTUN01": "Open the STUN ports (UDP 3478 and 3479 by default) to this server, or name a STUN server that can be "
     "reached. Without one nodes behind NATs stay on the relay.",
     "ESTUN02": "This machine's NAT gives each destination another port. Nodes on this network connect directly only to "
