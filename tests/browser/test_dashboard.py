@@ -44,6 +44,24 @@ def test_the_login_page_is_accessible(site: Deployment, context: BrowserContext)
     accessible(page)
 
 
+def test_a_new_server_is_set_up_by_keyboard_alone(context: BrowserContext, tmp_path: Path):
+    made = Deployment(tmp_path)
+    try:
+        made.start_server()
+        page = context.new_page()
+        page.goto(made.url)
+        accessible(page)
+        page.get_by_label("E-mail address").focus()
+        for typed in (EMAIL, "admin", "", PASSWORD, PASSWORD):
+            page.keyboard.type(typed)
+            page.keyboard.press("Tab")
+        expect(page.get_by_role("button", name="Create the owner")).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="Workspaces")).to_be_visible()
+    finally:
+        made.close()
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_pages_fit_a_phone(site: Deployment, page: Page, name: str):
     page.set_viewport_size({"width": 360, "height": 740})
