@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from coder import __version__
 from coder.cli import errors, racing, shapes
 from coder.cli.errors import ApiError
+from coder.cli.store import is_plain
 from coder.ids import Secret
 from coder.outbound import Outbound, failure
 
@@ -46,8 +47,11 @@ class Api:
         timeout: float = 30.0,
         outbound: Outbound | None = None,
         on_build: "OnBuild | None" = None,
+        token_given: bool = False,
     ) -> None:
+        """`token_given`: for this call, so that signing in would not replace it."""
         self.url = url
+        self._token_given = token_given
         self._parts = urlsplit(url)
         self._token = token
         self._headers = dict(headers or {})
@@ -238,6 +242,8 @@ class Api:
             self._connection = self._connect()
         headers = {"Accept": "application/json", "User-Agent": f"coder/{__version__}", **self._headers}
         if self._token is not None:
+            if not is_plain(self._token.reveal()):
+                raise errors.session_invalid(self.url, given=self._token_given)
             headers[TOKEN_HEADER] = self._token.reveal()
         payload = None
         if body is not None:
@@ -282,7 +288,7 @@ class Api:
         if status == http.client.NOT_FOUND and not is_json and not headers.get(BUILD_HEADER):
             raise errors.bad_answer(self.url)
         if status == http.client.UNAUTHORIZED and self._token is not None:
-            raise errors.session_invalid(self.url)
+            raise errors.session_invalid(self.url, given=self._token_given)
         raise ApiError.from_answer(self.url, status, value if isinstance(value, dict) else {})
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coder.cli import errors
-from coder.cli.store import ConfigDir, default_dir
+from coder.cli.store import ConfigDir, default_dir, is_plain
 from coder.errors import CoderError
 from coder.ids import Secret
 from coder.outbound import Outbound
@@ -29,8 +29,8 @@ class HeaderPair(click.ParamType[tuple[str, str]]):
         if isinstance(value, tuple):
             return value
         key, equals, text = value.partition("=")
-        if not equals or not key.strip() or any(sign in value for sign in "\r\n\0"):
-            self.fail("a header is written key=value", param, ctx)
+        if not equals or not key.strip() or not is_plain(value):
+            self.fail("a header is written key=value, in printable ASCII", param, ctx)
         return key.strip(), text.strip()
 
     def split_envvar_value(self, rv: str) -> list[str]:
@@ -126,6 +126,7 @@ class Globals:
             timeout=timeout,
             outbound=self.outbound,
             on_build=self.hear_build,
+            token_given=self.fresh_token is not None,
         )
 
     def headers(self, url: str) -> dict[str, str]:

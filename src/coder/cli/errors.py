@@ -98,8 +98,13 @@ def not_signed_in(url: str | None) -> NotSignedIn:
     return NotSignedIn("you are not signed in", remedy=f"Try 'coder login {url or '<url>'}'.")
 
 
-def session_invalid(url: str) -> NotSignedIn:
-    """The server does not know the session (any more)."""
+def session_invalid(url: str, *, given: bool = False) -> NotSignedIn:
+    """The server does not know the session (any more); `given`: by flag or variable, which go before a login's."""
+    if given:
+        return NotSignedIn(
+            "the session token is not valid or has expired",
+            remedy="CODER_SESSION_TOKEN or --token gives it: leave it out, or make another with 'coder tokens create'.",
+        )
     return NotSignedIn("your session is not valid or has expired", remedy=f"Sign in again: coder login {url}.")
 
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 
+from coder.cli.store import is_plain
 from coder.errors import CoderError
 
 REMEDY = "Run it by hand: it must print lines like X-Name=value and end with status 0."
@@ -22,7 +23,7 @@ def from_command(command: str, url: str) -> dict[str, str]:
         if not line.strip():
             continue
         key, equals, value = line.partition("=")
-        if not equals or not key.strip() or "\0" in line:
+        if not equals or not key.strip() or not is_plain(line):
             raise CoderError(f"line {number} of the header command is not written key=value", remedy=REMEDY)
         headers[key.strip()] = value.strip()
     return headers

@@ -273,6 +273,9 @@ def _failed(error: Exception) -> int:
     if isinstance(error, OSError):
         output.note(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}")
         return 1
+    if isinstance(error, UnicodeEncodeError) and any("\udc80" <= sign <= "\udcff" for sign in error.object):
+        output.note("error: an argument or a variable holds bytes that are not text in UTF-8. Write it in UTF-8.")
+        return 1
     raise error
 
 

@@ -13,6 +13,11 @@ NAMES = ("url", "session", "keyring")
 """`keyring` names the entry of the keyring that has the session, when no file has it."""
 
 
+def is_plain(text: str) -> bool:
+    """Whether a text can be sent as a header of HTTP: printable ASCII."""
+    return text.isascii() and text.isprintable()
+
+
 def default_dir() -> Path:
     """Where the platform keeps settings: on Linux `$XDG_CONFIG_HOME/coderv2`, as other clients of the protocol do."""
     if sys.platform == "linux":  # here without the library, whose import takes 5 ms of every command
@@ -29,9 +34,9 @@ class ConfigDir:
         self.path = path
 
     def read(self, name: str) -> str | None:
-        """Return the file's text without blanks around it, or None when there is none."""
+        """Return the file's text without blanks around it, or None when there is none; what is no text is replaced."""
         try:
-            return (self.path / name).read_text(encoding="utf-8").strip() or None
+            return (self.path / name).read_text(encoding="utf-8", errors="replace").strip() or None
         except (FileNotFoundError, NotADirectoryError):
             return None
 

@@ -162,6 +162,39 @@ def test_an_expired_session_says_where_to_sign_in(coder, signed_in):
     )
 
 
+def test_a_token_given_for_the_call_is_not_mended_by_signing_in(coder, signed_in):
+    signed_in.answers["GET /api/v2/users/me"] = (401, {"message": "expired"})
+    run = coder("whoami", CODER_SESSION_TOKEN="0123456789-0123456789012345678901")
+    assert run.code == 1
+    assert "CODER_SESSION_TOKEN" in run.err
+    assert "coder login" not in run.err
+
+
+@pytest.mark.parametrize("kept", [b"a\nb", b"a\0b", "\u20ac".encode(), b"\xff\xfe"])
+def test_a_damaged_session_is_no_session(coder, signed_in, config, kept):
+    (config / "session").write_bytes(kept)
+    run = coder("whoami")
+    assert (run.code, run.err.count("\n")) == (1, 1)
+    assert f"Sign in again: coder login {signed_in.url}" in run.err
+    assert coder("logout", "-y").code == 0
+    assert list(config.iterdir()) == []
+
+
+def test_a_damaged_address_is_no_address(coder, signed_in, config):
+    (config / "url").write_bytes(b"\xff\xfe")
+    run = coder("whoami")
+    assert (run.code, run.err.count("\n")) == (1, 1)
+    assert "is not the address of a server" in run.err
+    assert coder("login", signed_in.url, "--use-token-as-session", CODER_SESSION_TOKEN=SESSION).code == 0
+
+
+@pytest.mark.parametrize("text", ["\u00e4=b", "a=\u20ac", "a=b\tc"])
+def test_headers_that_cannot_be_sent_are_refused(coder, text):
+    run = coder("--header", text, "whoami")
+    assert run.code == 2
+    assert "printable ASCII" in run.err
+
+
 def test_not_signed_in(coder):
     run = coder("whoami")
     assert run.code == 1

@@ -86,6 +86,11 @@ def test_completion(coder, shell):
     [
         (KeyboardInterrupt(), 130, ""),
         (click.Abort(), 130, ""),
+        (
+            UnicodeEncodeError("utf-8", "de\udcff", 2, 3, "surrogates not allowed"),
+            1,
+            "error: an argument or a variable holds bytes that are not text in UTF-8. Write it in UTF-8.\n",
+        ),
         (FileNotFoundError(2, "No such file or directory", "/x"), 1, "error: No such file or directory: /x\n"),
     ],
 )
