@@ -305,7 +305,7 @@ class DerpSettings:
         "",
         flag="derp-server-mesh-ca-file",
         yaml="networking.derp.meshCAFile",
-        about="PEM file of the only authorities for those relays' certificates. Else those of --ca-file and the system's.",
+        about="PEM file of the only authorities for those relays' certificates. Else --ca-file and the system's.",
     )
     mesh_cert_name: str = setting(
         "",

@@ -51,7 +51,7 @@ use websocket::WebSocket;
 use crate::MeshKey;
 
 /// Most bytes the shell reads from one connection before it turns to the next.
-pub const READ_AT_ONCE: usize = 128 * 1024;
+pub const READ_AT_ONCE: usize = 256 * 1024;
 /// Size of the read buffer: the largest frame that must be whole (a ClientInfo), and room to read on behind it.
 pub const READ_BUFFER: usize = 256 * 1024 + READ_AT_ONCE + 64 * 1024;
 /// Bytes a destination's packets may have in its queue before their senders wait; those of several sources share it.
