@@ -15,8 +15,8 @@ Each setting has a flag of `coder server`, an environment variable and a key of 
 variable, that over the file, that over the default. The file is named by `--config` or `{config.CONFIG_ENV}`;
 `coder server --write-config` prints one with the settings in force. Unknown keys in it are refused.
 
-Durations are written `90d`, `24h0m0s`, `90s` or `250ms`; lists are separated by commas, or YAML lists; `key=value` pairs
-likewise, or a YAML mapping.
+Durations are written `90d`, `24h0m0s`, `90s` or `250ms`; lists are separated by commas, or YAML lists; `key=value`
+pairs likewise, or a YAML mapping.
 
 This page is made by `scripts/docs_config.py`.
 """
