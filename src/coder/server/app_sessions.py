@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy.exc import IntegrityError
 from starlette.requests import HTTPConnection
 
-from coder.access import app_names, tokens
+from coder.access import app_names, cookies, tokens
 from coder.access.tickets import Code
 from coder.db import keys, users
 from coder.server import auth
@@ -34,12 +34,11 @@ async def who_asks(
     `Authorization` is the app's to read: a token in it counts as its user's only where the app is theirs (`owner`).
     """
     wildcard = deployment.settings.apps.wildcard_access_url
-    names = [auth.COOKIE] if by_path else [cookie_name(wildcard), auth.COOKIE]
+    own = "" if by_path else connection.cookies.get(cookie_name(wildcard), "")
+    session = cookies.session(connection.cookies, connection.headers, deployment.access_url)
     header = connection.headers.get(auth.HEADER, "")
     scheme, _, bearer = connection.headers.get("Authorization", "").partition(" ")
-    candidates = [(connection.cookies.get(name, ""), True) for name in names]
-    candidates.append((header, False))
-    for text, by_cookie in candidates:
+    for text, by_cookie in ((own, True), (session, True), (header, False)):
         if text and (found := await auth.holder(deployment, text, SCOPES)):
             return found, by_cookie
     if scheme.lower() == "bearer" and owner and (found := await auth.holder(deployment, bearer.strip(), SCOPES)):

@@ -9,7 +9,7 @@ from uuid import UUID
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from coder.access import limits, roles, sessions, tokens
+from coder.access import cookies, limits, roles, sessions, tokens
 from coder.access.roles import Action, Decision, Resource
 from coder.access.templates import may_have
 from coder.db import agents, keys, users
@@ -18,7 +18,6 @@ from coder.server import audit
 from coder.server.deployment import Deployed, Deployment
 from coder.server.problems import Problem, forbidden, not_found, too_many
 
-COOKIE = "coder_session_token"
 HEADER = "Coder-Session-Token"
 BYPASS = "X-Coder-Bypass-Ratelimit"
 ASKED = "coder.asked"
@@ -59,15 +58,15 @@ class Caller:
                 pass
 
 
-def presented(connection: HTTPConnection) -> Presented | None:
+def presented(connection: HTTPConnection, access_url: str) -> Presented | None:
     """Find the token: cookie, query, header, bearer, query again. The first that is not empty counts."""
     header = connection.headers.get(HEADER, "")
-    if text := connection.cookies.get(COOKIE):
-        return Presented(text, by_cookie=text != header)
+    if held := cookies.session(connection.cookies, connection.headers, access_url):
+        return Presented(held, by_cookie=held != header)
     scheme, _, credential = connection.headers.get("Authorization", "").partition(" ")
     bearer = credential.strip() if scheme.lower() == "bearer" else ""
     query = connection.query_params
-    for text in (query.get(COOKIE), header, bearer, query.get("access_token")):
+    for text in (query.get(cookies.SESSION), header, bearer, query.get("access_token")):
         if text:
             return Presented(text, by_cookie=False)
     return None
@@ -115,7 +114,7 @@ async def _counting_failures(connection: HTTPConnection, deployment: Deployment)
 
     Tokens that were good a while ago are looked up nevertheless: their users may share the address with somebody else.
     """
-    found = presented(connection)
+    found = presented(connection, deployment.access_url)
     token, seen = found.text if found else "", deployment.good_tokens
     if token not in seen:
         where = limits.source(address(connection))
@@ -142,7 +141,7 @@ async def caller(connection: HTTPConnection, deployment: Deployed) -> Caller:
 
 
 async def _signed_in(connection: HTTPConnection, deployment: Deployment) -> Caller:
-    found = presented(connection)
+    found = presented(connection, deployment.access_url)
     if found is None:
         raise Problem(401, _SIGNED_OUT, detail="The request holds no token.")
     require_own_origin(connection, found, deployment.origin)
@@ -219,10 +218,10 @@ async def agent_caller(connection: HTTPConnection, deployment: Deployed) -> agen
 
 
 async def _agent(connection: HTTPConnection, deployment: Deployment) -> agents.Identity:
-    found = presented(connection)
+    found = presented(connection, deployment.access_url)
     if found is None:
         raise Problem(
-            401, "An agent token is needed.", detail=f"Send it as the cookie {COOKIE} or the header {HEADER}."
+            401, "An agent token is needed.", detail=f"Send it as the cookie {cookies.SESSION} or the header {HEADER}."
         )
     require_own_origin(connection, found, deployment.origin)
     try:

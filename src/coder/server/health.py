@@ -21,6 +21,8 @@ REMEDIES = {
     "EACS03": "See that the name resolves on this machine, that the port is open, and that a proxy in front forwards "
     "to this server. The authority of a certificate of your own is named with --ca-file.",
     "EACS04": "Something else answers at the access URL, or a proxy in front refuses /healthz. Point it here.",
+    "EACS05": "Serve the dashboard over HTTPS: its cookies then have names that no other host can set. Or give apps a "
+    "domain that shares no part with the access URL.",
     "EDB01": "See that the state directory can be written and its disk is not full, then restart the server.",
     "EDB02": "Put the state directory on a faster or less busy disk.",
     "EDB03": "Make room on the disk of the state directory; the server goes on by itself then.",
@@ -55,6 +57,8 @@ class Findings:
     access_url_error: str = ""
     access_url_status: int = 0
     access_url_answer: str = ""
+    apps_can_plant: bool = False
+    """Pages of apps can set cookies for the dashboard, and it cannot tell."""
     database_ms: float | None = None
     database_error: str = ""
     disk_free: int | None = None
@@ -131,6 +135,11 @@ def _access_url(found: Findings) -> Json:
         section = _section(
             "warning", warning("EACS01", "No access URL is set, so only this machine can use the server.")
         )
+    elif found.apps_can_plant:
+        told = (
+            "Over plain HTTP a page of an app can set cookies for the dashboard, and so sign its visitors in as others."
+        )
+        section = _section("warning", warning("EACS05", told))
     else:
         section = _section("ok", summary=f"{found.access_url} leads here.")
     return {**section, **facts}

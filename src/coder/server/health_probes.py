@@ -13,6 +13,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from coder import BUILD_VERSION
+from coder.access import cookies
 from coder.dataplane.engine import Engine
 from coder.errors import CoderError
 from coder.outbound import Outbound
@@ -47,6 +48,7 @@ async def _look(deployment: Deployment) -> Findings:
         version=BUILD_VERSION,
         access_url=deployment.access_url,
         access_url_derived=not deployment.settings.http.access_url,
+        apps_can_plant=cookies.can_be_planted(deployment.access_url, deployment.settings.apps.wildcard_access_url),
         certificate_unused=deployment.certificate_problem() or "",
         stun_wanted=not deployment.settings.derp.block_direct,
         **{key: value for part in parts for key, value in part.items()},

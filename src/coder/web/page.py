@@ -12,6 +12,7 @@ from jinja2 import ChainableUndefined, Environment, PackageLoader
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from coder.access import cookies
 from coder.web import api, security, text
 from coder.web.assets import Assets
 from coder.web.notices import FAILURES, NOTICES
@@ -132,7 +133,7 @@ class Page:
         for name, value in pairs:
             self.form[name] = value
             self.many.setdefault(name, []).append(value)
-        if not security.token_fits(request.cookies, self.form.get("form_token", "")):
+        if not security.token_fits(request.cookies, self.form.get("form_token", ""), self.dashboard.origin):
             raise refusal(403, "This form is out of date.", "Go back, load the page again, and repeat what you did.")
 
     def _elsewhere(self) -> str:
@@ -140,20 +141,23 @@ class Page:
 
     def render(self, file: str, status: int = 200, *, connect: Iterable[str] = (), **values: Any) -> HTMLResponse:
         """Answer with a page."""
-        cookies = dict(self.request.cookies)
-        fresh = "" if security.form_token(cookies) else secrets.token_urlsafe(24)
+        held, origin = dict(self.request.cookies), self.dashboard.origin
+        name = cookies.name(cookies.FORM, origin)
+        fresh = "" if security.form_token(held, origin) else secrets.token_urlsafe(24)
         if fresh:
-            cookies[security.FORM_COOKIE] = fresh
-        page = self._text(file, values | {"form_token": security.form_token(cookies)})
-        answer = HTMLResponse(page, status, security.headers(self.dashboard.origin, connect=connect))
+            held[name] = fresh
+        page = self._text(file, values | {"form_token": security.form_token(held, origin)})
+        answer = HTMLResponse(page, status, security.headers(origin, connect=connect))
         if fresh:
-            secure = self.dashboard.origin.startswith("https:")
-            answer.set_cookie(security.FORM_COOKIE, fresh, httponly=True, samesite="strict", secure=secure)
+            secure = origin.startswith("https:")
+            answer.set_cookie(name, fresh, httponly=True, samesite="strict", secure=secure)
         return answer
 
     def part(self, file: str, **values: Any) -> Response:
         """Answer with a part of a page; with nothing when it is what the page shows already."""
-        shown = self._text(file, values | {"form_token": security.form_token(self.request.cookies)})
+        shown = self._text(
+            file, values | {"form_token": security.form_token(self.request.cookies, self.dashboard.origin)}
+        )
         tag = sha256(shown.encode()).hexdigest()[:16]
         headers = security.headers(self.dashboard.origin) | {TAG: tag}
         if self.request.headers.get(TAG) == tag:
@@ -173,12 +177,12 @@ class Page:
         }
         return self.dashboard.templates.get_template(file).render({**common, **values})
 
-    def go(self, path: str, done: str = "", cookies: Sequence[str] = ()) -> Response:
+    def go(self, path: str, done: str = "", set_cookies: Sequence[str] = ()) -> Response:
         """Answer by sending the browser to a page of ours, which then says what was done."""
         where = path + (("&" if "?" in path else "?") + f"done={done}" if done else "")
         headers = security.headers(self.dashboard.origin) | {"Location": where}
         answer = Response(status_code=303, headers=headers)
-        for each in cookies:
+        for each in set_cookies:
             answer.headers.append("Set-Cookie", each)
         return answer
 

@@ -6,9 +6,7 @@ from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from urllib.parse import urlsplit
 
-SESSION = "coder_session_token"
-FORM_COOKIE = "coder_form"
-"""Cookie of browsers without a session: what the tokens of their forms are made from."""
+from coder.access import cookies
 
 _LOCAL_PATH = re.compile(r"/(?![/\\])[\x21-\x7e]*")
 
@@ -32,10 +30,11 @@ def headers(origin: str, *, connect: Iterable[str] = ()) -> dict[str, str]:
     }
 
 
-def form_token(cookies: Mapping[str, str]) -> str:
-    """Return the token that the forms of this browser carry; empty when it has no cookie to make it from."""
-    held = cookies.get(SESSION) or cookies.get(FORM_COOKIE) or ""
-    return hmac.new(held.encode(), b"form of the dashboard", sha256).hexdigest() if held else ""
+def form_token(held: Mapping[str, str], origin: str) -> str:
+    """Return the token that forms carry in a browser that has these cookies; empty without one to make it from."""
+    own = (held.get(cookies.name(plain, origin)) for plain in (cookies.SESSION, cookies.FORM))
+    source = next((value for value in own if value), "")
+    return hmac.new(source.encode(), b"form of the dashboard", sha256).hexdigest() if source else ""
 
 
 def may_send(request_headers: Mapping[str, str], origin: str) -> bool:
@@ -46,9 +45,9 @@ def may_send(request_headers: Mapping[str, str], origin: str) -> bool:
     return given.lower() == origin if given is not None else site == "same-origin"
 
 
-def token_fits(cookies: Mapping[str, str], given: str) -> bool:
+def token_fits(held: Mapping[str, str], given: str, origin: str) -> bool:
     """Compare a form's token in constant time."""
-    expected = form_token(cookies)
+    expected = form_token(held, origin)
     return bool(expected) and hmac.compare_digest(expected.encode(), given.encode())
 
 

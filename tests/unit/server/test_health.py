@@ -54,6 +54,7 @@ CASES = [
     ({"access_url_status": 502}, "access_url", "EACS04", "error"),
     ({"access_url_answer": "<html>"}, "access_url", "EACS04", "error"),
     ({"access_url_derived": True}, "access_url", "EACS01", "warning"),
+    ({"apps_can_plant": True}, "access_url", "EACS05", "warning"),
     ({"database_error": "gone"}, "database", "EDB01", "error"),
     ({"database_ms": 40.0}, "database", "EDB02", "warning"),
     ({"disk_free": 200 * 2**20}, "database", "EDB03", "warning"),

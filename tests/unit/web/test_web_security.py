@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 from coder.web import security
 
 ORIGIN = "https://coder.example:8443"
+SESSION = "__Host-coder_session_token"
 
 
 @given(st.text(alphabet="/\\:@?#.%abc\t\r\n ", max_size=24))
@@ -25,15 +26,22 @@ def test_logging_in_leads_neither_back_to_the_login_nor_out_again():
 
 
 def test_a_form_token_belongs_to_one_session():
-    mine, other = {security.SESSION: "a"}, {security.SESSION: "b"}
-    assert security.token_fits(mine, security.form_token(mine))
-    assert not security.token_fits(other, security.form_token(mine))
-    assert not security.token_fits({}, "")
-    assert security.form_token({}) == ""
+    mine, other = {SESSION: "a"}, {SESSION: "b"}
+    assert security.token_fits(mine, security.form_token(mine, ORIGIN), ORIGIN)
+    assert not security.token_fits(other, security.form_token(mine, ORIGIN), ORIGIN)
+    assert not security.token_fits({}, "", ORIGIN)
+    assert security.form_token({}, ORIGIN) == ""
+
+
+def test_a_form_token_is_made_from_nothing_that_another_host_may_have_set():
+    planted = {"coder_session_token": "a", "coder_form": "b"}
+    assert security.form_token(planted, ORIGIN) == ""
+    assert security.form_token(planted | {SESSION: "c"}, ORIGIN) == security.form_token({SESSION: "c"}, ORIGIN)
+    assert security.form_token(planted, "http://coder.example")
 
 
 def test_the_token_of_a_form_tells_nothing_of_the_session():
-    assert "secret" not in security.form_token({security.SESSION: "secret"})
+    assert "secret" not in security.form_token({SESSION: "secret"}, ORIGIN)
 
 
 def test_the_policy_lets_scripts_ask_only_this_server_and_what_a_page_names():

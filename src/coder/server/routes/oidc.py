@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import RedirectResponse
 
-from coder.access import oidc, roles
+from coder.access import cookies, oidc, roles
 from coder.db import keys, users
 from coder.db.models import User
 from coder.errors import CoderError, Unreachable
@@ -30,8 +30,6 @@ from coder.server.routes.users import limit_logins, new_session, set_cookie
 log = structlog.get_logger(__name__)
 router = APIRouter(tags=["users"])
 
-COOKIE: Final = "coder_oidc"
-_PATH: Final = "/api/v2/users/oidc"
 _PATIENCE: Final = 600
 """Seconds a person may take at the provider."""
 _NAMES: Final = 20
@@ -80,7 +78,7 @@ async def _begin(request: Request, deployment: Deployment, provider: Provider, o
     answer = RedirectResponse(where, 303)
     kept = ".".join((attempt.state, attempt.nonce, attempt.verifier, quote(onward, safe="")))
     answer.set_cookie(
-        COOKIE, kept, max_age=_PATIENCE, path=_PATH, httponly=True, samesite="lax", secure=_secure(deployment)
+        _cookie(deployment), kept, max_age=_PATIENCE, httponly=True, samesite="lax", secure=_secure(deployment)
     )
     return answer
 
@@ -88,7 +86,7 @@ async def _begin(request: Request, deployment: Deployment, provider: Provider, o
 async def _finish(
     request: Request, deployment: Deployment, provider: Provider, *, code: str, state: str, error: str
 ) -> Response:
-    attempt, onward = _attempt(request)
+    attempt, onward = _attempt(request.cookies.get(_cookie(deployment), ""))
     if attempt is None or not hmac.compare_digest(attempt.state.encode(), state.encode()):
         raise _FailedError("oidc-state", 400, "This login was not begun in this browser, or too long ago.")
     if error or not code:
@@ -111,12 +109,12 @@ async def _finish(
     audit.by(user)
     answer = RedirectResponse(onward, 303)
     set_cookie(answer, deployment, token.text)
-    answer.delete_cookie(COOKIE, path=_PATH, httponly=True, samesite="lax", secure=_secure(deployment))
+    answer.delete_cookie(_cookie(deployment), httponly=True, samesite="lax", secure=_secure(deployment))
     return answer
 
 
-def _attempt(request: Request) -> tuple[Attempt | None, str]:
-    parts = request.cookies.get(COOKIE, "").split(".", 3)
+def _attempt(kept: str) -> tuple[Attempt | None, str]:
+    parts = kept.split(".", 3)
     if len(parts) != 4:
         return None, "/"
     return Attempt(*parts[:3]), oidc.own_path(unquote(parts[3]))
@@ -198,6 +196,10 @@ def _refused(request: Request, failure: Failure) -> Response:
     if "text/html" in request.headers.get("Accept", ""):
         return RedirectResponse(f"/login?done={failure.notice}", 303)
     raise Problem(failure.status, failure.message, detail=failure.detail)
+
+
+def _cookie(deployment: Deployment) -> str:
+    return cookies.name(cookies.OIDC, deployment.access_url)
 
 
 def _secure(deployment: Deployment) -> bool:

@@ -6,13 +6,13 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from coder.access import names, passwords, tokens
+from coder.access import cookies, names, passwords, tokens
 from coder.access.roles import OWNER
 from coder.db import keys, users
 from coder.db.models import User
 from coder.server import audit
 from coder.server.asking import AskedFirst
-from coder.server.auth import ANYONE, COOKIE, SignedIn, address
+from coder.server.auth import ANYONE, SignedIn, address
 from coder.server.deployment import Deployed, Deployment
 from coder.server.own_pages import NO_OTHER_PAGE
 from coder.server.problems import Problem, invalid, too_many
@@ -132,10 +132,11 @@ def set_cookie(response: Response, deployment: Deployment, value: str) -> None:
     https = deployment.access_url.startswith("https:")
     secure = https or http.secure_auth_cookie or http.samesite_auth_cookie == "none"
     samesite: Any = http.samesite_auth_cookie
+    name = cookies.name(cookies.SESSION, deployment.access_url)
     if value:
-        response.set_cookie(COOKIE, value, path="/", httponly=True, samesite=samesite, secure=secure)
+        response.set_cookie(name, value, path="/", httponly=True, samesite=samesite, secure=secure)
     else:
-        response.delete_cookie(COOKIE, path="/", httponly=True, samesite=samesite, secure=secure)
+        response.delete_cookie(name, path="/", httponly=True, samesite=samesite, secure=secure)
 
 
 @router.post("/users/logout")

@@ -2,6 +2,7 @@
 
 from starlette.responses import Response
 
+from coder.access import cookies
 from coder.web import api, security
 from coder.web.page import Page
 
@@ -50,7 +51,7 @@ async def show_login(page: Page) -> Response:
     """Show the ways to sign in; whoever is signed in already is led on."""
     if not await _has_users(page):
         return page.go("/setup")
-    if security.SESSION in page.request.cookies:
+    if cookies.name(cookies.SESSION, page.dashboard.origin) in page.request.cookies:
         try:
             await page.know_viewer()
             return page.go(_destination(page, page.asked("redirect")))
@@ -73,7 +74,7 @@ async def _sign_in(page: Page, email: str, password: str, wanted: str) -> Respon
     answer = await api.call(page.request, "POST", "/users/login", {"email": email, "password": password})
     where = _destination(page, wanted)
     if not where.startswith(api.PREFIX):
-        return page.go(where, cookies=answer.cookies)
+        return page.go(where, set_cookies=answer.cookies)
     # A login for an app leads on to another host. A form may not be redirected there, a page may go there.
     onward = page.render("onward.html", where=where)
     for each in answer.cookies:
