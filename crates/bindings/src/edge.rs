@@ -30,8 +30,7 @@ impl Edge {
     #[new]
     #[pyo3(signature = (
         *, listen, listen_tls, listen_metrics, certificates, upstream, derp, stun, trusted_proxies, mesh_key,
-        mesh, mesh_roots, mesh_name, rate_limit, require_announced, tls_13_only=false, proxies=Vec::new(),
-        direct=Vec::new(), ca_file=None, identity=None
+        mesh, mesh_roots, mesh_name, rate_limit, require_announced, tls_13_only, proxies, direct, ca_file, identity
     ))]
     // One argument for each setting; the other side has them as fields.
     #[allow(clippy::too_many_arguments)]

@@ -254,11 +254,11 @@ class Edge:
         mesh_name: str | None,
         rate_limit: tuple[int, int] | None,
         require_announced: bool,
-        tls_13_only: bool = False,
-        proxies: Sequence[tuple[str, str, int, bool, tuple[str, str] | None]] = (),
-        direct: Sequence[str] = (),
-        ca_file: str | None = None,
-        identity: tuple[str, str] | None = None,
+        tls_13_only: bool,
+        proxies: Sequence[tuple[str, str, int, bool, tuple[str, str] | None]],
+        direct: Sequence[str],
+        ca_file: str | None,
+        identity: tuple[str, str] | None,
     ) -> Edge: ...
     @property
     def addresses(self) -> list[str]: ...
