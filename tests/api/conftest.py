@@ -14,6 +14,7 @@ import httpx2
 import pytest
 from websockets.asyncio.client import unix_connect
 
+from api.browser import URL, Browser
 from coder.clock import FakeClock
 from coder.config import DerpSettings, Settings
 from coder.db.store import SqliteStore
@@ -24,7 +25,6 @@ from coder.server.deployment import Deployment
 from coder.server.run import assemble
 from coder.server.web_server import web_server
 
-URL = "http://coder.test:3000"
 PASSWORD = "correct horse 7 battery"
 TOKEN_HEADER = "Coder-Session-Token"
 
@@ -122,17 +122,23 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-async def deployment(settings: Settings) -> AsyncIterator[Deployment]:
+def access_url() -> str:
+    """Where browsers and programs find the server."""
+    return URL
+
+
+@pytest.fixture
+async def deployment(settings: Settings, access_url: str) -> AsyncIterator[Deployment]:
     store = await SqliteStore.open(settings.state_path)
-    yield await assemble(settings, store, URL, (), FakeClock())
+    yield await assemble(settings, store, access_url, (), FakeClock())
     await store.close()
 
 
 @pytest.fixture
-async def bare(deployment: Deployment) -> AsyncIterator[Server]:
+async def bare(deployment: Deployment, access_url: str) -> AsyncIterator[Server]:
     """A server without users, without sockets."""
     transport = httpx2.ASGITransport(app=create_app(deployment), raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url=URL) as http:
+    async with httpx2.AsyncClient(transport=transport, base_url=access_url) as http:
         yield Server(deployment, deployment.clock, http)
 
 
@@ -141,6 +147,20 @@ async def server(bare: Server) -> Server:
     """A server whose owner is signed in, without sockets."""
     await bare.set_up()
     return bare
+
+
+@pytest.fixture
+async def visitor(bare: Server) -> AsyncIterator[Browser]:
+    transport = httpx2.ASGITransport(app=create_app(bare.deployment), raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url=URL) as http:
+        yield Browser(http)
+
+
+@pytest.fixture
+async def signed_in(server: Server, visitor: Browser) -> Browser:
+    answer = await visitor.send("/login", {"email": "admin@example.com", "password": PASSWORD})
+    assert answer.status_code == 303, answer.text
+    return visitor
 
 
 @pytest.fixture

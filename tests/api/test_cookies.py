@@ -1,7 +1,6 @@
 """Cookies over HTTPS: what a page on a neighbouring host can plant in a browser counts for nothing."""
 
 import re
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,12 +8,7 @@ import httpx2
 import pytest
 
 from api.conftest import PASSWORD, TOKEN_HEADER, Server
-from coder.clock import FakeClock
 from coder.config import AppsSettings, DerpSettings, Settings
-from coder.db.store import SqliteStore
-from coder.server.app import create_app
-from coder.server.deployment import Deployment
-from coder.server.run import assemble
 
 URL = "https://coder.test"
 AGENT = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
@@ -30,17 +24,8 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-async def deployment(settings: Settings) -> AsyncIterator[Deployment]:
-    store = await SqliteStore.open(settings.state_path)
-    yield await assemble(settings, store, URL, (), FakeClock())
-    await store.close()
-
-
-@pytest.fixture
-async def bare(deployment: Deployment) -> AsyncIterator[Server]:
-    transport = httpx2.ASGITransport(app=create_app(deployment), raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url=URL) as http:
-        yield Server(deployment, deployment.clock, http)
+def access_url() -> str:
+    return URL
 
 
 @pytest.fixture

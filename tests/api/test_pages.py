@@ -1,7 +1,6 @@
 """The dashboard's pages as a browser asks for them: who sees what, what a form must carry, and what never comes out."""
 
 import re
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -11,9 +10,9 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
+from api.browser import SAME, Browser
 from api.conftest import PASSWORD, URL, Server
 from coder.db import agent_logs
-from coder.server.app import create_app
 from coder.server.audit import RECORDED
 from coder.web.assets import Assets
 from coder.web.routes import routes
@@ -37,40 +36,6 @@ PAGES = (
     "/cli-auth",
 )
 PARTS = ("state", "picture", "ports", "logs")
-SAME = {"Sec-Fetch-Site": "same-origin", "Origin": URL}
-
-
-class Browser:
-    """Keeps cookies and sends forms as a browser would."""
-
-    def __init__(self, http: httpx2.AsyncClient) -> None:
-        self.http = http
-
-    async def see(self, path: str, **headers: str) -> httpx2.Response:
-        return await self.http.get(path, headers=headers)
-
-    async def send(self, path: str, fields: dict[str, str], at: str | None = None, **headers: str) -> httpx2.Response:
-        page = await self.see(at or path)
-        token = re.search(r'name="form_token" value="([0-9a-f]*)"', page.text)
-        assert token, page.text
-        return await self.post(path, {"form_token": token[1], **fields}, **headers)
-
-    async def post(self, path: str, fields: dict[str, str], **headers: str) -> httpx2.Response:
-        return await self.http.post(path, data=fields, headers=SAME | headers)
-
-
-@pytest.fixture
-async def visitor(bare: Server) -> AsyncIterator[Browser]:
-    transport = httpx2.ASGITransport(app=create_app(bare.deployment), raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url=URL) as http:
-        yield Browser(http)
-
-
-@pytest.fixture
-async def signed_in(server: Server, visitor: Browser) -> Browser:
-    answer = await visitor.send("/login", {"email": "admin@example.com", "password": PASSWORD})
-    assert answer.status_code == 303, answer.text
-    return visitor
 
 
 # --- coming in

@@ -1,30 +1,14 @@
 """Forms of templates and schedules: what they send is what the API is asked, and its words come back."""
 
 import re
-from collections.abc import AsyncIterator
 
-import httpx2
 import pytest
 
+from api.browser import Browser
 from api.conftest import PASSWORD, URL, Server
-from api.test_pages import Browser
-from coder.server.app import create_app
 
 ORGANIZATION = "/organizations/default/templates"
 AGENTS = "- name: main\n  environment: {EDITOR: vim}\n  apps:\n  - {slug: web, url: 'http://localhost:3000'}\n"
-
-
-@pytest.fixture
-async def visitor(bare: Server) -> AsyncIterator[Browser]:
-    transport = httpx2.ASGITransport(app=create_app(bare.deployment), raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url=URL) as http:
-        yield Browser(http)
-
-
-@pytest.fixture
-async def signed_in(server: Server, visitor: Browser) -> Browser:
-    assert (await visitor.send("/login", {"email": "admin@example.com", "password": PASSWORD})).status_code == 303
-    return visitor
 
 
 DOCKER = {

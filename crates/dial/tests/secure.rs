@@ -8,7 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
 use common::*;
-use dial::{Failure, ProxyRules, ProxySettings, Stage, Target, TrustRoots, latency, relay};
+use dial::{Connected, Failure, ProxyRules, ProxySettings, Stage, Target, TrustRoots, latency, relay};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use wire::derpmap::RelayNode;
 
@@ -50,18 +50,23 @@ fn attempt(config: Arc<ServerConfig>) -> Script {
     })
 }
 
-#[test]
-fn bytes_go_both_ways() {
-    let authority = Authority::new();
-    let (port, server) = serve(vec![echo(authority.config(&["h2", "http/1.1"]))]);
-    let mut connected = relay(&trusting(&authority, secure(port)), later()).unwrap();
+/// Sends bytes to an echo in pieces, and asks for all of them back.
+fn comes_back(connected: &mut Connected) {
     let sent: Vec<u8> = (0..400_000u32).map(|byte| (byte % 251) as u8).collect();
-    let mut received = connected.leftover;
+    let mut received = std::mem::take(&mut connected.leftover);
     for piece in sent.chunks(33_333) {
         write(&mut connected.stream, piece);
         received.extend(read(&mut connected.stream, piece.len()));
     }
     assert!(received == sent);
+}
+
+#[test]
+fn bytes_go_both_ways() {
+    let authority = Authority::new();
+    let (port, server) = serve(vec![echo(authority.config(&["h2", "http/1.1"]))]);
+    let mut connected = relay(&trusting(&authority, secure(port)), later()).unwrap();
+    comes_back(&mut connected);
     connected.stream.close();
     assert_eq!(read(&mut connected.stream, 1), b"");
     server.join().unwrap();
@@ -276,13 +281,7 @@ fn tls_within_the_tls_of_a_proxy() {
     target.proxies =
         ProxyRules::always(ProxySettings { host: "localhost".into(), port, tls: true, credentials });
     let mut connected = relay(&target, later()).unwrap();
-    let sent: Vec<u8> = (0..400_000u32).map(|byte| (byte % 251) as u8).collect();
-    let mut received = connected.leftover;
-    for piece in sent.chunks(33_333) {
-        write(&mut connected.stream, piece);
-        received.extend(read(&mut connected.stream, piece.len()));
-    }
-    assert!(received == sent);
+    comes_back(&mut connected);
     connected.stream.close();
     drop(connected.stream);
     target.roots = authority.roots();
