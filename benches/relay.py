@@ -47,7 +47,7 @@ def rss(process: subprocess.Popen) -> int:
 @contextlib.contextmanager
 def ours() -> Iterator[tuple[subprocess.Popen, str]]:
     """A relay of this project, and its address."""
-    command = [sys.executable, "-m", "coder.cli.main", "relay", "--address", "127.0.0.1:0", "--stun-port", "-1"]
+    command = [sys.executable, "-m", "coder.cli.start", "relay", "--address", "127.0.0.1:0", "--stun-port", "-1"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
     try:

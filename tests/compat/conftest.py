@@ -4,6 +4,6 @@ import pytest
 
 pytest.register_assert_rewrite("compat.client", "compat.replay")
 
-from api.conftest import bare, deployment, live, server, settings  # noqa: E402
+from api.conftest import access_url, bare, deployment, live, server, settings  # noqa: E402
 
-__all__ = ["bare", "deployment", "live", "server", "settings"]
+__all__ = ["access_url", "bare", "deployment", "live", "server", "settings"]

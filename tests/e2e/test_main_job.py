@@ -45,7 +45,7 @@ def test_the_table_has_a_row_a_second_a_rule_and_a_total(workspace):
     ("arguments", "environment", "expected"),
     [
         (("ping", "nowhere", "-n", "1"), {}, "nowhere"),
-        (("list",), {"CODER_SESSION_TOKEN": "aaaaaaaaaa-bbbbbbbbbbbbbbbbbbbbbb"}, "coder login"),
+        (("list",), {"CODER_SESSION_TOKEN": "aaaaaaaaaa-bbbbbbbbbbbbbbbbbbbbbb"}, "CODER_SESSION_TOKEN or --token"),
     ],
 )
 def test_a_failure_is_one_clear_line_and_exit_1(workspace, arguments, environment, expected):

@@ -18,7 +18,8 @@ import click
 
 from coder.cli import connect as connecting
 from coder.cli.context import Globals
-from coder.cli.main import COMMANDS, main
+from coder.cli.main import COMMANDS
+from coder.cli.main import run as run_command
 from coder.dataplane.engine import PathChanged
 
 CHUNK = 8192
@@ -136,4 +137,4 @@ if __name__ == "__main__":
     connecting.Watch = Watch
     COMMANDS["probe"] = ("probe", "")
     sys.modules["coder.cli.commands.probe"] = sys.modules[__name__]
-    main(["probe", *sys.argv[1:]])
+    sys.exit(run_command(["probe", *sys.argv[1:]]))

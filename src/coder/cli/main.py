@@ -4,7 +4,6 @@ Start-up time is felt at each call, so a command's module is imported when it ru
 """
 
 import importlib
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -210,11 +209,6 @@ def _source(ctx: click.Context, name: str) -> str:
     return {"ENVIRONMENT": "environment", "COMMANDLINE": "flag"}.get(source.name if source else "", "config")
 
 
-def main() -> None:
-    """Run the program and end the process with its exit status."""
-    sys.exit(run(sys.argv[1:]))
-
-
 def run(argv: Sequence[str]) -> int:
     """Run one command and return its exit status; every failure is one line on stderr, none a traceback."""
     try:
@@ -277,7 +271,3 @@ def _failed(error: Exception) -> int:
         output.note("error: an argument or a variable holds bytes that are not text in UTF-8. Write it in UTF-8.")
         return 1
     raise error
-
-
-if __name__ == "__main__":
-    main()

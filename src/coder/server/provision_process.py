@@ -33,7 +33,7 @@ class ProcessProvisioner:
     def __init__(
         self,
         clock: Clock,
-        command: tuple[str, ...] = (sys.executable, "-m", "coder.cli.main", "agent"),
+        command: tuple[str, ...] = (sys.executable, "-m", "coder.cli.start", "agent"),
         *,
         ca_file: str = "",
     ) -> None:

@@ -116,7 +116,7 @@ def test_a_reader_that_leaves_gets_no_complaint():
     read, write = os.pipe()
     os.close(read)
     run = subprocess.run(
-        [sys.executable, "-m", "coder.cli.main", "--help"], stdout=write, stderr=subprocess.PIPE, check=False
+        [sys.executable, "-m", "coder.cli.start", "--help"], stdout=write, stderr=subprocess.PIPE, check=False
     )
     os.close(write)
     assert run.returncode == program.EXIT_PIPE
